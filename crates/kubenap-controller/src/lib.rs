@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Gathers the facts about apps and carries out the steps.
+
+pub mod clock;
