@@ -1,0 +1,303 @@
+//! From facts to the one next step, with the reason for it. Total, pure, without a clock.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::activity::Activity;
+use crate::app::AppId;
+use crate::keep_awake::{keep_awake, refusal, service_problem};
+use crate::policy::{Reading, Wish};
+use crate::seen::{Phase, Seen, WakePorts};
+use crate::situation::{Situation, situation};
+use crate::step::{Step, dead, mine, slices_missing, substituted};
+use crate::why::Why;
+
+mod here;
+
+pub use here::{Here, Timing};
+
+/// All that a decision rests on.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// The time; the only clock that the core knows.
+    pub now: Timestamp,
+    /// The app.
+    pub app: &'a AppId,
+    /// What its annotations ask for.
+    pub reading: &'a Reading,
+    /// Its label is still there.
+    pub opted_in: bool,
+    /// What the cluster says.
+    pub seen: &'a Seen,
+    /// What the traffic says.
+    pub activity: &'a Activity,
+    /// Who is deciding.
+    pub here: &'a Here,
+    /// A request needs the app: held here now, or come in since it was armed.
+    pub asked: bool,
+    /// How long this member has seen the app in its present phase and epoch.
+    pub in_phase: Duration,
+    /// How long this member has seen enough members' slices of this epoch.
+    pub substituted_for: Duration,
+    /// A connection to the Service arrived at a member since it was armed.
+    pub path_proved: bool,
+    /// The pace of naps allows one more.
+    pub may_arm: bool,
+    /// The wake ports to use, the present ones kept where they can be; none: not enough are free.
+    pub ports: Option<WakePorts>,
+    /// The controller's settings.
+    pub timing: Timing,
+}
+
+/// One step, and why.
+#[must_use = "a decision does nothing until its step is carried out"]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What to do.
+    pub step: Step,
+    /// Why.
+    pub why: Why,
+    /// Look again after this long, even if nothing is heard.
+    pub look_again: Option<Duration>,
+}
+
+/// The next step for one app, as far as this member may take it.
+pub fn decide(facts: &Facts<'_>) -> Decision {
+    if facts.seen.deployment.deleting {
+        return stay(Why::Deleting);
+    }
+    match situation(&facts.app.name, &facts.reading.policy, facts.seen) {
+        Situation::Awake => awake(facts),
+        Situation::Drowsy { epoch } => drowsy(facts, epoch),
+        Situation::Asleep { epoch, restore, recorded } => asleep(facts, epoch, restore, recorded),
+        Situation::Waking { epoch, recorded } => waking(facts, epoch, recorded),
+        Situation::OwnersZero => owners_zero(facts),
+    }
+}
+
+/// How often a turn that waits for others is repeated.
+const SOON: Duration = Duration::from_millis(200);
+/// How often a wake that waits for pods is looked at without any event.
+const WAITING: Duration = Duration::from_secs(1);
+
+fn awake(facts: &Facts<'_>) -> Decision {
+    if !facts.opted_in {
+        let step = if facts.seen.deployment.record.any { Step::Forget } else { Step::Stay };
+        return Decision { step, why: Why::OptedOut, look_again: None };
+    }
+    let wish = facts.reading.policy.wish;
+    let why = match wish {
+        Some(wish @ Wish::Wake) => return act(Step::ClearWish, Why::Wished(wish)),
+        Some(wish) => match refusal(facts) {
+            Some(why) if facts.here.leading => return act(Step::ClearWish, why),
+            Some(why) => return stay(why),
+            None => Why::Wished(wish),
+        },
+        None => match keep_awake(facts) {
+            Some(why) => return Decision { look_again: left(&why), ..stay(why) },
+            None => Why::Quiet(facts.activity.quiet_since(Timestamp::MIN)),
+        },
+    };
+    match &facts.ports {
+        _ if !facts.here.leading => stay(Why::NotLeader),
+        None => stay(Why::NoPorts),
+        Some(ports) => {
+            let epoch = facts.seen.epoch(&facts.app.name) + 1;
+            act(Step::Arm { epoch, ports: ports.clone() }, why)
+        }
+    }
+}
+
+fn drowsy(facts: &Facts<'_>, epoch: u64) -> Decision {
+    let wish = facts.reading.policy.wish;
+    let restore = facts.seen.deployment.replicas;
+    if let Some(why) = cancels(facts, wish) {
+        return act(Step::Cancel { epoch }, why);
+    }
+    if !facts.here.listening {
+        return wait(Why::NotListening);
+    }
+    if slices_missing(facts) {
+        return act(Step::Substitute, Why::Substituting);
+    }
+    if !facts.here.leading {
+        return stay(Why::NotLeader);
+    }
+    if substituted(facts) < facts.here.living.len().min(2) {
+        return wait(Why::Substituting);
+    }
+    if wish.is_none() {
+        if let Some(why) = last_look(facts) {
+            return match why {
+                Why::LastLook => wait(why),
+                _ => act(Step::Cancel { epoch }, why),
+            };
+        }
+    }
+    if facts.substituted_for < facts.timing.drowsy {
+        return Decision {
+            look_again: Some(facts.timing.drowsy.saturating_sub(facts.substituted_for)),
+            ..stay(Why::DrowsyWindow)
+        };
+    }
+    // Where the path cannot be shown, by client-IP affinity for one, twice the window alone counts.
+    if !facts.path_proved && facts.substituted_for < facts.timing.drowsy * 2 {
+        return wait(Why::Proving);
+    }
+    if let Some(peer) = facts.seen.peers.iter().find(|peer| peer.phase == Phase::Awake) {
+        return wait(Why::PeerAwake(peer.id.to_string()));
+    }
+    let why = wish.map_or_else(|| Why::Quiet(facts.activity.quiet_since(Timestamp::MIN)), Why::Wished);
+    act(Step::ScaleDown { epoch, restore }, why)
+}
+
+fn cancels(facts: &Facts<'_>, wish: Option<Wish>) -> Option<Why> {
+    let waking = |peer: &&crate::seen::Peer| peer.phase == Phase::Waking;
+    if facts.asked && wish != Some(Wish::ForceNap) {
+        return Some(Why::AskedWhileDrowsy);
+    }
+    if !facts.opted_in {
+        return Some(Why::OptedOut);
+    }
+    if wish == Some(Wish::Wake) {
+        return Some(Why::Wished(Wish::Wake));
+    }
+    if facts.in_phase > facts.timing.abandoned() {
+        return Some(Why::NapAbandoned);
+    }
+    if let Some(peer) = facts.seen.peers.iter().find(waking) {
+        return Some(Why::PeerAwake(peer.id.to_string()));
+    }
+    refusal(facts)
+}
+
+/// One more poll with a watermark past the arming, and still quiet.
+fn last_look(facts: &Facts<'_>) -> Option<Why> {
+    let armed = facts.seen.deployment.record.since.unwrap_or(facts.now);
+    if !facts.activity.blind.is_empty() {
+        return Some(Why::Blind(facts.activity.blind.clone()));
+    }
+    let idle_after = facts.reading.policy.idle_after;
+    let quiet = facts.activity.quiet_since(Timestamp::MIN);
+    if facts.activity.watermark < armed {
+        return Some(Why::LastLook);
+    }
+    (quiet < idle_after).then(|| Why::HadTraffic(idle_after.saturating_sub(quiet)))
+}
+
+fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decision {
+    if let Some(why) = wakes(facts) {
+        return act(Step::ScaleUp { epoch, replicas: wake_to(facts, restore) }, why);
+    }
+    let remembered = facts.seen.stamp(&facts.app.name).is_some();
+    let ports_cover = facts.seen.services.iter().all(|service| {
+        let record = &facts.seen.deployment.record;
+        service.ports.iter().all(|port| record.wake_ports.of(&service.name, port.number).is_some())
+    });
+    if !recorded || !ports_cover {
+        let why = if remembered || recorded { Why::RecordLost } else { Why::ZeroAdopted };
+        // Taking over a zero is a nap of sorts, and wake ports are the leader's to give.
+        return match &facts.ports {
+            _ if !facts.here.leading => stay(Why::NotLeader),
+            None => stay(Why::NoPorts),
+            Some(ports) => act(Step::Record { epoch, restore, ports: ports.clone() }, why),
+        };
+    }
+    if !facts.here.listening {
+        return wait(Why::NotListening);
+    }
+    if slices_missing(facts) {
+        return act(Step::Substitute, Why::Sleeps);
+    }
+    if !dead(facts).is_empty() {
+        return act(Step::SweepDead, Why::MemberDead);
+    }
+    match facts.reading.policy.wish {
+        Some(wish) => act(Step::ClearWish, Why::Wished(wish)),
+        None => stay(Why::Sleeps),
+    }
+}
+
+fn wakes(facts: &Facts<'_>) -> Option<Why> {
+    let up = |peer: &&crate::seen::Peer| matches!(peer.phase, Phase::Awake | Phase::Waking);
+    if !facts.opted_in {
+        return Some(Why::OptedOut);
+    }
+    if facts.asked {
+        return Some(Why::Asked);
+    }
+    if facts.reading.policy.wish == Some(Wish::Wake) {
+        return Some(Why::Wished(Wish::Wake));
+    }
+    // Without a Service that KubeNap can stand in for, no request could wake it.
+    if let Some(why) = service_problem(facts) {
+        return Some(why);
+    }
+    facts.seen.peers.iter().find(up).map(|peer| Why::PeerAwake(peer.id.to_string()))
+}
+
+fn wake_to(facts: &Facts<'_>, restore: u32) -> u32 {
+    let least = facts.seen.scaler.as_ref().map_or(1, |scaler| scaler.least);
+    facts.reading.policy.replica_count.unwrap_or(restore).max(least).max(1)
+}
+
+fn waking(facts: &Facts<'_>, epoch: u64, recorded: bool) -> Decision {
+    if !facts.seen.ready() {
+        if recorded && facts.here.listening && slices_missing(facts) {
+            return act(Step::Substitute, Why::PodsComing);
+        }
+        let why = facts.seen.trouble().map_or(Why::PodsComing, Why::CannotStart);
+        return Decision { look_again: Some(WAITING), ..stay(why) };
+    }
+    let mut own = mine(facts).peekable();
+    if own.peek().is_some() {
+        let step = if own.any(|slice| !slice.leaving) { Step::MarkLeaving } else { Step::Withdraw };
+        return act(step, Why::PodsReady);
+    }
+    if !dead(facts).is_empty() {
+        return act(Step::SweepDead, Why::MemberDead);
+    }
+    if recorded { act(Step::FinishWake { epoch }, Why::PodsReady) } else { wait(Why::PodsReady) }
+}
+
+fn owners_zero(facts: &Facts<'_>) -> Decision {
+    if mine(facts).next().is_some() {
+        return act(Step::Withdraw, Why::Leftover);
+    }
+    if !dead(facts).is_empty() {
+        return act(Step::SweepDead, Why::MemberDead);
+    }
+    if !facts.opted_in {
+        let step = if facts.seen.deployment.record.any { Step::Forget } else { Step::Stay };
+        return Decision { step, why: Why::OptedOut, look_again: None };
+    }
+    match facts.reading.policy.wish {
+        Some(wish @ Wish::Wake) => {
+            let restore = facts.seen.deployment.record.restore.unwrap_or(1);
+            let epoch = facts.seen.epoch(&facts.app.name);
+            act(Step::ScaleUp { epoch, replicas: wake_to(facts, restore) }, Why::Wished(wish))
+        }
+        Some(_) => act(Step::ClearWish, Why::OwnersZero),
+        None => stay(Why::OwnersZero),
+    }
+}
+
+fn act(step: Step, why: Why) -> Decision {
+    Decision { step, why, look_again: None }
+}
+
+fn stay(why: Why) -> Decision {
+    Decision { step: Step::Stay, why, look_again: None }
+}
+
+fn wait(why: Why) -> Decision {
+    Decision { step: Step::Stay, why, look_again: Some(SOON) }
+}
+
+fn left(why: &Why) -> Option<Duration> {
+    match why {
+        Why::WokeRecently(left) | Why::HadTraffic(left) => Some(*left),
+        _ => None,
+    }
+}

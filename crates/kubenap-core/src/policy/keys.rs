@@ -1,0 +1,210 @@
+//! The one list of keys that people may write, with what each accepts.
+
+use super::complaint::Weight;
+use crate::app::PREFIX;
+
+/// An annotation that people write.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name without the prefix.
+    pub name: &'static str,
+    /// What it accepts.
+    pub accepted: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// What it means, for the reference page.
+    pub meaning: &'static str,
+    later: Later,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Later {
+    Never,
+    Always(Weight),
+    Unless(&'static str, Weight),
+}
+
+pub(super) enum Status {
+    Now,
+    Later(Weight),
+}
+
+/// Every annotation that people may write.
+pub const KEYS: &[Key] = &[
+    Key::now(
+        "service",
+        "names of Services of its namespace, separated by commas",
+        "those whose selector matches the pod template",
+        "The Services through which the app is reached.",
+    ),
+    Key::now(
+        "ingress",
+        "names of Ingresses of its namespace, separated by commas",
+        "all that route to its Services",
+        "Which hosts and paths belong to the app.",
+    ),
+    Key::now(
+        "idleAfter",
+        "a duration of at least 1s, such as 90s, 10m or 1h30m",
+        "`--idle-after`",
+        "Quiet this long before a nap.",
+    ),
+    Key::now(
+        "replicaCount",
+        "a whole number from 1 to 1000000",
+        "the count found when it fell asleep",
+        "Replicas to wake to.",
+    ),
+    Key {
+        later: Later::Unless("any", Weight::Warns),
+        ..Key::now(
+            "proxy",
+            "nginx, traefik, istio, envoy or any",
+            "any",
+            "The proxy in front. Naming one adds its error path, which a later version does; substitution serves every proxy.",
+        )
+    },
+    Key::now("wake", "auto, redirect, pass or page", "auto", "How requests to a sleeping app are answered."),
+    Key::now(
+        "holdFor",
+        "a duration such as 10s",
+        "10s",
+        "How long a request is held before it gets a 307 all the same.",
+    ),
+    Key::now(
+        "wakeTimeout",
+        "a duration of at least 1s, such as 2m",
+        "2m",
+        "How long a request that must be passed is held.",
+    ),
+    Key::now(
+        "metrics",
+        "names of configured sources, separated by commas",
+        "all configured sources",
+        "Which sources say whether the app is used.",
+    ),
+    Key {
+        later: Later::Always(Weight::Refuses),
+        ..Key::now(
+            "query",
+            "a query, once the administrator allows it",
+            "the source's own",
+            "A query of the app's own. Not carried out by this version.",
+        )
+    },
+    Key::now(
+        "ignorePaths",
+        "path prefixes that begin with /, separated by commas",
+        "none",
+        "Requests for these never wake the app.",
+    ),
+    Key::now(
+        "ignoreUserAgents",
+        "parts of User-Agent of at least 3 characters, separated by commas",
+        "none",
+        "Requests by these never wake the app.",
+    ),
+    Key {
+        later: Later::Always(Weight::Refuses),
+        ..Key::now(
+            "awakeDuring",
+            "time windows with a zone",
+            "never",
+            "When the app must be awake. Not carried out by this version.",
+        )
+    },
+    Key {
+        later: Later::Always(Weight::Refuses),
+        ..Key::now(
+            "dependsOn",
+            "apps as NAMESPACE/NAME, separated by commas",
+            "none",
+            "Apps to wake together with it. Not carried out by this version.",
+        )
+    },
+    Key::now(
+        "adoptZero",
+        "true or false",
+        "true where replicaCount is set",
+        "Whether a zero that KubeNap did not make is woken by a request.",
+    ),
+    Key {
+        later: Later::Unless("true", Weight::Refuses),
+        ..Key::now(
+            "substitute",
+            "true or false",
+            "true",
+            "`false`: only the proxy's error path. Not carried out by this version.",
+        )
+    },
+    Key::now(
+        "wish",
+        "nap, forceNap or wake",
+        "none",
+        "A person's request; the controller carries it out and takes it away.",
+    ),
+];
+
+impl Key {
+    const fn now(
+        short: &'static str,
+        accepted: &'static str,
+        default: &'static str,
+        meaning: &'static str,
+    ) -> Self {
+        Self { name: short, accepted, default, meaning, later: Later::Never }
+    }
+
+    /// The key as it stands on the object.
+    pub fn full(&self) -> String {
+        format!("{PREFIX}{}", self.name)
+    }
+
+    pub(super) fn status(&self, value: &str) -> Status {
+        match self.later {
+            Later::Always(weight) => Status::Later(weight),
+            Later::Unless(done, weight) if value != done && self.understands(value) => Status::Later(weight),
+            Later::Unless(..) | Later::Never => Status::Now,
+        }
+    }
+
+    // A value that is not understood gets that complaint, not this one.
+    fn understands(&self, value: &str) -> bool {
+        match self.name {
+            "proxy" => super::Proxy::parse(value).is_some(),
+            "substitute" => value == "false",
+            _ => true,
+        }
+    }
+}
+
+pub(super) fn find(full: &str) -> Option<&'static Key> {
+    let short = full.strip_prefix(PREFIX)?;
+    KEYS.iter().find(|key| key.name == short)
+}
+
+/// The key that somebody most likely meant: alike but for case, dashes, or two letters.
+pub(super) fn nearest(full: &str) -> Option<String> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_', '.'], "");
+    let short = plain(full.strip_prefix(PREFIX)?);
+    let (distance, key) =
+        KEYS.iter().map(|key| (distance(&plain(key.name), &short), key)).min_by_key(|(d, _)| *d)?;
+    (distance <= 2).then(|| key.full())
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    if b.len() > 32 {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let swap = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = swap.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,305 @@
+//! The steps of a nap and a wake, and the writes that each of them is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::app::key;
+use crate::decide::{Decision, Facts};
+use crate::seen::{Family, Phase, ServicePort, ServiceSeen, Slice, Stamp, WakePorts};
+use crate::situation::{Situation, situation};
+use crate::write::{DeploymentPatch, Write};
+
+/// One step. Each is idempotent, and leaves somebody who answers for the app.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Nothing.
+    Stay,
+    /// N2: from here KubeNap is on its way in. The leader's.
+    Arm {
+        /// The new nap.
+        epoch: u64,
+        /// The members' ports for it.
+        ports: WakePorts,
+    },
+    /// N3: this member puts its addresses into the app's Services.
+    Substitute,
+    /// N6: replicas to zero, with the count in the same patch. The leader's.
+    ScaleDown {
+        /// The nap.
+        epoch: u64,
+        /// The count to remember.
+        restore: u32,
+    },
+    /// The nap is off.
+    Cancel {
+        /// The nap.
+        epoch: u64,
+    },
+    /// Writes down that it sleeps, where the Deployment does not say so.
+    Record {
+        /// The nap.
+        epoch: u64,
+        /// The count to remember.
+        restore: u32,
+        /// The members' ports.
+        ports: WakePorts,
+    },
+    /// W2: replicas again.
+    ScaleUp {
+        /// The nap that ends.
+        epoch: u64,
+        /// To how many.
+        replicas: u32,
+    },
+    /// W5: this member's endpoints are marked as terminating.
+    MarkLeaving,
+    /// W5: this member's slices are deleted.
+    Withdraw,
+    /// A dead member's slices are deleted.
+    SweepDead,
+    /// W7: awake, the count forgotten.
+    FinishWake {
+        /// The nap that ended.
+        epoch: u64,
+    },
+    /// The wish is carried out or refused.
+    ClearWish,
+    /// Every trace is taken off a Deployment that is no longer opted in.
+    Forget,
+}
+
+impl Step {
+    /// Putting apps to sleep needs the leader; waking them never does.
+    pub fn needs_leader(&self) -> bool {
+        match self {
+            Self::Arm { .. } | Self::ScaleDown { .. } => true,
+            Self::Stay
+            | Self::Substitute
+            | Self::Cancel { .. }
+            | Self::Record { .. }
+            | Self::ScaleUp { .. }
+            | Self::MarkLeaving
+            | Self::Withdraw
+            | Self::SweepDead
+            | Self::FinishWake { .. }
+            | Self::ClearWish
+            | Self::Forget => false,
+        }
+    }
+}
+
+/// The writes of a decision, each with what must still hold for it.
+pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
+    let patch =
+        |replicas, set, clear| vec![Write::Deployment(deployment(facts, decision, replicas, set, clear))];
+    match &decision.step {
+        Step::Stay => Vec::new(),
+        Step::Arm { epoch, ports } => {
+            let ports = (key::WAKE_PORTS, ports.text());
+            patch(None, phase(Phase::Drowsy, *epoch, [ports]), vec![key::RESTORE])
+        }
+        Step::ScaleDown { epoch, restore } => {
+            let restore = (key::RESTORE, restore.to_string());
+            patch(Some(0), phase(Phase::Asleep, *epoch, [restore]), vec![key::WISH])
+        }
+        Step::Record { epoch, restore, ports } => {
+            let extra = [(key::RESTORE, restore.to_string()), (key::WAKE_PORTS, ports.text())];
+            patch(None, phase(Phase::Asleep, *epoch, extra), Vec::new())
+        }
+        Step::ScaleUp { epoch, replicas } => {
+            patch(Some(*replicas), phase(Phase::Waking, *epoch, []), vec![key::WISH])
+        }
+        Step::Cancel { epoch } | Step::FinishWake { epoch } => {
+            patch(None, phase(Phase::Awake, *epoch, []), vec![key::RESTORE, key::WISH])
+        }
+        Step::ClearWish => {
+            let set = BTreeMap::from([(key::REASON, reason(decision))]);
+            patch(None, set, vec![key::WISH])
+        }
+        Step::Forget => patch(None, BTreeMap::new(), [&key::STATE[..], &[key::WISH]].concat()),
+        Step::Substitute => {
+            wanted(facts).into_iter().map(|(slice, owner)| put(facts, slice, owner)).collect()
+        }
+        Step::MarkLeaving => {
+            mine(facts).filter(|slice| !slice.leaving).map(|slice| mark(facts, slice)).collect()
+        }
+        Step::Withdraw => mine(facts).map(|slice| delete(facts, slice)).collect(),
+        Step::SweepDead => dead(facts).into_iter().map(|slice| delete(facts, slice)).collect(),
+    }
+}
+
+/// This member's slices of the app's Services.
+pub fn mine<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Slice> {
+    facts.seen.slices.iter().filter(|slice| slice.member == facts.here.name)
+}
+
+/// The slices of members that no longer live.
+pub fn dead<'a>(facts: &'a Facts<'_>) -> Vec<&'a Slice> {
+    facts.seen.slices.iter().filter(|slice| !facts.here.living.contains(&slice.member)).collect()
+}
+
+/// Whether a slice that this member must have is not there as it must be.
+pub fn slices_missing(facts: &Facts<'_>) -> bool {
+    wanted(facts).iter().any(|(wanted, _)| !facts.seen.slices.iter().any(|slice| same(slice, wanted)))
+}
+
+/// How many living members, this one among them, have a right slice for every Service; zero if this one has not.
+pub fn substituted(facts: &Facts<'_>) -> usize {
+    let Some(stamp) = own_stamp(facts) else { return 0 };
+    let right = |member: &String| {
+        facts.seen.services.iter().all(|service| {
+            service.families.iter().all(|family| {
+                facts.seen.slices.iter().any(|slice| {
+                    slice.member == *member
+                        && slice.service == service.name
+                        && slice.family == *family
+                        && !slice.leaving
+                        && slice.apps.get(&facts.app.name) == Some(&stamp)
+                })
+            })
+        })
+    };
+    if right(&facts.here.name) { facts.here.living.iter().filter(|member| right(member)).count() } else { 0 }
+}
+
+/// What this member's slices must be, each with the uid of the Service that owns it.
+fn wanted(facts: &Facts<'_>) -> Vec<(Slice, String)> {
+    let Some(stamp) = own_stamp(facts) else { return Vec::new() };
+    let peers = facts.seen.peers.iter().filter(|peer| peer.id.namespace == facts.app.namespace);
+    let mut apps: BTreeMap<_, _> =
+        peers.filter_map(|peer| Some((peer.id.name.clone(), peer.stamp?))).collect();
+    apps.insert(facts.app.name.clone(), stamp);
+    let mut slices = Vec::new();
+    for service in &facts.seen.services {
+        let Some(ports) = wake_ports(facts, service) else { continue };
+        for family in &service.families {
+            let addresses: BTreeSet<_> = facts
+                .here
+                .addresses
+                .iter()
+                .copied()
+                .filter(|address| Family::of(*address) == *family)
+                .collect();
+            if addresses.is_empty() {
+                continue;
+            }
+            let slice = Slice {
+                name: slice_name(&service.name, &facts.here.name, *family),
+                service: service.name.clone(),
+                member: facts.here.name.clone(),
+                uid: String::new(),
+                resource_version: String::new(),
+                family: *family,
+                addresses,
+                ports: ports.clone(),
+                apps: apps.clone(),
+                leaving: false,
+            };
+            slices.push((slice, service.uid.clone()));
+        }
+    }
+    slices
+}
+
+fn wake_ports(facts: &Facts<'_>, service: &ServiceSeen) -> Option<Vec<ServicePort>> {
+    let record = &facts.seen.deployment.record.wake_ports;
+    let port = |port: &ServicePort| {
+        Some(ServicePort { number: record.of(&service.name, port.number)?, ..port.clone() })
+    };
+    service.ports.iter().map(port).collect()
+}
+
+fn own_stamp(facts: &Facts<'_>) -> Option<Stamp> {
+    let deployment = &facts.seen.deployment;
+    let (epoch, restore) = match situation(&facts.app.name, &facts.reading.policy, facts.seen) {
+        Situation::Drowsy { epoch } => (epoch, deployment.replicas),
+        Situation::Asleep { epoch, restore, recorded: _ } => (epoch, restore),
+        Situation::Waking { epoch, recorded: _ } => {
+            (epoch, deployment.record.restore.unwrap_or(deployment.replicas))
+        }
+        Situation::Awake | Situation::OwnersZero => return None,
+    };
+    Some(Stamp { epoch, restore })
+}
+
+/// What slices must say of the app now; none while it is awake.
+pub fn stamp(facts: &Facts<'_>) -> Option<Stamp> {
+    own_stamp(facts)
+}
+
+fn same(slice: &Slice, wanted: &Slice) -> bool {
+    slice.name == wanted.name
+        && slice.service == wanted.service
+        && slice.member == wanted.member
+        && slice.family == wanted.family
+        && slice.addresses == wanted.addresses
+        && slice.ports == wanted.ports
+        && slice.apps == wanted.apps
+        && slice.leaving == wanted.leaving
+}
+
+/// The name of a member's slice: the same on every turn, different for every member.
+pub fn slice_name(service: &str, member: &str, family: Family) -> String {
+    // FNV-1a: stable over builds, which the standard library's hasher does not promise.
+    let hash = member.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let family = match family {
+        Family::V4 => "v4",
+        Family::V6 => "v6",
+    };
+    format!("kubenap-{service}-{hash:016x}-{family}")
+}
+
+fn put(facts: &Facts<'_>, slice: Slice, owner: String) -> Write {
+    Write::PutSlice { namespace: facts.app.namespace.clone(), slice, owner }
+}
+
+fn mark(facts: &Facts<'_>, slice: &Slice) -> Write {
+    Write::MarkLeaving {
+        namespace: facts.app.namespace.clone(),
+        slice: Slice { leaving: true, ..slice.clone() },
+        resource_version: Some(slice.resource_version.clone()),
+    }
+}
+
+fn delete(facts: &Facts<'_>, slice: &Slice) -> Write {
+    Write::DeleteSlice {
+        namespace: facts.app.namespace.clone(),
+        name: slice.name.clone(),
+        uid: Some(slice.uid.clone()),
+        resource_version: Some(slice.resource_version.clone()),
+    }
+}
+
+type Set = BTreeMap<&'static str, String>;
+
+fn phase<const N: usize>(phase: Phase, epoch: u64, extra: [(&'static str, String); N]) -> Set {
+    let mut set = Set::from(extra);
+    set.insert(key::PHASE, phase.text().to_owned());
+    set.insert(key::EPOCH, epoch.to_string());
+    set
+}
+
+fn deployment(
+    facts: &Facts<'_>,
+    decision: &Decision,
+    replicas: Option<u32>,
+    mut set: Set,
+    clear: Vec<&'static str>,
+) -> DeploymentPatch {
+    if set.contains_key(key::PHASE) {
+        set.insert(key::SINCE, facts.now.to_string());
+        set.insert(key::REASON, reason(decision));
+    }
+    DeploymentPatch {
+        app: facts.app.clone(),
+        resource_version: Some(facts.seen.deployment.resource_version.clone()),
+        replicas,
+        set,
+        clear: clear.into_iter().collect(),
+    }
+}
+
+fn reason(decision: &Decision) -> String {
+    format!("{}: {}", decision.why.label(), decision.why)
+}
