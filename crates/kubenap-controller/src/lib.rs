@@ -1,3 +1,5 @@
 //! Gathers the facts about apps and carries out the steps.
 
 pub mod clock;
+pub mod telemetry;
+pub mod wake;

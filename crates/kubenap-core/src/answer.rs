@@ -67,6 +67,47 @@ pub struct Manners<'a> {
     pub ignore_user_agents: &'a [String],
 }
 
+/// [`Manners`] that own what they hold, to be kept beside an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedManners {
+    /// See [`Manners::mode`].
+    pub mode: WakeMode,
+    /// See [`Manners::hold_for`].
+    pub hold_for: Duration,
+    /// See [`Manners::wake_timeout`].
+    pub wake_timeout: Duration,
+    /// See [`Manners::ignore_paths`].
+    pub ignore_paths: Vec<String>,
+    /// See [`Manners::ignore_user_agents`].
+    pub ignore_user_agents: Vec<String>,
+}
+
+impl OwnedManners {
+    /// The same, borrowed, as [`answer`] wants it.
+    pub fn borrowed(&self) -> Manners<'_> {
+        Manners {
+            mode: self.mode,
+            hold_for: self.hold_for,
+            wake_timeout: self.wake_timeout,
+            ignore_paths: &self.ignore_paths,
+            ignore_user_agents: &self.ignore_user_agents,
+        }
+    }
+}
+
+impl Default for OwnedManners {
+    /// What an app gets that says nothing: `auto`, held for 10 s, woken within 2 min, nothing ignored.
+    fn default() -> Self {
+        Self {
+            mode: WakeMode::Auto,
+            hold_for: Duration::from_secs(10),
+            wake_timeout: Duration::from_mins(2),
+            ignore_paths: Vec::new(),
+            ignore_user_agents: Vec::new(),
+        }
+    }
+}
+
 /// What the app is like when the request arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {

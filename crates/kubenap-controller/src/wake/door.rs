@@ -1,0 +1,253 @@
+//! One door: a Service port behind which requests wait, its state, and who asked.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kubenap_core::answer::{OwnedManners, Readiness};
+use kubenap_core::app::AppId;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use super::limits::Limits;
+
+/// A Service port: what a wake port stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DoorKey {
+    /// The namespace of the Service.
+    pub namespace: String,
+    /// The name of the Service.
+    pub service: String,
+    /// The port of the Service (not of the pods).
+    pub port: u16,
+}
+
+impl fmt::Display for DoorKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.namespace, self.service, self.port)
+    }
+}
+
+/// What is behind a door, and how it wants its requests answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoorSpec {
+    /// Which door.
+    pub key: DoorKey,
+    /// All Deployments behind the Service; one ask is an ask for each of them.
+    pub apps: Vec<AppId>,
+    /// How requests are answered.
+    pub manners: OwnedManners,
+}
+
+/// What requests at a door have to expect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DoorState {
+    /// Nobody is ready. Requests are held.
+    Waiting,
+    /// These addresses of pods take requests. Without any address it is as [`DoorState::Waiting`].
+    Ready(Arc<[SocketAddr]>),
+    /// The app cannot start. Requests are refused quickly.
+    Failed {
+        /// The class of the reason, from a closed set: it goes into a header.
+        reason: &'static str,
+        /// The reason in words, one line; the body of the answer.
+        sentence: String,
+        /// When it is worth to try again.
+        retry_after: Duration,
+    },
+}
+
+impl DoorState {
+    pub(crate) fn readiness(&self) -> Readiness {
+        match self {
+            Self::Ready(addresses) if !addresses.is_empty() => Readiness::Ready,
+            Self::Ready(_) | Self::Waiting | Self::Failed { .. } => Readiness::NotReady,
+        }
+    }
+}
+
+/// Who asked for one app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskView {
+    /// Requests that wait for the app now.
+    pub held: usize,
+    /// Asks since the process started.
+    pub total: u64,
+    /// The latest ask.
+    pub last: Option<Timestamp>,
+    /// The latest ask that found pods ready: it cancels a drowsy phase, or comes from a proxy that is behind.
+    pub last_while_ready: Option<Timestamp>,
+}
+
+/// The counts behind [`AskView`], shared by all doors of an app.
+#[derive(Debug)]
+pub(crate) struct AppAsks {
+    pub(crate) app: AppId,
+    pub(crate) held: AtomicUsize,
+    total: AtomicU64,
+    last: Mutex<(Option<Timestamp>, Option<Timestamp>)>,
+}
+
+impl AppAsks {
+    pub(crate) fn new(app: AppId) -> Self {
+        Self { app, held: AtomicUsize::new(0), total: AtomicU64::new(0), last: Mutex::default() }
+    }
+
+    pub(crate) fn note(&self, now: Timestamp, readiness: Readiness) {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.0 = last.0.max(Some(now));
+        if readiness == Readiness::Ready {
+            last.1 = last.1.max(Some(now));
+        }
+    }
+
+    pub(crate) fn view(&self) -> AskView {
+        let (last, last_while_ready) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        AskView {
+            held: self.held.load(Ordering::Relaxed),
+            total: self.total.load(Ordering::Relaxed),
+            last,
+            last_while_ready,
+        }
+    }
+}
+
+/// What all requests at one door share.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) key: Arc<DoorKey>,
+    behind: RwLock<Behind>,
+    state: watch::Sender<DoorState>,
+    release: Release,
+    /// Bounds attempts to connect, so that a pod that just started is not flooded.
+    pub(crate) connecting: Semaphore,
+    turn: AtomicUsize,
+}
+
+/// What may change about a door while it is in use.
+#[derive(Clone, Debug)]
+pub(crate) struct Behind {
+    pub(crate) manners: Arc<OwnedManners>,
+    pub(crate) apps: Arc<[Arc<AppAsks>]>,
+}
+
+impl Door {
+    pub(crate) fn new(key: DoorKey, limits: &Limits) -> Self {
+        Self {
+            key: Arc::new(key),
+            behind: RwLock::new(Behind { manners: Arc::default(), apps: Arc::default() }),
+            state: watch::Sender::new(DoorState::Waiting),
+            release: Release::default(),
+            connecting: Semaphore::new(limits.connecting),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn behind(&self) -> Behind {
+        self.behind.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_behind(&self, behind: Behind) {
+        *self.behind.write().unwrap_or_else(PoisonError::into_inner) = behind;
+    }
+
+    pub(crate) fn set_state(&self, state: DoorState) {
+        self.state.send_if_modified(|current| {
+            if *current == state {
+                return false;
+            }
+            let (before, after) = (current.readiness(), state.readiness());
+            if before == Readiness::NotReady && after == Readiness::Ready {
+                self.release.begin();
+            }
+            *current = state;
+            true
+        });
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<DoorState> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        self.state.borrow().readiness()
+    }
+
+    /// How long somebody who was held has to go on waiting now that the app is ready.
+    pub(crate) fn release_delay(&self, limits: &Limits) -> Duration {
+        self.release.delay(limits)
+    }
+
+    /// A number that grows by one, to take addresses in turn.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Spreads those who were held over time, so that the first pod is not flooded.
+#[derive(Debug, Default)]
+struct Release {
+    /// When the app became ready, and how many were let go since.
+    since: Mutex<(Option<Instant>, usize)>,
+}
+
+impl Release {
+    fn begin(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), 0);
+    }
+
+    fn delay(&self, limits: &Limits) -> Duration {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(ready), count) = *since else { return Duration::ZERO };
+        since.1 = count.saturating_add(1);
+        if count < limits.release_first {
+            return Duration::ZERO;
+        }
+        let batch = (count - limits.release_first) / limits.release_batch.max(1) + 1;
+        let due = limits.release_every.saturating_mul(u32::try_from(batch).unwrap_or(u32::MAX));
+        due.saturating_sub(ready.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door() -> Door {
+        Door::new(DoorKey { namespace: "shop".into(), service: "web".into(), port: 80 }, &Limits::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_fifty_go_at_once_and_the_rest_in_batches() {
+        let (door, limits) = (door(), Limits::default());
+        door.set_state(DoorState::Ready(Arc::from([SocketAddr::from(([127, 0, 0, 1], 80))])));
+        let delays: Vec<_> = (0..500).map(|_| door.release_delay(&limits).as_millis()).collect();
+        assert!(delays[..50].iter().all(|ms| *ms == 0));
+        assert!(delays[50..250].iter().all(|ms| *ms == 100));
+        assert!(delays[250..450].iter().all(|ms| *ms == 200));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(door.release_delay(&limits), Duration::ZERO);
+    }
+
+    #[test]
+    fn ready_without_an_address_is_not_ready() {
+        let door = door();
+        door.set_state(DoorState::Ready(Arc::from([])));
+        assert_eq!(door.readiness(), Readiness::NotReady);
+    }
+
+    #[test]
+    fn the_latest_ask_never_goes_back() {
+        let asks = AppAsks::new(AppId::new("shop", "web"));
+        let (early, late) = (Timestamp::from_second(1).unwrap(), Timestamp::from_second(2).unwrap());
+        asks.note(late, Readiness::Ready);
+        asks.note(early, Readiness::NotReady);
+        assert_eq!(asks.view().last, Some(late));
+        assert_eq!(asks.view().last_while_ready, Some(late));
+        assert_eq!(asks.view().total, 2);
+    }
+}

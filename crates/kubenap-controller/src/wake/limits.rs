@@ -1,0 +1,89 @@
+//! Every bound of the wake data plane, in one place.
+
+use std::time::Duration;
+
+/// How much KubeNap takes on before it refuses, and how long it waits for what.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections (and HTTP/2 streams) at a time over all doors. Beyond it the newest of the greediest door is shed.
+    pub connections: usize,
+    /// How many of the shed may still be on their way out before newcomers are turned away at once.
+    pub overflow: usize,
+    /// Requests held on proxies' error paths share [`Limits::connections`]; this bounds connections there
+    /// whose app is not known yet.
+    pub proxy_connections: usize,
+    /// A connection that says nothing for this long belongs to a protocol in which the server speaks first.
+    pub silence: Duration,
+    /// How long the head of a request may take to arrive.
+    pub head_deadline: Duration,
+    /// How long the head of a request may be, in bytes.
+    pub head_bytes: usize,
+    /// How many header fields a request may have.
+    pub headers: usize,
+    /// Concurrent streams of one HTTP/2 connection.
+    pub http2_streams: u32,
+    /// How much of one request's body is read while the request is held, in bytes. Only what is read tells
+    /// that a client with a body went away.
+    pub read_ahead: usize,
+    /// The same over all requests together, in bytes.
+    pub read_ahead_total: usize,
+    /// How much of a body that is not needed is read and thrown away before the answer, in bytes.
+    pub discard: u64,
+    /// A body that makes no progress for this long is not waited for.
+    pub discard_stall: Duration,
+    /// How long one attempt to connect to a pod may take.
+    pub connect_timeout: Duration,
+    /// The pause after the first failed attempt to connect; it doubles up to [`Limits::connect_pause_max`].
+    pub connect_pause: Duration,
+    /// The longest pause between two attempts to connect.
+    pub connect_pause_max: Duration,
+    /// Attempts to connect that one door makes at a time.
+    pub connecting: usize,
+    /// How many of the held requests are let go at the moment at which an app becomes ready.
+    pub release_first: usize,
+    /// How many more are let go each [`Limits::release_every`].
+    pub release_batch: usize,
+    /// The time between two such batches.
+    pub release_every: Duration,
+    /// How long a pod may take for the head of its response.
+    pub response_head: Duration,
+    /// How many (client, host, URL) are remembered to notice redirect loops.
+    pub paced: usize,
+    /// On leaving: over how long redirects of held requests are spread.
+    pub leave_spread: Duration,
+    /// On leaving: how long requests that cannot be redirected may go on waiting for their app.
+    pub leave_patience: Duration,
+    /// `Retry-After` where the reason says nothing better.
+    pub retry_after: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            overflow: 500,
+            proxy_connections: 5_000,
+            silence: Duration::from_secs(3),
+            head_deadline: Duration::from_secs(10),
+            head_bytes: 32 * 1024,
+            headers: 100,
+            http2_streams: 128,
+            read_ahead: 64 * 1024,
+            read_ahead_total: 64 * 1024 * 1024,
+            discard: 64 * 1024 * 1024,
+            discard_stall: Duration::from_millis(300),
+            connect_timeout: Duration::from_secs(1),
+            connect_pause: Duration::from_millis(50),
+            connect_pause_max: Duration::from_millis(250),
+            connecting: 128,
+            release_first: 50,
+            release_batch: 200,
+            release_every: Duration::from_millis(100),
+            response_head: Duration::from_mins(5),
+            paced: 10_000,
+            leave_spread: Duration::from_secs(2),
+            leave_patience: Duration::from_secs(10),
+            retry_after: Duration::from_secs(5),
+        }
+    }
+}

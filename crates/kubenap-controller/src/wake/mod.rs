@@ -1,0 +1,23 @@
+//! From a connection on a wake port, or a request on a proxy's error path, to its answer.
+//!
+//! [`Doors`] is the registry between this and the rest of the controller. A connection arrives at a `door`
+//! through `listen`; `connection` finds out what it speaks (`sniff`, `head`); `ask` says what the request is;
+//! `visit` answers it: it may be held (`hold`), shown the waiting page (`page`), passed (`pass`, `http2`, `raw`)
+//! or sent back (`redirect`). `proxy_listen` is the way in from proxies' error paths, `drain` the way out.
+
+mod limits;
+mod door;
+mod doors;
+mod hosts;
+mod crowd;
+mod listen;
+mod connection;
+mod redirect;
+mod proxy_listen;
+mod drain;
+
+pub use door::{AskView, DoorKey, DoorSpec, DoorState};
+pub use doors::{Doors, DoorsSettings, OpenError};
+pub use hosts::HostRule;
+pub use limits::Limits;
+pub use proxy_listen::{Profile, ProxyListen, serve_proxy};

@@ -1,0 +1,244 @@
+//! Where a 307 may lead, and how often: only back to the same host, never in a fast loop.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The longest `Location` that is sent, in bytes.
+const LONGEST: usize = 8 * 1024;
+
+/// Path and query if they may stand in a `Location` as they are: one leading slash, so that the browser
+/// cannot be led to another host, and nothing that any client may read in two ways.
+pub(crate) fn safe_location(target: &str) -> Option<&str> {
+    let bytes = target.as_bytes();
+    let fits = bytes.first() == Some(&b'/')
+        && !matches!(bytes.get(1), Some(b'/'))
+        && bytes.len() <= LONGEST
+        && bytes.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'\\' && *byte != b'#');
+    fits.then_some(target)
+}
+
+/// The `original` parameter of a query, percent-decoded exactly once, if a redirect may lead there.
+/// Spaces and what is not ASCII come out encoded again.
+pub(crate) fn original(query: &str) -> Option<String> {
+    let mut values = query.split('&').filter_map(|pair| pair.strip_prefix("original="));
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    if value.len() > 3 * LONGEST {
+        return None;
+    }
+    let decoded = percent_decoded(value)?;
+    let mut location = String::with_capacity(decoded.len());
+    for byte in decoded {
+        if byte == b' ' || !byte.is_ascii() {
+            const HEX: &[u8; 16] = b"0123456789ABCDEF";
+            let digit = |nibble: u8| char::from(HEX[usize::from(nibble & 0xf)]);
+            location.extend(['%', digit(byte >> 4), digit(byte)]);
+        } else {
+            location.push(char::from(byte));
+        }
+    }
+    safe_location(&location).is_some().then_some(location)
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|hex| char::from(hex).to_digit(16));
+        let (high, low) = (digit()?, digit()?);
+        decoded.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    Some(decoded)
+}
+
+/// How long each request that finds its app ready already is held before it is sent back once more.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(3)];
+
+/// After this long without a sign, a client's redirects are counted anew.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// Remembers who was redirected how often.
+#[derive(Debug)]
+pub(crate) struct Pacer {
+    seed: RandomState,
+    room: usize,
+    seen: Mutex<BTreeMap<u64, Seen>>,
+}
+
+/// Who asks for what, as one number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller(u64);
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    returns: usize,
+    first_hop: Option<Instant>,
+    last: Instant,
+}
+
+impl Pacer {
+    pub(crate) fn new(room: usize) -> Self {
+        Self { seed: RandomState::new(), room, seen: Mutex::default() }
+    }
+
+    pub(crate) fn caller(&self, peer: IpAddr, forwarded_for: &[u8], host: &str, target: &str) -> Caller {
+        Caller(self.seed.hash_one((peer, forwarded_for, host, target)))
+    }
+
+    /// The pause before a redirect of a request that found its app ready, or nothing if it came too often.
+    pub(crate) fn comes_back(&self, caller: Caller) -> Option<Duration> {
+        let mut pause = None;
+        self.note(caller, FORGOTTEN_AFTER, |seen| {
+            pause = PAUSES.get(seen.returns).copied();
+            seen.returns = seen.returns.saturating_add(1);
+        });
+        pause
+    }
+
+    /// Whether this caller may be sent back to wait once more, `within` this long since the first time.
+    /// `held` is how long it waited before each time.
+    pub(crate) fn may_hop(&self, caller: Caller, held: Duration, within: Duration) -> bool {
+        let mut may = true;
+        self.note(caller, FORGOTTEN_AFTER.saturating_add(held), |seen| {
+            let first = *seen.first_hop.get_or_insert(seen.last);
+            may = seen.last.duration_since(first) <= within;
+            if !may {
+                seen.first_hop = None;
+            }
+        });
+        may
+    }
+
+    fn note(&self, Caller(number): Caller, memory: Duration, change: impl FnOnce(&mut Seen)) {
+        let now = Instant::now();
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= self.room && !all.contains_key(&number) {
+            all.retain(|_, seen| now.duration_since(seen.last) < FORGOTTEN_AFTER);
+            if all.len() >= self.room {
+                // Full of the living: numbers are seeded hashes, so the first is anybody's.
+                all.pop_first();
+            }
+        }
+        let seen = all.entry(number).or_insert(Seen { returns: 0, first_hop: None, last: now });
+        if now.duration_since(seen.last) >= memory {
+            *seen = Seen { returns: 0, first_hop: None, last: now };
+        }
+        seen.last = now;
+        change(seen);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn only_a_path_on_the_same_host_is_a_location() {
+        for good in ["/", "/a", "/a/b?c=d&e=/f//g", "/a//b", "/%2F%2Fevil.example", "/%5Cevil", "/a?u=http://x", "/.//x"] {
+            assert_eq!(safe_location(good), Some(good), "{good}");
+        }
+        for bad in [
+            "", "a", "//evil.example", "/\\evil.example", "\\/evil", "\\\\evil", "http://evil.example", "https:evil",
+            "/a\\b", "/\t/evil.example", "/a\r\nX: y", "/a\n", "/a b", "/\u{7f}", "/caf\u{e9}", "/a#b", " /a", "?a", "*",
+        ] {
+            assert_eq!(safe_location(bad), None, "{bad:?}");
+        }
+        assert_eq!(safe_location(&format!("/{}", "a".repeat(LONGEST))), None);
+    }
+
+    #[test]
+    fn the_original_is_decoded_exactly_once() {
+        for (query, found) in [
+            ("original=%2Fa%3Fx%3D1%26y%3D2", Some("/a?x=1&y=2")),
+            ("original=/a/b", Some("/a/b")),
+            ("x=1&original=/a&y=2", Some("/a")),
+            ("original=%2F%252Fevil", Some("/%2Fevil")),
+            ("original=/caf%C3%A9%20x", Some("/caf%C3%A9%20x")),
+            ("original=/a+b", Some("/a+b")),
+            ("original=%2F%2Fevil.example", None),
+            ("original=/%5Cevil.example", None),
+            ("original=/%2Fevil.example", None),
+            ("original=%5C%5Cevil.example", None),
+            ("original=https%3A%2F%2Fevil.example", None),
+            ("original=/%0d%0aSet-Cookie:x", None),
+            ("original=/%09/evil.example", None),
+            ("original=/%00", None),
+            ("original=%2", None),
+            ("original=%zz", None),
+            ("original=%+1", None),
+            ("original=/a&original=/b", None),
+            ("original=", None),
+            ("other=/a", None),
+            ("", None),
+        ] {
+            assert_eq!(original(query).as_deref(), found, "{query}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_for_a_location_stays_on_the_host(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let query: String = std::iter::once("original=".to_owned())
+                .chain(bytes.iter().map(|byte| format!("%{byte:02x}")))
+                .collect();
+            if let Some(location) = original(&query) {
+                let bytes = location.as_bytes();
+                prop_assert_eq!(bytes[0], b'/');
+                prop_assert!(!matches!(bytes.get(1), Some(b'/' | b'\\')));
+                prop_assert!(bytes.iter().all(u8::is_ascii_graphic));
+                prop_assert!(!location.contains('\\'));
+                let base: http::Uri = "http://web.example".parse().unwrap();
+                prop_assert_eq!(format!("{base}{}", &location[1..]).parse::<http::Uri>().unwrap().host(), Some("web.example"));
+            }
+        }
+
+        #[test]
+        fn no_query_makes_it_panic(query in ".*") {
+            original(&query);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_is_slowed_and_then_ended() {
+        let pacer = Pacer::new(10);
+        let caller = pacer.caller(Ipv4Addr::LOCALHOST.into(), b"", "web", "/");
+        let pauses: Vec<_> = (0..6).map(|_| pacer.comes_back(caller).map(|pause| pause.as_millis())).collect();
+        assert_eq!(pauses, [Some(500), Some(1000), Some(3000), Some(3000), None, None]);
+        let other = pacer.caller(Ipv4Addr::LOCALHOST.into(), b"", "web", "/other");
+        assert_eq!(pacer.comes_back(other), Some(PAUSES[0]));
+        tokio::time::advance(FORGOTTEN_AFTER).await;
+        assert_eq!(pacer.comes_back(caller), Some(PAUSES[0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hops_end_with_the_wake_timeout() {
+        let pacer = Pacer::new(10);
+        let caller = pacer.caller(Ipv4Addr::LOCALHOST.into(), b"", "web", "/");
+        let mut hops = 0;
+        while pacer.may_hop(caller, Duration::from_secs(10), Duration::from_secs(60)) {
+            hops += 1;
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        assert_eq!(hops, 7);
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let pacer = Pacer::new(100);
+        for n in 0..1000 {
+            pacer.comes_back(Caller(n));
+        }
+        assert_eq!(pacer.seen.lock().unwrap().len(), 100);
+    }
+}
