@@ -1,3 +1,4 @@
 //! Gathers the facts about apps and carries out the steps.
 
+pub mod activity;
 pub mod clock;
