@@ -1,0 +1,382 @@
+//! A small HTTP client for sources: always a deadline, a size limit, and no redirects.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::SourceError;
+
+/// An HTTP address. Shown without user, password and query.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    base: String,
+    query: Option<String>,
+    basic: Option<String>,
+}
+
+/// What a server wants to see before it answers; used for Prometheus only.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// A bearer token.
+    pub bearer_token: Option<String>,
+    /// A file with a bearer token; it is read for each poll, so that it may be rotated.
+    pub bearer_token_file: Option<PathBuf>,
+    /// More headers, such as a tenant.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// One question over HTTP.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    /// Added to the endpoint's path.
+    pub(super) path: &'a str,
+    /// A form to post; without one it is a GET.
+    pub(super) form: Option<String>,
+    pub(super) headers: &'a [(HeaderName, HeaderValue)],
+    pub(super) accept: &'static str,
+    /// For everything, from the connection to the last byte.
+    pub(super) deadline: Duration,
+    /// How many bytes the answer may have.
+    pub(super) limit: usize,
+}
+
+/// The client. Connections are reused.
+#[derive(Clone, Debug)]
+pub(super) struct Fetch {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+impl Fetch {
+    pub(super) fn new() -> Self {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(Duration::from_secs(5)));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(2)
+            .build(https);
+        Self { client }
+    }
+
+    /// The whole answer; other statuses than those `also` wanted are errors.
+    pub(super) async fn whole(
+        &self,
+        question: Question<'_>,
+        also: &[StatusCode],
+    ) -> Result<(StatusCode, Vec<u8>), SourceError> {
+        let mut body = Vec::new();
+        let status = self.stream(question, also, |chunk| body.extend_from_slice(chunk)).await?;
+        Ok((status, body))
+    }
+
+    /// The answer piece by piece, as it comes. What was given to `each` counts only when this returns `Ok`.
+    pub(super) async fn stream(
+        &self,
+        question: Question<'_>,
+        also: &[StatusCode],
+        each: impl FnMut(&[u8]),
+    ) -> Result<StatusCode, SourceError> {
+        let (at, deadline) = (question.endpoint.to_string(), question.deadline);
+        tokio::time::timeout(deadline, self.exchange(question, also, each))
+            .await
+            .map_err(|_| SourceError::Timeout { at, deadline })?
+    }
+
+    async fn exchange(
+        &self,
+        question: Question<'_>,
+        also: &[StatusCode],
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<StatusCode, SourceError> {
+        let at = || question.endpoint.to_string();
+        let limit = question.limit;
+        let request = request(&question)?;
+        let response = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| SourceError::Connect { at: at(), cause: innermost(&error) })?;
+        let status = response.status();
+        if status.is_redirection() {
+            return Err(SourceError::Redirect { at: at(), status: status.as_u16() });
+        }
+        if status != StatusCode::OK && !also.contains(&status) {
+            return Err(SourceError::Status { at: at(), status: status.as_u16() });
+        }
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/html")) {
+            // A proxy's error page keeps its status; a page with status 200 is a login form.
+            return Err(match status {
+                StatusCode::OK => SourceError::NotUnderstood {
+                    at: at(),
+                    why: "a web page came instead; hint: the address may lead to a login or a web interface"
+                        .to_owned(),
+                },
+                _ => SourceError::Status { at: at(), status: status.as_u16() },
+            });
+        }
+        let mut body: Incoming = response.into_body();
+        let mut read = 0_usize;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| SourceError::Broken { at: at(), cause: innermost(&error) })?;
+            if let Some(chunk) = frame.data_ref() {
+                read = read.saturating_add(chunk.len());
+                if read > limit {
+                    return Err(SourceError::TooLarge { at: at(), limit });
+                }
+                each(chunk);
+            }
+        }
+        Ok(status)
+    }
+}
+
+impl Endpoint {
+    /// Reads `http://[USER:PASSWORD@]HOST[:PORT][/PATH][?QUERY]`, or the same with `https`.
+    ///
+    /// # Errors
+    /// What is wrong with it, without repeating it: it may hold a password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let uri: Uri = text.parse().map_err(|_| "it is not a URL".to_owned())?;
+        let scheme = match uri.scheme_str() {
+            Some(scheme @ ("http" | "https")) => scheme,
+            Some(_) => return Err("its scheme is neither http nor https".to_owned()),
+            None => return Err("it does not begin with http:// or https://".to_owned()),
+        };
+        let authority = uri.authority().ok_or_else(|| "it has no host".to_owned())?;
+        if authority.host().is_empty() {
+            return Err("it has no host".to_owned());
+        }
+        let (user, host) = authority
+            .as_str()
+            .rsplit_once('@')
+            .map_or((None, authority.as_str()), |(user, host)| (Some(user), host));
+        if host.len() > authority.host().len() && authority.port_u16().is_none() {
+            return Err("its port is not a number from 1 to 65535".to_owned());
+        }
+        let basic = user.map(|user| format!("Basic {}", base64(&percent_decoded(user))));
+        let base = format!("{scheme}://{host}{}", uri.path().trim_end_matches('/'));
+        Ok(Self { base, query: uri.query().map(str::to_owned), basic })
+    }
+
+    fn uri(&self, path: &str) -> String {
+        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{}{path}{query}", self.base)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({self})")
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("bearer_token", &self.bearer_token.as_ref().map(|_| "…"))
+            .field("bearer_token_file", &self.bearer_token_file)
+            .field("headers", &self.headers.keys())
+            .finish()
+    }
+}
+
+impl Credentials {
+    /// The headers that carry them, marked as sensitive. Reads the token file.
+    pub(super) async fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, SourceError> {
+        let mut headers = Vec::new();
+        for (name, value) in &self.headers {
+            headers.push(header(name, value)?);
+        }
+        if let Some(path) = &self.bearer_token_file {
+            let wrong = |cause: String| SourceError::Credential { path: path.display().to_string(), cause };
+            let token = tokio::fs::read_to_string(path).await.map_err(|error| wrong(error.to_string()))?;
+            headers.push(
+                header("authorization", &format!("Bearer {}", token.trim()))
+                    .map_err(|_| wrong("it does not hold a token".to_owned()))?,
+            );
+        } else if let Some(token) = &self.bearer_token {
+            headers.push(header("authorization", &format!("Bearer {}", token.trim()))?);
+        }
+        Ok(headers)
+    }
+}
+
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), SourceError> {
+    let wrong = || SourceError::Credential {
+        path: format!("(header {name})"),
+        cause: "it is not an HTTP header".to_owned(),
+    };
+    let name = HeaderName::try_from(name).map_err(|_| wrong())?;
+    let mut value = HeaderValue::try_from(value).map_err(|_| wrong())?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+fn request(question: &Question<'_>) -> Result<Request<Full<Bytes>>, SourceError> {
+    let not_sent = |cause: String| SourceError::Connect { at: question.endpoint.to_string(), cause };
+    let mut request = Request::builder()
+        .uri(question.endpoint.uri(question.path))
+        .header(ACCEPT, question.accept)
+        .header(USER_AGENT, concat!("kubenap/", env!("CARGO_PKG_VERSION")));
+    if let Some(basic) = &question.endpoint.basic {
+        let mut value =
+            HeaderValue::try_from(basic).map_err(|_| not_sent("bad user or password".to_owned()))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    if let Some(headers) = request.headers_mut() {
+        for (name, value) in question.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    let request = match &question.form {
+        Some(form) => request
+            .method(Method::POST)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::new(Bytes::copy_from_slice(form.as_bytes()))),
+        None => request.method(Method::GET).body(Full::new(Bytes::new())),
+    };
+    request.map_err(|error| not_sent(error.to_string()))
+}
+
+fn tls() -> rustls::ClientConfig {
+    use hyper_rustls::ConfigBuilderExt as _;
+    let builder = || {
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+    };
+    let native = builder()
+        .map_err(std::io::Error::other)
+        .and_then(|builder| Ok(builder.with_native_roots()?.with_no_client_auth()));
+    native.unwrap_or_else(|error| {
+        // An image without certificates can still speak plain HTTP; https then fails by name.
+        tracing::warn!(%error, "no certificate authorities are known: sources over https cannot be verified");
+        rustls::ClientConfig::builder()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth()
+    })
+}
+
+fn innermost(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// `name=value` pairs as a form body.
+pub(super) fn form(pairs: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        if !text.is_empty() {
+            text.push('&');
+        }
+        text.push_str(name);
+        text.push('=');
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                text.push(char::from(byte));
+            } else {
+                text.push_str(&format!("%{byte:02X}"));
+            }
+        }
+    }
+    text
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let hex = text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (byte, hex) {
+            (b'%', Some(value)) => {
+                decoded.push(value);
+                at += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let sign = ALPHABET[((bits >> (18 - 6 * place)) & 63) as usize];
+            text.push(if place <= group.len() { char::from(sign) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_sent_but_never_shown() {
+        let endpoint = Endpoint::parse("https://me:p%40ss@prom.example:9090/base/?tenant=secret").unwrap();
+        assert_eq!(endpoint.to_string(), "https://prom.example:9090/base");
+        assert_eq!(endpoint.basic.as_deref(), Some("Basic bWU6cEBzcw=="));
+        assert_eq!(endpoint.uri("/api"), "https://prom.example:9090/base/api?tenant=secret");
+        assert!(!format!("{endpoint:?}").contains("ss"));
+        let credentials = Credentials { bearer_token: Some("hunter2".to_owned()), ..Credentials::default() };
+        assert!(!format!("{credentials:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn addresses_that_cannot_work_are_refused() {
+        for bad in ["", "prom:9090", "ftp://x", "http://", "http://x:99999/", "http:///path", "http://a b/"] {
+            assert!(Endpoint::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_form_survives_every_sign_of_a_query() {
+        assert_eq!(
+            form(&[("query", "sum by (a)(m{x!~\"/y+\"}) & 1")]),
+            "query=sum%20by%20%28a%29%28m%7Bx%21~%22%2Fy%2B%22%7D%29%20%26%201"
+        );
+    }
+
+    #[test]
+    fn base64_pads_as_it_should() {
+        assert_eq!(["", "f", "fo", "foo"].map(|text| base64(text.as_bytes())), ["", "Zg==", "Zm8=", "Zm9v"]);
+    }
+}

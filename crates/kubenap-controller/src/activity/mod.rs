@@ -1,0 +1,147 @@
+//! What traffic each app gets: one question for all apps per poll, put to every source.
+//!
+//! A source answers with a last-seen and a watermark for each app, both on the controller's clock. Whatever a
+//! source does not know for certain it says as a blind spot, and a blind spot keeps the app awake.
+//!
+//! `prometheus` and `ingress` read what a proxy counts. They do not see callers inside the cluster that go to an
+//! app's Service without the proxy: for an app without any Ingress they are blind, and for an app that has
+//! one the drowsy phase of a nap catches such callers.
+
+mod error;
+mod exposition;
+mod fetch;
+mod ingress;
+mod ledger;
+mod poll;
+mod preset;
+mod prometheus;
+mod proxy_pods;
+mod spec;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use kubenap_core::activity::{Activity, Blind};
+use kubenap_core::app::AppId;
+
+pub use error::{SourceError, SpecError};
+pub use fetch::{Credentials, Endpoint};
+pub use ingress::IngressSource;
+pub use poll::{Polled, Polls, SourceState, Watched};
+pub use prometheus::PrometheusSource;
+pub use spec::{SourceSpec, build};
+
+/// Where traffic is learned from: one question for all apps.
+#[async_trait]
+pub trait TrafficMetricsSource: fmt::Debug + Send + Sync {
+    /// The source's name, as in `--source` and `kubenap/metrics`.
+    fn name(&self) -> &str;
+
+    /// Asks once, for all targets; every remote call in it has a deadline.
+    ///
+    /// # Errors
+    /// When nothing can be said about any app. What only concerns some apps is a blind spot in their samples.
+    async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError>;
+}
+
+/// One question.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The controller's time when the question is put; answers are on this clock.
+    pub now: Timestamp,
+    /// The apps it is about.
+    pub targets: Arc<[Target]>,
+    /// How far back a source with a memory should look at its start: the longest `idleAfter`.
+    pub history: Duration,
+}
+
+/// An app, as sources need to know it to find its series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Who it is.
+    pub app: AppId,
+    /// Its Services.
+    pub services: Vec<TargetService>,
+    /// The names of its pods that run now; `None` when they are not known. When given, the app's own
+    /// metric counts as complete only if every one of these pods is scraped.
+    pub pods: Option<BTreeSet<String>>,
+}
+
+/// One Service of an app, and the ways in that lead to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetService {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service's name.
+    pub name: String,
+    /// Its ports.
+    pub ports: Vec<TargetPort>,
+    /// The Service port exactly as Ingresses write it, a name or a number; empty when no Ingress leads here.
+    pub ingress_ports: BTreeSet<String>,
+    /// Namespace and name of the Ingresses that lead here.
+    pub ingresses: Vec<(String, String)>,
+    /// `spec.controller` of these Ingresses' classes, such as `k8s.io/ingress-nginx`; empty when not known.
+    /// Where it is known, only the metrics of that proxy can say that nothing came.
+    pub controllers: BTreeSet<String>,
+    /// Whether a rule that leads here has no host, or one with a wildcard: ingress-nginx does not count those.
+    pub open_hosts: bool,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPort {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Its number.
+    pub number: u16,
+}
+
+/// One source's answer: what it knows about each app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Samples {
+    apps: BTreeMap<AppId, AppSample>,
+    otherwise: Blind,
+}
+
+/// What one source knows about one app, and how it came to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppSample {
+    /// Last-seen and watermark on the controller's clock, or why the source is blind.
+    pub activity: Activity,
+    /// How many series are the app's.
+    pub matched: usize,
+    /// Which label values were looked for, the first few of them.
+    pub looked_for: Vec<String>,
+}
+
+impl Samples {
+    /// The same blind spot for every app.
+    pub fn blind(why: Blind) -> Self {
+        Self { apps: BTreeMap::new(), otherwise: why }
+    }
+
+    /// What is known about the app; an app that is not in the answer is blind: absence is not silence.
+    pub fn of(&self, app: &AppId) -> Activity {
+        self.apps.get(app).map_or_else(|| Activity::blind(self.otherwise), |sample| sample.activity.clone())
+    }
+
+    /// The app's sample with its details, if the answer has one.
+    pub fn detail(&self, app: &AppId) -> Option<&AppSample> {
+        self.apps.get(app)
+    }
+
+    /// Every app that the answer speaks of.
+    pub fn iter(&self) -> impl Iterator<Item = (&AppId, &AppSample)> {
+        self.apps.iter()
+    }
+}
+
+impl FromIterator<(AppId, AppSample)> for Samples {
+    fn from_iter<I: IntoIterator<Item = (AppId, AppSample)>>(apps: I) -> Self {
+        Self { apps: apps.into_iter().collect(), otherwise: Blind::NoSeries }
+    }
+}

@@ -1,0 +1,203 @@
+//! Asks every source each period, and publishes what they said.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kubenap_core::activity::{Activity, Blind};
+use kubenap_core::app::AppId;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Ask, Samples, SourceError, Target, TrafficMetricsSource};
+use crate::clock::Clock;
+
+/// What was learned from all sources, as of their last polls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Polled {
+    /// When this was put together.
+    pub at: Timestamp,
+    /// Each source's state, by its name.
+    pub per_source: BTreeMap<String, SourceState>,
+}
+
+/// How one source is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceState {
+    /// Whether its last poll was answered.
+    pub up: bool,
+    /// Since when it is up, or down.
+    pub since: Timestamp,
+    /// Why the last poll failed, with a hint.
+    pub error: Option<String>,
+    /// What it said.
+    pub samples: Arc<Samples>,
+}
+
+/// What the sources are to be asked about.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// The apps.
+    pub targets: Arc<[Target]>,
+    /// How far back a source with a memory should look at its start.
+    pub history: Duration,
+}
+
+/// The poll loops of all sources; they end when the token is cancelled.
+#[derive(Clone, Debug)]
+pub struct Polls {
+    polled: watch::Receiver<Arc<Polled>>,
+    asks: Vec<mpsc::Sender<oneshot::Sender<()>>>,
+}
+
+/// What a poll may take at most; a source's own deadlines are shorter.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How many callers of `ask_now` may wait for one source before the next one waits for a place.
+const WAITING: usize = 64;
+
+impl Polls {
+    /// Starts one loop per source: polls of different sources overlap, polls of one source do not.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn start(
+        sources: Vec<Arc<dyn TrafficMetricsSource>>,
+        clock: Clock,
+        period: Duration,
+        watched: &watch::Receiver<Watched>,
+        stop: &CancellationToken,
+    ) -> Self {
+        let now = clock.now();
+        let starting = SourceState {
+            up: false,
+            since: now,
+            error: None,
+            samples: Arc::new(Samples::blind(Blind::Starting)),
+        };
+        let per_source = sources.iter().map(|source| (source.name().to_owned(), starting.clone())).collect();
+        let (publish, polled) = watch::channel(Arc::new(Polled { at: now, per_source }));
+        let publish = Arc::new(publish);
+        let asks = sources
+            .into_iter()
+            .map(|source| {
+                let (ask, asked) = mpsc::channel(WAITING);
+                let turn = Turn { source, clock, watched: watched.clone(), publish: Arc::clone(&publish) };
+                tokio::spawn(stop.clone().run_until_cancelled_owned(turn.repeat(period, asked)));
+                ask
+            })
+            .collect();
+        Self { polled, asks }
+    }
+
+    /// The latest answers, and every later one.
+    pub fn polled(&self) -> watch::Receiver<Arc<Polled>> {
+        self.polled.clone()
+    }
+
+    /// Polls every source once more, at once, and gives the answers. Each of these polls begins after this call.
+    pub async fn ask_now(&self) -> Arc<Polled> {
+        let mut answers = Vec::new();
+        for ask in &self.asks {
+            let (done, answer) = oneshot::channel();
+            if ask.send(done).await.is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            // An error means that the loop was stopped; its last state stands.
+            answer.await.unwrap_or(());
+        }
+        Arc::clone(&self.polled.borrow())
+    }
+}
+
+impl Polled {
+    /// What the sources together know about an app: all of them, or only those that are `chosen` by name.
+    /// A chosen source that does not exist is a blind spot.
+    pub fn activity(&self, app: &AppId, chosen: Option<&[String]>) -> Activity {
+        match chosen {
+            None => Activity::join_all(self.per_source.values().map(|state| state.samples.of(app))),
+            Some(names) => Activity::join_all(names.iter().map(|name| {
+                self.per_source
+                    .get(name)
+                    .map_or_else(|| Activity::blind(Blind::NoSource), |state| state.samples.of(app))
+            })),
+        }
+    }
+}
+
+/// One source and all it needs for a turn.
+struct Turn {
+    source: Arc<dyn TrafficMetricsSource>,
+    clock: Clock,
+    watched: watch::Receiver<Watched>,
+    publish: Arc<watch::Sender<Arc<Polled>>>,
+}
+
+impl Turn {
+    async fn repeat(self, period: Duration, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
+        let mut ticks = tokio::time::interval_at(Instant::now(), period.max(Duration::from_millis(100)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut open = true;
+        loop {
+            let mut waiting = Vec::new();
+            tokio::select! {
+                _ = ticks.tick() => {}
+                ask = asked.recv(), if open => match ask {
+                    Some(done) => waiting.push(done),
+                    None => { open = false; continue }
+                },
+            }
+            // Everybody who asked before this poll begins is served by it.
+            while let Ok(done) = asked.try_recv() {
+                waiting.push(done);
+            }
+            let answer = self.poll().await;
+            self.tell(answer);
+            for done in waiting {
+                // Whoever asked may have gone away meanwhile.
+                done.send(()).unwrap_or(());
+            }
+        }
+    }
+
+    async fn poll(&self) -> Result<Samples, SourceError> {
+        let watched = self.watched.borrow().clone();
+        let ask = Ask { now: self.clock.now(), targets: watched.targets, history: watched.history };
+        let source = Arc::clone(&self.source);
+        // A task of its own: a panic in a source must not end its loop and freeze its last answer.
+        let poll = AbortOnDropHandle::new(tokio::spawn(async move { source.poll(&ask).await }));
+        match tokio::time::timeout(DEADLINE, poll).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(SourceError::Crashed),
+            Err(_) => Err(SourceError::Timeout { at: self.source.name().to_owned(), deadline: DEADLINE }),
+        }
+    }
+
+    fn tell(&self, answer: Result<Samples, SourceError>) {
+        let name = self.source.name();
+        let at = self.clock.now();
+        let (samples, error) = match answer {
+            Ok(samples) => (samples, None),
+            Err(error) => (Samples::blind(Blind::SourceDown), Some(error.to_string())),
+        };
+        let up = error.is_none();
+        self.publish.send_modify(|polled| {
+            let before = polled.per_source.get(name);
+            let since = before.filter(|state| state.up == up).map_or(at, |state| state.since);
+            if before.is_none_or(|state| state.error != error) {
+                match &error {
+                    Some(error) => tracing::warn!(source = name, error, "source cannot be asked"),
+                    None => tracing::info!(source = name, "source answers"),
+                }
+            }
+            let state = SourceState { up, since, error, samples: Arc::new(samples) };
+            let polled = Arc::make_mut(polled);
+            polled.at = at;
+            polled.per_source.insert(name.to_owned(), state);
+        });
+    }
+}
