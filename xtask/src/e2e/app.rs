@@ -1,0 +1,176 @@
+//! What a napping app looks like in the cluster: a Deployment of the test app, its Service, and an Ingress if it has a host.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+
+use super::cluster::TRAEFIK;
+use super::http::{self, Caller};
+use super::world::{Space, eventually};
+
+/// An app to deploy; its Service and Ingress have its name.
+#[derive(Clone)]
+pub(crate) struct App {
+    name: String,
+    replicas: i32,
+    annotations: BTreeMap<String, String>,
+    host: Option<String>,
+    boot: Duration,
+    group: String,
+    service: Value,
+}
+
+impl App {
+    /// One replica, opted in, with a Service on port 80 and a second one on port 8090.
+    pub(crate) fn new(name: &str) -> Self {
+        let service = json!({
+            "selector": {"group": name},
+            "ports": [{"name": "http", "port": 80, "targetPort": "http"}, {"name": "alt", "port": 8090, "targetPort": "alt"}],
+        });
+        Self {
+            name: name.to_owned(),
+            replicas: 1,
+            annotations: BTreeMap::new(),
+            host: None,
+            boot: Duration::ZERO,
+            group: name.to_owned(),
+            service,
+        }
+    }
+
+    /// So many replicas.
+    pub(crate) fn replicas(mut self, replicas: i32) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// With `kubenap/KEY: VALUE`.
+    pub(crate) fn annotate(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(format!("kubenap/{key}"), value.to_owned());
+        self
+    }
+
+    /// Reached through Traefik under this host.
+    pub(crate) fn host(mut self, host: &str) -> Self {
+        self.host = Some(host.to_owned());
+        self
+    }
+
+    /// It takes so long until it listens.
+    pub(crate) fn boot(mut self, boot: Duration) -> Self {
+        self.boot = boot;
+        self
+    }
+
+    /// Its pods stand behind the Service of another app, and it brings none itself.
+    pub(crate) fn behind(mut self, other: &str) -> Self {
+        other.clone_into(&mut self.group);
+        self.service = Value::Null;
+        self
+    }
+
+    /// With this Service spec instead of the usual one.
+    pub(crate) fn service(mut self, spec: Value) -> Self {
+        self.service = spec;
+        self
+    }
+
+    fn deployment(&self) -> Value {
+        json!({
+            "metadata": {
+                "name": self.name,
+                "labels": {"kubenap/enabled": "true"},
+                "annotations": self.annotations,
+            },
+            "spec": {
+                "replicas": self.replicas,
+                "selector": {"matchLabels": {"app": self.name}},
+                "template": {
+                    "metadata": {"labels": {"app": self.name, "group": self.group}},
+                    "spec": {
+                        "terminationGracePeriodSeconds": 15,
+                        "containers": [{
+                            "name": "app",
+                            "image": "kubenap.test/app:1",
+                            "imagePullPolicy": "IfNotPresent",
+                            "env": [{"name": "BOOT_MS", "value": self.boot.as_millis().to_string()}],
+                            "ports": [{"name": "http", "containerPort": 8080}, {"name": "alt", "containerPort": 9090}],
+                            "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
+                        }],
+                    },
+                },
+            },
+        })
+    }
+
+    fn ingress(&self, host: &str) -> Value {
+        let backend = json!({"service": {"name": self.name, "port": {"name": "http"}}});
+        json!({
+            "metadata": {"name": self.name},
+            "spec": {
+                "ingressClassName": "traefik",
+                "rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}],
+            },
+        })
+    }
+}
+
+impl Space {
+    /// Creates the app and waits until all of it is ready, and reachable if it has a host.
+    pub(crate) async fn deploy(&self, app: &App) -> Result<()> {
+        self.create(app).await?;
+        let what = format!("{} has {} ready replicas", app.name, app.replicas);
+        eventually(&what, Duration::from_secs(60), async || {
+            let ready = self.ready_replicas(&app.name).await?;
+            ensure!(ready == app.replicas, "{ready} are ready");
+            Ok(())
+        })
+        .await?;
+        if let Some(host) = &app.host {
+            eventually(&format!("{host} is reached through Traefik"), Duration::from_secs(30), async || {
+                http::get(TRAEFIK, host, "/").await?.ensure_from_app()
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Creates the app without waiting for it.
+    pub(crate) async fn create(&self, app: &App) -> Result<()> {
+        let post = PostParams::default();
+        let what = || format!("create {}", self.id(&app.name));
+        if !app.service.is_null() {
+            let service = json!({"metadata": {"name": app.name}, "spec": app.service});
+            self.api::<Service>()
+                .create(&post, &serde_json::from_value(service)?)
+                .await
+                .with_context(what)?;
+        }
+        let deployment = serde_json::from_value(app.deployment())?;
+        self.api::<Deployment>().create(&post, &deployment).await.with_context(what)?;
+        if let Some(host) = &app.host {
+            let ingress = serde_json::from_value(app.ingress(host))?;
+            self.api::<Ingress>().create(&post, &ingress).await.with_context(what)?;
+        }
+        Ok(())
+    }
+
+    /// A port of an app's Service, at its cluster address.
+    pub(crate) async fn cluster_address(&self, service: &str, port: u16) -> Result<SocketAddr> {
+        let service = self.api::<Service>().get(service).await?;
+        let address = service.spec.and_then(|spec| spec.cluster_ip).context("the Service has no address")?;
+        Ok(SocketAddr::new(address.parse().with_context(|| format!("cluster address {address:?}"))?, port))
+    }
+
+    /// A visitor inside the cluster, one connection for each request.
+    pub(crate) async fn neighbour(&self, app: &str) -> Result<Caller> {
+        Ok(Caller::fresh(self.cluster_address(app, 80).await?, app))
+    }
+}

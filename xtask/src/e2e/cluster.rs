@@ -1,0 +1,181 @@
+//! The cluster: where its files are, how it is started and ended, how a command gets into its network.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{build, progress};
+
+/// The Kubernetes that `e2e/cluster/build` builds.
+const VERSION: &str = "1.34.4";
+const PROGRAMS: [&str; 8] = [
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubectl",
+    "coredns",
+    "etcd",
+];
+/// Where Traefik takes requests.
+pub(crate) const TRAEFIK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 80)), 80);
+/// Where Prometheus answers.
+pub(crate) const PROMETHEUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 9090);
+
+/// One cluster, by its name; whether it runs is asked each time.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    name: String,
+    scripts: PathBuf,
+    cache: PathBuf,
+    folder: PathBuf,
+}
+
+impl Cluster {
+    /// The cluster of this name, with the scripts' own defaults for where things are kept.
+    pub(crate) fn new(name: &str) -> Result<Self> {
+        let cache = match (env::var_os("CACHE"), env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
+            (Some(cache), _, _) => PathBuf::from(cache),
+            (None, Some(cache), _) => Path::new(&cache).join("kubenap-cluster"),
+            (None, None, Some(home)) => Path::new(&home).join(".cache/kubenap-cluster"),
+            (None, None, None) => bail!("find the cache folder: neither XDG_CACHE_HOME nor HOME is set"),
+        };
+        let clusters = env::var_os("DIR").unwrap_or_else(|| "/var/tmp/kubenap-cluster".into());
+        Ok(Self {
+            name: name.to_owned(),
+            scripts: build::root().join("e2e/cluster"),
+            cache,
+            folder: Path::new(&clusters).join(name),
+        })
+    }
+
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("admin.kubeconfig")
+    }
+
+    /// The folder of all logs.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// The file of process numbers that `down` ends.
+    pub(crate) fn pids(&self) -> PathBuf {
+        self.folder.join("pids")
+    }
+
+    /// The process number of something that the scripts started, by its log's name.
+    pub(crate) fn pid(&self, what: &str) -> Result<rustix::process::Pid> {
+        let file = self.folder.join(format!("{what}.pid"));
+        let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let number = text.trim().parse().with_context(|| format!("{}: {text:?}", file.display()))?;
+        rustix::process::Pid::from_raw(number)
+            .with_context(|| format!("{}: no process {number}", file.display()))
+    }
+
+    /// Whether everything that `build` makes is there.
+    pub(crate) fn has_programs(&self) -> bool {
+        PROGRAMS.iter().all(|program| self.programs().join(program).exists())
+    }
+
+    /// Whether everything that `parts/fetch` makes is there.
+    pub(crate) fn has_parts(&self) -> bool {
+        let kept = std::fs::read_dir(self.cache.join("bin"));
+        let names: Vec<OsString> =
+            kept.into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        let any = |start: &[u8]| names.iter().any(|name| name.as_encoded_bytes().starts_with(start));
+        any(b"traefik-") && any(b"prometheus-")
+    }
+
+    /// One of the scripts in `e2e/cluster`.
+    pub(crate) fn script(&self, path: &str) -> Command {
+        Command::new(self.scripts.join(path))
+    }
+
+    /// A command inside the cluster's network.
+    pub(crate) fn inside(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name)).arg(program);
+        command
+    }
+
+    /// `kubectl` as the administrator.
+    pub(crate) fn kubectl(&self) -> Command {
+        let mut command = self.inside(self.programs().join("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig());
+        command
+    }
+
+    /// Whether its API server is ready.
+    pub(crate) async fn is_up(&self) -> bool {
+        let mut ask = self.kubectl();
+        ask.args(["get", "--raw", "/readyz", "--request-timeout=3s"]).stdin(Stdio::null());
+        let asked = timeout(Duration::from_secs(5), ask.kill_on_drop(true).output()).await;
+        matches!(asked, Ok(Ok(output)) if output.status.success())
+    }
+
+    /// Starts it, empty.
+    pub(crate) async fn up(&self) -> Result<()> {
+        progress::run("starting Kubernetes", self.script("up").arg(&self.name)).await
+    }
+
+    /// Ends it and everything that was started inside it.
+    pub(crate) async fn down(&self) -> Result<()> {
+        progress::run("ending the cluster", self.script("down").arg(&self.name)).await
+    }
+
+    /// Adds Traefik, Prometheus and the test app's image, each unless it is there.
+    pub(crate) async fn add_parts(&self, app: &Path) -> Result<()> {
+        if !self.answers(PROMETHEUS).await {
+            self.start_prometheus().await?;
+        }
+        if !self.answers(TRAEFIK).await {
+            progress::run("starting Traefik", self.script("parts/traefik").arg(&self.name)).await?;
+        }
+        progress::run("loading the test app", self.script("parts/app").arg(&self.name).arg(app)).await
+    }
+
+    /// Starts Prometheus, scraping each second.
+    pub(crate) async fn start_prometheus(&self) -> Result<()> {
+        let mut command = self.script("parts/prometheus");
+        progress::run("starting Prometheus", command.arg(&self.name).env("INTERVAL", "1s")).await
+    }
+
+    /// Runs a person's command inside the cluster's network; its exit code is passed on.
+    pub(crate) async fn shell(&self, command: &[OsString]) -> Result<ExitCode> {
+        if !self.is_up().await {
+            bail!("the cluster is not up: `cargo xtask e2e up` starts it");
+        }
+        let [program, arguments @ ..] = command else { bail!("no command") };
+        let mut path = self.programs().into_os_string();
+        path.push(":");
+        path.push(env::var_os("PATH").unwrap_or_default());
+        let mut run = self.inside("env");
+        run.arg({
+            let mut setting = OsString::from("PATH=");
+            setting.push(path);
+            setting
+        });
+        run.arg(program).args(arguments).env("KUBECONFIG", self.kubeconfig());
+        let status = run.status().await.with_context(|| format!("run {}", program.display()))?;
+        Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.cache.join(format!("bin-{VERSION}"))
+    }
+
+    async fn answers(&self, address: SocketAddr) -> bool {
+        let mut ask = self.inside("curl");
+        ask.args(["-s", "-o", "/dev/null", "--max-time", "2"]).arg(format!("http://{address}/"));
+        ask.status().await.is_ok_and(|status| status.success())
+    }
+}

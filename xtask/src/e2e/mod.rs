@@ -1,0 +1,149 @@
+//! End-to-end tests: builds what is missing, starts a real Kubernetes, runs the stories inside its network.
+
+mod machine;
+mod build;
+mod cluster;
+mod progress;
+mod runner;
+mod world;
+mod members;
+mod app;
+mod observe;
+mod http;
+mod metrics;
+mod audit;
+mod stories;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+
+use cluster::Cluster;
+pub(crate) use progress::say;
+
+/// Runs the end-to-end tests on a real one-node Kubernetes, in a network namespace of its own.
+///
+/// Needs root on x86-64 Linux, Rust and Go; Debian packages are installed, Kubernetes, Prometheus and Traefik
+/// built or fetched once, into the cache folder.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// Run only these stories (`--list` names them)
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    only: Vec<String>,
+    /// Leave the cluster running, and the namespaces of stories that failed
+    #[arg(long)]
+    keep: bool,
+    /// Name the stories and stop
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Start the cluster with Traefik, Prometheus and the test app's image, and leave it running
+    Up,
+    /// End the cluster and everything in it
+    Down,
+    /// Run a command inside the cluster's network, with KUBECONFIG and kubectl at hand
+    Shell {
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// What `e2e` runs inside the cluster's network
+    #[command(hide = true)]
+    Stories {
+        /// The kubenap program under test
+        #[arg(long)]
+        kubenap: PathBuf,
+        /// Names of stories; none means all
+        #[arg(long, num_args = 1..)]
+        only: Vec<String>,
+        /// Leave the namespaces of failed stories
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+/// Carries the command out; the exit code is 1 if any story failed.
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let cluster = Cluster::new("kubenap")?;
+    match args.what {
+        None if args.list => {
+            runner::list()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => everything(&cluster, &args.only, args.keep).await,
+        Some(What::Up) => {
+            machine::check(&cluster).await?;
+            start(&cluster).await?;
+            say(
+                "up; `cargo xtask e2e shell kubectl get pods -A` looks around, `cargo xtask e2e down` ends it",
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(What::Down) => {
+            cluster.down().await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(What::Shell { command }) => cluster.shell(&command).await,
+        Some(What::Stories { kubenap, only, keep }) => runner::run(cluster, kubenap, &only, keep).await,
+    }
+}
+
+async fn everything(cluster: &Cluster, only: &[String], keep: bool) -> Result<ExitCode> {
+    runner::chosen(only)?;
+    machine::check(cluster).await?;
+    // From now on Ctrl-C ends the commands under way, and what was started is ended below.
+    tokio::spawn(tokio::signal::ctrl_c());
+    let started = !cluster.is_up().await;
+    let result = build_and_run(cluster, only, keep).await;
+    if started && !keep {
+        cluster.down().await?;
+    } else {
+        say("the cluster is left running; `cargo xtask e2e down` ends it");
+    }
+    result
+}
+
+async fn build_and_run(cluster: &Cluster, only: &[String], keep: bool) -> Result<ExitCode> {
+    let kubenap = build::kubenap().await?;
+    if runner::wants_contract(only) {
+        build::contract().await?;
+    }
+    start(cluster).await?;
+
+    let myself = std::env::current_exe().context("find this program")?;
+    let mut inside = cluster.inside(myself);
+    inside.args(["e2e", "stories", "--kubenap"]).arg(kubenap);
+    if keep {
+        inside.arg("--keep");
+    }
+    if !only.is_empty() {
+        inside.arg("--only").args(only);
+    }
+    let status = inside.status().await.context("run the stories inside the cluster's network")?;
+    match status.code() {
+        Some(0) => Ok(ExitCode::SUCCESS),
+        Some(1) => Ok(ExitCode::FAILURE),
+        _ => bail!("the stories ended with {status}"),
+    }
+}
+
+/// A cluster with everything the stories count on; one that runs already is only completed.
+async fn start(cluster: &Cluster) -> Result<()> {
+    build::programs(cluster).await?;
+    let app = build::app().await?;
+    if cluster.is_up().await {
+        say("the cluster is up already");
+    } else {
+        cluster.up().await?;
+    }
+    cluster.add_parts(&app).await
+}

@@ -1,0 +1,57 @@
+//! The stories: what `KubeNap` promises, tried on a real Kubernetes with real traffic.
+
+mod contract;
+mod s1;
+mod s2;
+mod s3;
+mod s4;
+mod s5;
+mod s6;
+mod s7;
+mod s8;
+mod s9;
+
+use anyhow::Result;
+use futures::future::LocalBoxFuture;
+
+use super::world::Space;
+
+/// What a story counted, for the table at the end.
+pub(crate) type Counts = Vec<(&'static str, u64)>;
+
+/// One story.
+pub(crate) struct Story {
+    /// Its name, for `--only`; its namespace begins with it too.
+    pub(crate) name: &'static str,
+    /// What it shows.
+    pub(crate) sentence: &'static str,
+    /// Whether `KubeNap` runs while it is told.
+    pub(crate) with_kubenap: bool,
+    /// Tells it.
+    pub(crate) run: for<'a> fn(&'a Space) -> LocalBoxFuture<'a, Result<Counts>>,
+}
+
+macro_rules! story {
+    ($module:ident, $with_kubenap:literal, $sentence:literal) => {
+        Story {
+            name: stringify!($module),
+            sentence: $sentence,
+            with_kubenap: $with_kubenap,
+            run: |space| Box::pin($module::run(space)),
+        }
+    };
+}
+
+/// All stories, in the order in which they run.
+pub(crate) const STORIES: &[Story] = &[
+    story!(contract, false, "the sandbox's contract holds on the real API server"),
+    story!(s1, true, "a quiet app naps by itself, and the next visitor's request wakes it as it was"),
+    story!(s2, true, "callers inside the cluster wake an app with any kind of request, and see no redirect"),
+    story!(s3, true, "an app with traffic never naps, and while it is awake nothing passes through KubeNap"),
+    story!(s4, true, "no request is lost in fifty naps and wakes under traffic"),
+    story!(s5, true, "two hundred requests at once wake an app once, and all are answered"),
+    story!(s6, true, "what people do to an app in the middle of a nap is respected"),
+    story!(s7, true, "while Prometheus is silent nobody naps, and when it is back naps go on"),
+    story!(s8, true, "a wrong annotation or an unfit Service keeps the app awake, and says so"),
+    story!(s9, true, "members leave, die and are missing, and no app is stranded"),
+];
