@@ -1,0 +1,193 @@
+//! What can go wrong with a real API server, on request.
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The faults of one sandbox; every clone speaks of the same.
+#[derive(Clone, Debug)]
+pub struct Faults(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    frozen: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    faults: Vec<Fault>,
+    writes_left: Option<u64>,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A write is answered 409 Conflict and does nothing.
+    Conflict,
+    /// A watch, or the next page of a list, is told 410: its version is too old.
+    Gone,
+    /// The request is carried out this much later.
+    Delay(Duration),
+    /// The request is not carried out; the answer has this status.
+    FailBefore(u16),
+    /// The request is carried out; the answer has this status all the same.
+    FailAfter(u16),
+    /// 429 with this many seconds of `Retry-After`.
+    TooManyRequests(u32),
+    /// A watch is accepted and then never says anything nor ends.
+    Silent,
+    /// One event of a watch is left out.
+    DropEvent,
+    /// 403; and an access review for the same verb and resource says no.
+    Deny,
+}
+
+/// An effect, and which requests have it: all, until narrowed.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    effect: Effect,
+    verb: Option<String>,
+    resource: Option<String>,
+    name: Option<String>,
+    skip: u64,
+    times: Option<u64>,
+}
+
+impl Fault {
+    /// A fault of every request, until [`Faults::clear`].
+    pub fn new(effect: Effect) -> Self {
+        Self { effect, verb: None, resource: None, name: None, skip: 0, times: None }
+    }
+
+    /// Only for this verb: `get`, `list`, `watch`, `create`, `update`, `patch` or `delete`.
+    #[must_use]
+    pub fn verb(mut self, verb: &str) -> Self {
+        self.verb = Some(verb.to_owned());
+        self
+    }
+
+    /// Only for this resource, such as `deployments` or `deployments/scale`.
+    #[must_use]
+    pub fn resource(mut self, resource: &str) -> Self {
+        self.resource = Some(resource.to_owned());
+        self
+    }
+
+    /// Only for objects of this name.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Lets this many matching requests through first.
+    #[must_use]
+    pub fn after(mut self, requests: u64) -> Self {
+        self.skip = requests;
+        self
+    }
+
+    /// Ends after this many.
+    #[must_use]
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    fn concerns(&self, verb: &str, resource: &str, name: &str) -> bool {
+        self.times != Some(0)
+            && self.verb.as_deref().is_none_or(|wanted| wanted == verb)
+            && self.resource.as_deref().is_none_or(|wanted| wanted == resource)
+            && self.name.as_deref().is_none_or(|wanted| wanted == name)
+    }
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self(Arc::new(Inner { state: Mutex::default(), frozen: watch::Sender::new(false) }))
+    }
+}
+
+impl Faults {
+    /// From now on this goes wrong.
+    pub fn inject(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Nothing goes wrong any more; what was frozen goes on.
+    pub fn clear(&self) {
+        *self.state() = State::default();
+        self.thaw();
+    }
+
+    /// Every request waits and every watch is still, until [`Faults::thaw`].
+    pub fn freeze(&self) {
+        self.0.frozen.send_replace(true);
+    }
+
+    /// Ends a freeze.
+    pub fn thaw(&self) {
+        self.0.frozen.send_replace(false);
+    }
+
+    /// After this many more successful writes every request is answered 503, until
+    /// [`Faults::clear`]: for its clients, that is a crash between two writes.
+    pub fn fail_after_writes(&self, writes: u64) {
+        self.state().writes_left = Some(writes);
+    }
+
+    /// Returns when nothing is frozen.
+    pub(crate) async fn thawed(&self) {
+        // The sender lives in self, so waiting cannot fail.
+        drop(self.0.frozen.subscribe().wait_for(|frozen| !frozen).await);
+    }
+
+    pub(crate) fn wrote(&self) {
+        if let Some(left) = &mut self.state().writes_left {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.state().writes_left == Some(0)
+    }
+
+    /// The effects on a request that is about to be carried out, each counted as used.
+    pub(crate) fn strike(&self, verb: &str, resource: &str, name: &str) -> Vec<Effect> {
+        self.take(verb, resource, name, |effect| effect != Effect::DropEvent)
+    }
+
+    /// Whether the event that a watch is about to send is to be left out.
+    pub(crate) fn drops_event(&self, resource: &str, name: &str) -> bool {
+        !self.take("watch", resource, name, |effect| effect == Effect::DropEvent).is_empty()
+    }
+
+    /// Whether requests like this are refused at the moment; nothing is counted.
+    pub(crate) fn denies(&self, verb: &str, resource: &str, name: &str) -> bool {
+        self.state().faults.iter().any(|fault| {
+            fault.effect == Effect::Deny && fault.skip == 0 && fault.concerns(verb, resource, name)
+        })
+    }
+
+    fn take(&self, verb: &str, resource: &str, name: &str, wanted: impl Fn(Effect) -> bool) -> Vec<Effect> {
+        let mut struck = Vec::new();
+        for fault in &mut self.state().faults {
+            if !wanted(fault.effect) || !fault.concerns(verb, resource, name) {
+                continue;
+            }
+            if fault.skip > 0 {
+                fault.skip -= 1;
+                continue;
+            }
+            if let Some(times) = &mut fault.times {
+                *times -= 1;
+            }
+            struck.push(fault.effect);
+        }
+        struck
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
