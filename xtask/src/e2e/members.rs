@@ -76,6 +76,8 @@ impl Members {
                 }
                 running.settings = settings.clone();
             }
+            // One that ended by itself has failed the story before; this one begins with both.
+            running.processes.retain(|_, process| matches!(process.try_wait(), Ok(None)));
             for (identity, address) in MEMBERS {
                 if !running.processes.contains_key(identity) {
                     let process = self.spawn(identity, address, settings)?;
