@@ -1,6 +1,17 @@
 //! Gathers the facts about apps and carries out the steps.
+//!
+//! Folder by folder, in the order in which a request's life goes: [`activity`] learns what traffic there is;
+//! [`cluster`] what Kubernetes says; [`decide`] puts both into the core's facts and takes one step;
+//! [`nap`] carries its writes out; [`wake`] answers requests while an app sleeps; [`web`] shows it all.
 
+pub mod settings;
 pub mod activity;
+pub mod cluster;
+pub mod decide;
+pub mod nap;
+pub mod routes;
+pub mod wake;
+pub mod web;
+pub mod run;
 pub mod clock;
 pub mod telemetry;
-pub mod wake;

@@ -1,5 +1,6 @@
 //! Every metric that KubeNap exposes, with its exact name and its closed sets of labels.
 
+mod count;
 mod labels;
 
 use std::sync::atomic::AtomicU64;

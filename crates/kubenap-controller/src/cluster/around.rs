@@ -1,0 +1,145 @@
+//! Everything around one app, from the stores or read live, before it becomes the core's facts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+use kubenap_core::app::AppId;
+use kubenap_core::seen::Scaler;
+
+use super::slices::SlimSlice;
+use super::slim::{Slim, SlimDeployment, SlimPod, SlimService};
+use super::stores::Stores;
+use super::{Cluster, ClusterError};
+
+/// The objects of an app's namespace that may matter to it.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// The app's Deployment.
+    pub deployment: Arc<SlimDeployment>,
+    /// Deployments of the namespace; only those with the label where it comes from the stores.
+    pub deployments: BTreeMap<String, Arc<SlimDeployment>>,
+    /// Services of the namespace.
+    pub services: BTreeMap<String, Arc<SlimService>>,
+    /// EndpointSlices of the namespace.
+    pub slices: BTreeMap<String, Arc<SlimSlice>>,
+    /// Pods of the namespace.
+    pub pods: BTreeMap<String, Arc<SlimPod>>,
+    /// Who else scales the Deployment; known from a live reading only.
+    pub scaler: Option<Scaler>,
+    /// It was read live.
+    pub live: bool,
+}
+
+impl Around {
+    /// From the stores. None: the Deployment is not known there.
+    pub fn cached(stores: &Stores, app: &AppId) -> Option<Self> {
+        let deployments = stores.deployments.within(&app.namespace);
+        Some(Self {
+            deployment: Arc::clone(deployments.get(&app.name)?),
+            deployments,
+            services: stores.services.within(&app.namespace),
+            slices: stores.slices.within(&app.namespace),
+            pods: stores.pods.within(&app.namespace),
+            scaler: None,
+            live: false,
+        })
+    }
+
+    /// From the API server, with quorum reads. None: the Deployment does not exist.
+    pub async fn live(cluster: &Cluster, app: &AppId) -> Result<Option<Self>, ClusterError> {
+        let (client, space) = (cluster.client(), app.namespace.as_str());
+        let api: Api<Deployment> = Api::namespaced(client.clone(), space);
+        // The Deployment first: all that is read after it is at least as new.
+        let Some(deployment) = cluster.call(api.get_opt(&app.name)).await? else { return Ok(None) };
+        let (deployments, services, slices, pods, scaler) = tokio::try_join!(
+            list(cluster, Api::<Deployment>::namespaced(client.clone(), space)),
+            list(cluster, Api::<Service>::namespaced(client.clone(), space)),
+            list(cluster, Api::<EndpointSlice>::namespaced(client.clone(), space)),
+            list(cluster, Api::<Pod>::namespaced(client.clone(), space)),
+            scaler(cluster, app),
+        )?;
+        let deployment = Arc::new(SlimDeployment::of(deployment));
+        Ok(Some(Self {
+            deployment,
+            deployments: slim(deployments),
+            services: slim(services),
+            slices: slim(slices),
+            pods: slim(pods),
+            scaler,
+            live: true,
+        }))
+    }
+}
+
+/// The autoscaler whose target the app is.
+pub async fn scaler(cluster: &Cluster, app: &AppId) -> Result<Option<Scaler>, ClusterError> {
+    let api: Api<HorizontalPodAutoscaler> = Api::namespaced(cluster.client(), &app.namespace);
+    let all = list(cluster, api).await?;
+    let ours = |hpa: &&HorizontalPodAutoscaler| {
+        hpa.spec.as_ref().is_some_and(|spec| {
+            spec.scale_target_ref.kind == "Deployment" && spec.scale_target_ref.name == app.name
+        })
+    };
+    Ok(all.iter().find(ours).map(|hpa| {
+        let least = hpa.spec.as_ref().and_then(|spec| spec.min_replicas).unwrap_or(1);
+        // A ScaledObject makes an autoscaler of its own, and scales to zero past it.
+        let scaled_object = hpa.owner_references().iter().any(|owner| owner.kind == "ScaledObject");
+        Scaler {
+            name: format!("HorizontalPodAutoscaler {}", hpa.name_any()),
+            least: u32::try_from(least).unwrap_or(0),
+            owns_zero: least == 0 || scaled_object,
+        }
+    }))
+}
+
+/// Whether the app's ReplicaSets have observed their newest spec, and the pods as they are after that.
+///
+/// Read after the Deployment's controller has observed the wake: a ReplicaSet that has acted on its newest spec
+/// deletes no pod for an older one, so the pods that are read last and not being deleted stay.
+pub async fn settled_pods(
+    cluster: &Cluster,
+    deployment: &SlimDeployment,
+) -> Result<Option<BTreeMap<String, Arc<SlimPod>>>, ClusterError> {
+    let space = deployment.id.namespace.as_str();
+    let sets = list(cluster, Api::<ReplicaSet>::namespaced(cluster.client(), space)).await?;
+    let own = |set: &&ReplicaSet| set.owner_references().iter().any(|owner| owner.uid == deployment.seen.uid);
+    let settled = |set: &ReplicaSet| {
+        let observed = set.status.as_ref().and_then(|status| status.observed_generation);
+        observed.unwrap_or(0) >= set.metadata.generation.unwrap_or(0)
+    };
+    if !sets.iter().filter(own).all(settled) {
+        return Ok(None);
+    }
+    let pods = list(cluster, Api::<Pod>::namespaced(cluster.client(), space)).await?;
+    Ok(Some(slim(pods)))
+}
+
+/// A whole list, in pages.
+pub async fn list<K>(cluster: &Cluster, api: Api<K>) -> Result<Vec<K>, ClusterError>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let mut params = ListParams::default().limit(500);
+    let mut all = Vec::new();
+    loop {
+        let page = cluster.call(api.list(&params)).await?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
+}
+
+fn slim<T: Slim>(objects: Vec<T::Object>) -> BTreeMap<String, Arc<T>>
+where
+    T::Object: kube::Resource,
+{
+    objects.into_iter().map(|object| (object.name_any(), Arc::new(T::of(object)))).collect()
+}

@@ -1,0 +1,140 @@
+//! Which members live: one Lease each, judged by when its renewals were observed here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lease::{self, DURATION, LEADER};
+use super::stores::Stores;
+use super::{ADMIN, Cluster, ClusterError};
+use crate::clock::Clock;
+
+/// How often a member renews its Lease.
+const RENEW: Duration = Duration::from_secs(5);
+/// A dead member's Lease is cleared away after this long.
+const CLEAR: Duration = Duration::from_secs(120);
+
+/// Who lives.
+#[derive(Clone, Debug)]
+pub struct Members {
+    me: String,
+    namespace: String,
+    stores: Stores,
+    seen: Arc<Mutex<BTreeMap<String, (String, Instant)>>>,
+}
+
+impl Members {
+    /// A member called `me`, with its Lease in `namespace`.
+    pub fn new(me: &str, namespace: &str, stores: Stores) -> Self {
+        Self { me: me.to_owned(), namespace: namespace.to_owned(), stores, seen: Arc::default() }
+    }
+
+    /// The members that live now, this one always among them.
+    pub fn living(&self) -> BTreeSet<String> {
+        let mut living = BTreeSet::from([self.me.clone()]);
+        for (name, age) in self.ages() {
+            let Some(lease) = self.stores.leases.find(&self.namespace, &name) else { continue };
+            if age < Duration::from_secs(u64::from(lease.seconds)) && !self.is_unready_pod(&lease.holder) {
+                living.insert(lease.holder.clone());
+            }
+        }
+        living.remove("");
+        living
+    }
+
+    /// Writes and renews this member's Lease until `stop`; takes it away then, so that others need not wait.
+    pub async fn attend(self, cluster: Cluster, admin: Option<String>, clock: Clock, stop: CancellationToken) {
+        let api: Api<Lease> = Api::namespaced(cluster.client(), &self.namespace);
+        loop {
+            if let Err(error) = self.renew(&cluster, &api, admin.as_deref(), clock).await {
+                tracing::warn!(error = error.chain(), "cannot renew this member's Lease");
+            }
+            self.clear_old(&cluster, &api).await;
+            if stop.run_until_cancelled(tokio::time::sleep(RENEW)).await.is_none() {
+                break;
+            }
+        }
+        let gone = cluster.call(api.delete(&lease_name(&self.me), &DeleteParams::default())).await;
+        if let Err(error) = gone {
+            tracing::warn!(error = error.chain(), "cannot take this member's Lease away");
+        }
+    }
+
+    async fn renew(
+        &self,
+        cluster: &Cluster,
+        api: &Api<Lease>,
+        admin: Option<&str>,
+        clock: Clock,
+    ) -> Result<(), ClusterError> {
+        let name = lease_name(&self.me);
+        let mut lease = lease::lease(&name, &self.me, DURATION, clock.now());
+        if let Some(admin) = admin {
+            lease.metadata.annotations = Some([(ADMIN.to_owned(), admin.to_owned())].into());
+        }
+        match cluster.call(api.get_opt(&name)).await? {
+            None => cluster.call(api.create(&lease::params(), &lease)).await?,
+            Some(there) => {
+                lease.metadata.resource_version = there.metadata.resource_version;
+                cluster.call(api.replace(&name, &lease::params(), &lease)).await?
+            }
+        };
+        Ok(())
+    }
+
+    /// How long each member's Lease has not changed, as seen from here.
+    fn ages(&self) -> Vec<(String, Duration)> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let leases = self.stores.leases.within(&self.namespace);
+        let members = leases.into_iter().filter(|(name, _)| is_member(name));
+        let mut next = BTreeMap::new();
+        let mut ages = Vec::new();
+        for (name, lease) in members {
+            let since = match seen.get(&name) {
+                Some((version, since)) if *version == lease.resource_version => *since,
+                _ => Instant::now(),
+            };
+            ages.push((name.clone(), since.elapsed()));
+            next.insert(name, (lease.resource_version.clone(), since));
+        }
+        *seen = next;
+        ages
+    }
+
+    /// A member that is a pod, and that pod is not ready: its addresses answer nobody.
+    fn is_unready_pod(&self, member: &str) -> bool {
+        let pod = self.stores.pods.find(&self.namespace, member);
+        pod.is_some_and(|pod| pod.seen.deleting || !pod.seen.ready)
+    }
+
+    async fn clear_old(&self, cluster: &Cluster, api: &Api<Lease>) {
+        for (name, age) in self.ages() {
+            let Some(lease) = self.stores.leases.find(&self.namespace, &name) else { continue };
+            if age < CLEAR || lease.holder == self.me {
+                continue;
+            }
+            let only = Preconditions { resource_version: Some(lease.resource_version.clone()), uid: None };
+            let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
+            match cluster.call(api.delete(&name, &params)).await {
+                Ok(_) | Err(ClusterError::Conflict(_) | ClusterError::Gone(_)) => {}
+                Err(error) => tracing::warn!(error = error.chain(), "cannot clear a dead member's Lease away"),
+            }
+        }
+    }
+}
+
+/// The name of a member's Lease.
+pub fn lease_name(member: &str) -> String {
+    format!("{LEADER}-{member}")
+}
+
+/// Whether a Lease of this name is a member's.
+pub fn is_member(name: &str) -> bool {
+    name.strip_prefix(LEADER).is_some_and(|rest| rest.starts_with('-'))
+}

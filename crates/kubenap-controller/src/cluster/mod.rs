@@ -1,0 +1,123 @@
+//! What Kubernetes says: a client with deadlines, and stores that watches keep fresh.
+
+use std::future::Future;
+use std::time::Duration;
+
+use kube::Client;
+use kubenap_core::app::AppId;
+
+pub mod around;
+pub mod lease;
+pub mod members;
+pub mod observe;
+pub mod ports;
+pub mod selector;
+pub mod slices;
+pub mod slim;
+pub mod stores;
+pub mod watched;
+
+/// On a member's Lease: where its admin listener is, for the command line.
+pub const ADMIN: &str = "kubenap/admin";
+/// Who writes, as the API server's audit log and `managedFields` name it.
+pub const FIELD_MANAGER: &str = "kubenap";
+
+/// No call to the API server waits longer.
+pub const CALL: Duration = Duration::from_secs(5);
+
+/// A client whose every call has a deadline.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
+/// Why the API server did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No answer in time; whether a write happened is not known.
+    #[error("the API server did not answer within {0:?}")]
+    Late(Duration),
+    /// The precondition does not hold any more, or the object exists already.
+    #[error("somebody else wrote it first")]
+    Conflict(#[source] kube::Error),
+    /// The object is not there.
+    #[error("it does not exist")]
+    Gone(#[source] kube::Error),
+    /// The right is missing.
+    #[error("the API server refuses it\nhint: kubenap doctor shows which permission is missing")]
+    Forbidden(#[source] kube::Error),
+    /// Anything else.
+    #[error("the API server did not do it")]
+    Other(#[source] kube::Error),
+}
+
+impl Cluster {
+    /// Calls through this client.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The client, for typed `Api`s; its futures belong into [`call`](Self::call).
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Waits for an API call, at most [`CALL`].
+    pub async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {
+        match tokio::time::timeout(CALL, call).await {
+            Ok(answer) => answer.map_err(ClusterError::of),
+            Err(_) => Err(ClusterError::Late(CALL)),
+        }
+    }
+}
+
+impl ClusterError {
+    /// Sorts kube's error by what follows from it.
+    pub fn of(error: kube::Error) -> Self {
+        let code = match &error {
+            kube::Error::Api(status) => status.code,
+            _ => 0,
+        };
+        match code {
+            409 => Self::Conflict(error),
+            404 => Self::Gone(error),
+            401 | 403 => Self::Forbidden(error),
+            _ => Self::Other(error),
+        }
+    }
+
+    /// Everything there is to say, the causes included, on one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            text = format!("{text}: {cause}");
+            next = cause.source();
+        }
+        text
+    }
+}
+
+/// Settings of a client as KubeNap wants it: quick to give up on a connection, no hidden retries.
+///
+/// kube's own retries repeat a PATCH after a 504, when the first may have been committed; here every turn decides
+/// again instead.
+pub fn client_config(mut config: kube::Config) -> kube::Config {
+    config.connect_timeout = Some(Duration::from_secs(4));
+    // Longer than a watch is asked to be silent, shorter than for ever.
+    config.read_timeout = Some(Duration::from_secs(60));
+    config.write_timeout = Some(Duration::from_secs(10));
+    config.default_retry = false;
+    config
+}
+
+/// An app's id as a store's key.
+pub fn key_of(app: &AppId) -> watched::Key {
+    (app.namespace.clone(), app.name.clone())
+}

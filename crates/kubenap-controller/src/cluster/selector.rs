@@ -1,0 +1,64 @@
+//! A Deployment's label selector, and whether it takes a pod.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kubenap_core::policy::Texts;
+
+/// Which pods belong to a Deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    labels: Texts,
+    others: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Requirement {
+    In(String, BTreeSet<String>),
+    NotIn(String, BTreeSet<String>),
+    Exists(String),
+    Absent(String),
+    /// An operator that this version of Kubernetes does not have: takes nothing.
+    Unknown,
+}
+
+impl Selector {
+    /// Reads the API's form.
+    pub fn of(selector: LabelSelector) -> Self {
+        let others = selector.match_expressions.unwrap_or_default();
+        Self {
+            labels: selector.match_labels.unwrap_or_default(),
+            others: others.into_iter().map(Requirement::of).collect(),
+        }
+    }
+
+    /// Whether it takes something with these labels. An empty selector takes nothing here.
+    pub fn takes(&self, labels: &Texts) -> bool {
+        !(self.labels.is_empty() && self.others.is_empty())
+            && self.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+            && self.others.iter().all(|other| other.takes(labels))
+    }
+}
+
+impl Requirement {
+    fn of(raw: LabelSelectorRequirement) -> Self {
+        let values = raw.values.unwrap_or_default().into_iter().collect();
+        match raw.operator.as_str() {
+            "In" => Self::In(raw.key, values),
+            "NotIn" => Self::NotIn(raw.key, values),
+            "Exists" => Self::Exists(raw.key),
+            "DoesNotExist" => Self::Absent(raw.key),
+            _ => Self::Unknown,
+        }
+    }
+
+    fn takes(&self, labels: &Texts) -> bool {
+        match self {
+            Self::In(name, values) => labels.get(name).is_some_and(|value| values.contains(value)),
+            Self::NotIn(name, values) => labels.get(name).is_none_or(|value| !values.contains(value)),
+            Self::Exists(name) => labels.contains_key(name),
+            Self::Absent(name) => !labels.contains_key(name),
+            Self::Unknown => false,
+        }
+    }
+}

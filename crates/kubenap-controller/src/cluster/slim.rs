@@ -1,0 +1,316 @@
+//! Slim forms of Kubernetes objects: only what KubeNap looks at, so that thousands of them are cheap to keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
+use kube::ResourceExt as _;
+use kubenap_core::app::{AppId, PREFIX, key};
+use kubenap_core::policy::Texts;
+use kubenap_core::seen::{
+    DeploymentSeen, Family, PodSeen, Record, ServicePort, ServiceRefusal, ServiceSeen, Trouble,
+};
+
+use super::selector::Selector;
+
+/// A kind of object that is watched, with its slim form.
+pub trait Slim: Clone + Send + Sync + PartialEq + 'static {
+    /// The Kubernetes type.
+    type Object;
+    /// Takes what is needed.
+    fn of(object: Self::Object) -> Self;
+    /// `metadata.resourceVersion`.
+    fn resource_version(&self) -> &str;
+}
+
+/// A Deployment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlimDeployment {
+    /// Namespace and name.
+    pub id: AppId,
+    /// KubeNap's label, if it is there.
+    pub labels: Texts,
+    /// KubeNap's annotations.
+    pub annotations: Texts,
+    /// Which pods are its own.
+    pub selector: Selector,
+    /// The labels of its pods.
+    pub template_labels: Texts,
+    /// The facts for the core.
+    pub seen: DeploymentSeen,
+}
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlimService {
+    /// The facts for the core, without regard to KubeNap's own addresses.
+    pub seen: ServiceSeen,
+    /// The pods it selects; empty: none.
+    pub selector: Texts,
+    /// Its cluster IPs.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Clients stick to one endpoint.
+    pub affinity: bool,
+    /// Its version.
+    pub resource_version: String,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlimPod {
+    /// The facts for the core.
+    pub seen: PodSeen,
+    /// Its labels.
+    pub labels: Texts,
+    /// Its version.
+    pub resource_version: String,
+}
+
+/// An Ingress: which host and path go to which Service port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlimIngress {
+    /// Its rules.
+    pub rules: Vec<SlimRule>,
+    /// Its version.
+    pub resource_version: String,
+}
+
+/// One path of an Ingress.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlimRule {
+    /// The host; none: every host.
+    pub host: Option<String>,
+    /// The path prefix.
+    pub path: String,
+    /// The Service.
+    pub service: String,
+    /// The port as the Ingress writes it: a number or a name.
+    pub port: String,
+}
+
+/// A Lease.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlimLease {
+    /// Who holds it; empty: nobody.
+    pub holder: String,
+    /// How long it holds without renewal, in seconds.
+    pub seconds: u32,
+    /// Where the holder's admin listener is.
+    pub admin: Option<String>,
+    /// Its version, which changes with every renewal.
+    pub resource_version: String,
+}
+
+impl Slim for SlimDeployment {
+    type Object = Deployment;
+
+    fn of(object: Deployment) -> Self {
+        let id = AppId::new(object.namespace().unwrap_or_default(), object.name_any());
+        let meta = object.metadata;
+        let ours = |texts: Option<Texts>| -> Texts {
+            texts.unwrap_or_default().into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect()
+        };
+        let annotations = ours(meta.annotations);
+        let spec = object.spec.unwrap_or_default();
+        let status = object.status.unwrap_or_default();
+        let containers = spec.template.spec.map(|pod| pod.containers).unwrap_or_default();
+        let seen = DeploymentSeen {
+            uid: meta.uid.unwrap_or_default(),
+            resource_version: meta.resource_version.unwrap_or_default(),
+            generation: meta.generation.unwrap_or(0),
+            observed_generation: status.observed_generation.unwrap_or(0),
+            replicas: count(spec.replicas.or(Some(1))),
+            pods: count(status.replicas),
+            updated: count(status.updated_replicas),
+            ready: count(status.ready_replicas),
+            paused: spec.paused.unwrap_or(false),
+            deleting: meta.deletion_timestamp.is_some(),
+            probed: containers.iter().any(|container| container.readiness_probe.is_some()),
+            record: Record::read(&annotations),
+        };
+        Self {
+            id,
+            labels: ours(meta.labels),
+            annotations,
+            selector: Selector::of(spec.selector),
+            template_labels: spec.template.metadata.and_then(|meta| meta.labels).unwrap_or_default(),
+            seen,
+        }
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.seen.resource_version
+    }
+}
+
+impl SlimDeployment {
+    /// Whether a Service with this selector sends traffic to the Deployment's pods.
+    pub fn is_selected_by(&self, selector: &Texts) -> bool {
+        !selector.is_empty() && selector.iter().all(|(name, value)| self.template_labels.get(name) == Some(value))
+    }
+}
+
+impl Slim for SlimService {
+    type Object = Service;
+
+    fn of(object: Service) -> Self {
+        let name = object.name_any();
+        let meta = object.metadata;
+        let spec = object.spec.unwrap_or_default();
+        let selector = spec.selector.clone().unwrap_or_default();
+        let ports = spec.ports.clone().unwrap_or_default();
+        let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
+        let tcp = |protocol: &Option<String>| protocol.as_deref().is_none_or(|name| name == "TCP");
+        let refusal = if spec.type_.as_deref() == Some("ExternalName") {
+            Some(ServiceRefusal::ExternalName)
+        } else if spec.cluster_ip.as_deref() == Some("None") {
+            Some(ServiceRefusal::Headless)
+        } else if selector.is_empty() {
+            Some(ServiceRefusal::NoSelector)
+        } else if ports.is_empty() {
+            Some(ServiceRefusal::NoPorts)
+        } else if !ports.iter().all(|port| tcp(&port.protocol)) {
+            Some(ServiceRefusal::NotTcp)
+        } else if spec.publish_not_ready_addresses == Some(true) {
+            Some(ServiceRefusal::NotReadyToo)
+        } else if local(&spec.internal_traffic_policy) || local(&spec.external_traffic_policy) {
+            Some(ServiceRefusal::LocalOnly)
+        } else {
+            None
+        };
+        let families = spec.ip_families.unwrap_or_default();
+        let family = |name: &str| if name == "IPv6" { Family::V6 } else { Family::V4 };
+        let mut families: BTreeSet<_> = families.iter().map(|name| family(name)).collect();
+        if families.is_empty() {
+            families.insert(Family::V4);
+        }
+        let mut ports: Vec<_> = ports
+            .into_iter()
+            .filter_map(|port| {
+                let number = u16::try_from(port.port).ok()?;
+                Some(ServicePort { name: port.name.unwrap_or_default(), number, app_protocol: port.app_protocol })
+            })
+            .collect();
+        ports.sort();
+        let cluster_ips = spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip])).unwrap_or_default();
+        Self {
+            seen: ServiceSeen { name, uid: meta.uid.unwrap_or_default(), refusal, ports, families },
+            selector,
+            cluster_ips: cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
+            affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+            resource_version: meta.resource_version.unwrap_or_default(),
+        }
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.resource_version
+    }
+}
+
+impl Slim for SlimPod {
+    type Object = Pod;
+
+    fn of(object: Pod) -> Self {
+        let trouble = trouble(&object);
+        let meta = object.metadata;
+        let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
+        let ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
+        Self {
+            seen: PodSeen {
+                uid: meta.uid.unwrap_or_default(),
+                ready,
+                deleting: meta.deletion_timestamp.is_some(),
+                trouble,
+            },
+            labels: meta.labels.unwrap_or_default(),
+            resource_version: meta.resource_version.unwrap_or_default(),
+        }
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.resource_version
+    }
+}
+
+/// What the kubelet and the scheduler say of a pod that cannot start. `CrashLoopBackOff` and the image reasons are
+/// the kubelet's waiting reasons; `Unschedulable` is the scheduler's reason on `PodScheduled`.
+fn trouble(pod: &Pod) -> Option<Trouble> {
+    let status = pod.status.as_ref()?;
+    let conditions = status.conditions.iter().flatten();
+    let unschedulable = |reason: Option<&str>| reason == Some("Unschedulable");
+    if conditions.clone().any(|one| one.type_ == "PodScheduled" && unschedulable(one.reason.as_deref())) {
+        return Some(Trouble::Unschedulable);
+    }
+    let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    containers
+        .filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.as_deref())
+        .find_map(|reason| match reason {
+            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => Some(Trouble::Image),
+            "CrashLoopBackOff" => Some(Trouble::CrashLoop),
+            "CreateContainerConfigError" | "CreateContainerError" => Some(Trouble::Refused),
+            _ => None,
+        })
+}
+
+impl Slim for SlimIngress {
+    type Object = Ingress;
+
+    fn of(object: Ingress) -> Self {
+        let spec = object.spec.unwrap_or_default();
+        let rule = |host: Option<String>, path: Option<String>, backend: Option<IngressBackend>| {
+            let service = backend?.service?;
+            let port = service.port.unwrap_or_default();
+            let port = port.number.map(|number| number.to_string()).or(port.name).unwrap_or_default();
+            Some(SlimRule { host, path: path.unwrap_or_else(|| "/".to_owned()), service: service.name, port })
+        };
+        let mut rules: Vec<_> = rule(None, None, spec.default_backend).into_iter().collect();
+        for one in spec.rules.unwrap_or_default() {
+            for path in one.http.map(|http| http.paths).unwrap_or_default() {
+                rules.extend(rule(one.host.clone(), path.path, Some(path.backend)));
+            }
+        }
+        Self { rules, resource_version: object.metadata.resource_version.unwrap_or_default() }
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.resource_version
+    }
+}
+
+impl Slim for SlimLease {
+    type Object = Lease;
+
+    fn of(object: Lease) -> Self {
+        let meta = object.metadata;
+        let spec = object.spec.unwrap_or_default();
+        Self {
+            holder: spec.holder_identity.unwrap_or_default(),
+            seconds: count(spec.lease_duration_seconds.or(Some(15))),
+            admin: meta.annotations.and_then(|mut texts| texts.remove(super::ADMIN)),
+            resource_version: meta.resource_version.unwrap_or_default(),
+        }
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.resource_version
+    }
+}
+
+/// A count that the API gives as a signed number.
+pub fn count(number: Option<i32>) -> u32 {
+    number.and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
+}
+
+/// Whether the label is there at all, whatever its value.
+pub fn is_labelled(labels: &BTreeMap<String, String>) -> bool {
+    labels.contains_key(key::ENABLED)
+}
+
+/// When an object was made, for messages.
+pub fn since(time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Option<Timestamp> {
+    time.map(|time| time.0)
+}

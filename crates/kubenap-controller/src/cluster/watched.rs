@@ -1,0 +1,209 @@
+//! One kind of object, watched: a store of slim forms that says what changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::slim::Slim;
+
+/// Namespace and name.
+pub type Key = (String, String);
+
+/// The objects of one kind that are known now.
+#[derive(Debug)]
+pub struct Watched<T> {
+    objects: Arc<RwLock<BTreeMap<Key, Arc<T>>>>,
+    synced: watch::Sender<usize>,
+    changes: watch::Sender<()>,
+}
+
+impl<T> Clone for Watched<T> {
+    fn clone(&self) -> Self {
+        Self { objects: Arc::clone(&self.objects), synced: self.synced.clone(), changes: self.changes.clone() }
+    }
+}
+
+/// What is told of a change: the key, and the object before and after it.
+pub type Changed<T> = Arc<dyn Fn(&Key, Option<&T>, Option<&T>) + Send + Sync>;
+
+/// How long a watch may be silent. Shorter than kube's default, which notices a dead one only after five minutes.
+const WATCH_SECONDS: u32 = 40;
+/// A list is asked for in pages.
+const PAGE: u32 = 500;
+
+impl<T: Slim> Watched<T> {
+    /// Nothing known yet.
+    pub fn new() -> Self {
+        Self { objects: Arc::default(), synced: watch::Sender::new(0), changes: watch::Sender::new(()) }
+    }
+
+    /// Follows `api` for ever. Several may feed one store, as long as their objects are apart.
+    pub async fn follow<K>(self, api: Api<K>, labels: Option<String>, changed: Changed<T>)
+    where
+        T: Slim<Object = K>,
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone,
+    {
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
+        if let Some(labels) = labels {
+            config = config.labels(&labels);
+        }
+        let mut events = watcher::watcher(api, config).backoff(Backoff::default()).boxed();
+        // A relist is complete only at its end; what it did not name is gone then.
+        let mut listed: Option<BTreeMap<Key, Arc<T>>> = None;
+        let mut own = BTreeSet::<Key>::new();
+        let mut first = true;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed = Some(BTreeMap::new()),
+                Ok(Event::InitApply(object)) => {
+                    let (key, slim) = slimmed(object);
+                    if let Some(listed) = &mut listed {
+                        listed.insert(key, slim);
+                    }
+                }
+                Ok(Event::InitDone) => {
+                    let listed = listed.take().unwrap_or_default();
+                    let gone: Vec<_> = own.iter().filter(|key| !listed.contains_key(*key)).cloned().collect();
+                    for key in gone {
+                        own.remove(&key);
+                        self.replace(&key, None, &changed);
+                    }
+                    for (key, slim) in listed {
+                        own.insert(key.clone());
+                        self.replace(&key, Some(slim), &changed);
+                    }
+                    if std::mem::take(&mut first) {
+                        self.synced.send_modify(|count| *count += 1);
+                    }
+                }
+                Ok(Event::Apply(object)) => {
+                    let (key, slim) = slimmed(object);
+                    own.insert(key.clone());
+                    self.replace(&key, Some(slim), &changed);
+                }
+                Ok(Event::Delete(object)) => {
+                    let (key, _) = slimmed::<T, K>(object);
+                    own.remove(&key);
+                    self.replace(&key, None, &changed);
+                }
+                Err(error) => tracing::warn!(kind = %K::kind(&K::DynamicType::default()), %error, "watch failed"),
+            }
+        }
+    }
+
+    /// Waits until `followers` first lists are in.
+    pub async fn synced(&self, followers: usize) {
+        let mut count = self.synced.subscribe();
+        // The sender lives as long as self.
+        drop(count.wait_for(|count| *count >= followers).await);
+    }
+
+    /// One object.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
+        self.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// The objects of one namespace, by name.
+    pub fn within(&self, namespace: &str) -> BTreeMap<String, Arc<T>> {
+        let from = (namespace.to_owned(), String::new());
+        let objects = self.read();
+        let inside = objects.range(from..).take_while(|((space, _), _)| space == namespace);
+        inside.map(|((_, name), object)| (name.clone(), Arc::clone(object))).collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.read().is_empty()
+    }
+
+    /// Every object.
+    pub fn all(&self) -> BTreeMap<Key, Arc<T>> {
+        self.read().clone()
+    }
+
+    /// Waits until the store shows what one of our own writes gave back, so that the next turn reads its own write.
+    /// `version` none: until the object is gone. Gives up after `limit`: every write carries preconditions anyway.
+    pub async fn caught_up(&self, key: &Key, version: Option<&str>, limit: Duration) {
+        let mut changes = self.changes.subscribe();
+        let there = || {
+            let objects = self.read();
+            match (objects.get(key), version) {
+                (None, None) => true,
+                (Some(object), Some(wanted)) => number(object.resource_version()) >= number(wanted),
+                (Some(_), None) | (None, Some(_)) => false,
+            }
+        };
+        // Running out of time is no error: see above.
+        drop(tokio::time::timeout(limit, changes.wait_for(|_| there())).await);
+    }
+
+    fn replace(&self, key: &Key, new: Option<Arc<T>>, changed: &Changed<T>) {
+        let old = {
+            let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+            match &new {
+                Some(slim) => {
+                    let stale = objects
+                        .get(key)
+                        .is_some_and(|old| number(old.resource_version()) > number(slim.resource_version()));
+                    if stale {
+                        return;
+                    }
+                    objects.insert(key.clone(), Arc::clone(slim))
+                }
+                None => objects.remove(key),
+            }
+        };
+        self.changes.send_replace(());
+        if old != new {
+            changed(key, old.as_deref(), new.as_deref());
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Arc<T>>> {
+        self.objects.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn slimmed<T: Slim<Object = K>, K: Resource>(object: K) -> (Key, Arc<T>) {
+    let key = (object.namespace().unwrap_or_default(), object.name_any());
+    (key, Arc::new(T::of(object)))
+}
+
+/// Versions are numbers that grow: a promise of the API since Kubernetes 1.35, and true of etcd's before.
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}
+
+/// Waits a little longer after each failure, never more than a few seconds, without dice.
+#[derive(Debug, Default)]
+struct Backoff(u32);
+
+impl Iterator for Backoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0 = (self.0 + 1).min(6);
+        Some(Duration::from_millis(50 << self.0))
+    }
+}
+
+impl kube::runtime::utils::Backoff for Backoff {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}

@@ -1,0 +1,244 @@
+//! Builds the core's facts about one app from the stores or a live reading, from memory and from who asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kubenap_core::activity::Activity;
+use kubenap_core::app::AppId;
+use kubenap_core::decide::{Facts, Here, decide};
+use kubenap_core::keep_awake::unwilling;
+use kubenap_core::policy::{self, Reading};
+use kubenap_core::seen::{Peer, Phase, PortKey, Seen, WakePorts};
+use kubenap_core::situation::{Situation, situation};
+use kubenap_core::step::{self, Step};
+use tokio::time::Instant;
+
+use super::Context;
+use crate::cluster::around::Around;
+use crate::cluster::{observe, ports};
+use crate::wake::DoorKey;
+
+/// Everything that facts borrow from.
+#[derive(Clone, Debug)]
+pub struct Gathered {
+    /// The app.
+    pub app: AppId,
+    /// The objects around it.
+    pub around: Around,
+    /// What its annotations ask for.
+    pub reading: Reading,
+    /// What the cluster says.
+    pub seen: Seen,
+    /// What the traffic says.
+    pub activity: Activity,
+    here: Here,
+    now: Timestamp,
+    asked: bool,
+    in_phase: Duration,
+    substituted_for: Duration,
+    path_proved: bool,
+    may_arm: bool,
+    ports: Option<WakePorts>,
+}
+
+impl Gathered {
+    /// The facts.
+    pub fn facts<'a>(&'a self, cx: &Context) -> Facts<'a> {
+        Facts {
+            now: self.now,
+            app: &self.app,
+            reading: &self.reading,
+            opted_in: self.opted_in(),
+            seen: &self.seen,
+            activity: &self.activity,
+            here: &self.here,
+            asked: self.asked,
+            in_phase: self.in_phase,
+            substituted_for: self.substituted_for,
+            path_proved: self.path_proved,
+            may_arm: self.may_arm,
+            ports: self.ports.clone(),
+            timing: cx.settings.timing,
+        }
+    }
+
+    /// Which state it is in.
+    pub fn situation(&self) -> Situation {
+        situation(&self.app.name, &self.reading.policy, &self.seen)
+    }
+
+    /// The label is there.
+    pub fn opted_in(&self) -> bool {
+        policy::opted_in(&self.around.deployment.labels)
+    }
+
+    /// It listens on all its wake ports here.
+    pub fn set_listening(&mut self, listening: bool) {
+        self.here.listening = listening;
+    }
+
+    /// Takes over what a live reading knows of autoscalers.
+    pub fn set_scaler(&mut self, scaler: Option<kubenap_core::seen::Scaler>) {
+        self.seen.scaler = scaler;
+    }
+}
+
+/// Gathers an app with its peers, and keeps memory in line with what is seen.
+pub fn gather(cx: &Context, around: Around) -> Gathered {
+    let mut gathered = alone(cx, &around);
+    let peers = observe::peers_of(&around, &gathered.reading.policy);
+    gathered.seen.peers = peers.iter().filter_map(|id| peer(cx, &around, id)).collect();
+    remember(cx, &mut gathered);
+    // Which ports are free is worked out only for a step that needs to know.
+    if matches!(decide(&gathered.facts(cx)).step, Step::Arm { .. } | Step::Record { .. }) {
+        gathered.ports = allot(cx, &gathered.around, &gathered.seen);
+    }
+    gathered
+}
+
+fn peer(cx: &Context, around: &Around, id: &AppId) -> Option<Peer> {
+    let deployment = Arc::clone(around.deployments.get(&id.name)?);
+    let gathered = alone(cx, &Around { deployment, ..around.clone() });
+    let facts = gathered.facts(cx);
+    Some(Peer {
+        id: id.clone(),
+        phase: gathered.situation().phase(),
+        willing: unwilling(&facts).is_none(),
+        stamp: step::stamp(&facts),
+    })
+}
+
+fn alone(cx: &Context, around: &Around) -> Gathered {
+    let deployment = &around.deployment;
+    let app = deployment.id.clone();
+    let reading = observe::reading(deployment, &cx.defaults);
+    let seen = observe::observe(around, &reading.policy, &cx.addresses);
+    let polled = cx.polled.borrow().clone();
+    let activity = polled.activity(&app, reading.policy.metrics.as_deref());
+    let apps = cx.stores.deployments.len();
+    let pace = cx.settings.naps_per_minute.map_or((apps / 50).max(1), |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let may_arm = (pace == 0 || cx.memories.armed_lately() < pace) && cx.memories.drowsy() < (apps / 100).max(5);
+    Gathered {
+        here: Here {
+            name: cx.settings.identity.clone(),
+            addresses: cx.addresses.clone(),
+            leading: cx.lead.holds(),
+            listening: true,
+            living: cx.members.living(),
+        },
+        now: cx.settings.clock.now(),
+        app,
+        around: around.clone(),
+        reading,
+        seen,
+        activity,
+        asked: false,
+        in_phase: Duration::ZERO,
+        substituted_for: Duration::ZERO,
+        path_proved: false,
+        may_arm,
+        ports: Some(WakePorts::default()),
+    }
+}
+
+/// Brings memory in line with what is seen now, and takes from it what only time tells.
+fn remember(cx: &Context, gathered: &mut Gathered) {
+    let situation = gathered.situation();
+    let phase = situation.phase();
+    let epoch = gathered.seen.epoch(&gathered.app.name);
+    let asks = cx.doors.asks(&gathered.app);
+    let arrivals = arrivals(cx, gathered);
+    let seen = &mut gathered.seen;
+    let now = Instant::now();
+    let deployment = seen.deployment.clone();
+    cx.memories.with(&gathered.app, |memory| {
+        if memory.phase.is_none_or(|(known, of, _)| (known, of) != (phase, epoch)) {
+            memory.phase = Some((phase, epoch, now));
+            memory.asks_before = asks.total;
+            memory.arrivals_before = arrivals;
+            memory.substituted = None;
+        }
+        gathered.in_phase = memory.phase.map_or(Duration::ZERO, |(_, _, since)| now - since);
+        // Awake, an ask comes from a proxy that is behind: it is traffic like any other, and passed.
+        let since_then = matches!(phase, Phase::Drowsy | Phase::Asleep) && asks.total > memory.asks_before;
+        gathered.asked = asks.held > 0 || since_then;
+        if let Some(last) = asks.last {
+            gathered.activity.last_seen = gathered.activity.last_seen.max(last);
+        }
+        gathered.path_proved = arrivals > memory.arrivals_before;
+        let observed = deployment.observed_generation >= deployment.generation;
+        match situation {
+            Situation::Asleep { .. } => {
+                if observed && seen.pods.iter().all(|pod| pod.deleting) {
+                    memory.emptied = Some(epoch);
+                }
+                memory.connected = None;
+                if gathered.asked {
+                    memory.woken_at.get_or_insert(now);
+                }
+            }
+            Situation::Waking { .. } => {
+                let new_pods = memory.emptied == Some(epoch) || memory.confirmed == Some(epoch);
+                seen.pods_confirmed = new_pods && memory.connected == Some(epoch);
+            }
+            Situation::Awake | Situation::Drowsy { .. } | Situation::OwnersZero => {}
+        }
+    });
+    if phase == Phase::Drowsy {
+        let enough = {
+            let facts = gathered.facts(cx);
+            step::substituted(&facts) >= facts.here.living.len().min(2)
+        };
+        gathered.substituted_for = cx.memories.with(&gathered.app, |memory| {
+            if !enough {
+                memory.substituted = None;
+            } else if memory.substituted.is_none_or(|(of, _)| of != epoch) {
+                memory.substituted = Some((epoch, now));
+            }
+            memory.substituted.map_or(Duration::ZERO, |(_, since)| now - since)
+        });
+    }
+}
+
+/// How many connections arrived on the app's wake ports.
+pub fn arrivals(cx: &Context, gathered: &Gathered) -> u64 {
+    gathered.seen.deployment.record.wake_ports.0.values().map(|port| cx.doors.arrivals(*port)).sum()
+}
+
+fn allot(cx: &Context, around: &Around, seen: &Seen) -> Option<WakePorts> {
+    let own = &around.deployment.id;
+    let shares = |name: &str| {
+        around.deployments.get(name).is_some_and(|other| {
+            let services = seen.services.iter().filter_map(|service| around.services.get(&service.name));
+            services.into_iter().any(|service| other.is_selected_by(&service.selector))
+        })
+    };
+    let mut kept: BTreeMap<PortKey, u16> = seen
+        .slices
+        .iter()
+        .flat_map(|slice| slice.ports.iter().map(move |port| (slice, port)))
+        .filter_map(|(slice, port)| {
+            let service = seen.services.iter().find(|service| service.name == slice.service)?;
+            let number = service.ports.iter().find(|known| known.name == port.name)?.number;
+            Some(((service.name.clone(), number), port.number))
+        })
+        .collect();
+    let mut taken = BTreeSet::new();
+    for ((namespace, name), other) in cx.stores.deployments.all() {
+        let ports = &other.seen.record.wake_ports.0;
+        let ours = namespace == own.namespace && (name == own.name || shares(&name));
+        if ours {
+            kept.extend(ports.clone());
+        } else {
+            taken.extend(ports.values());
+        }
+    }
+    kept.extend(around.deployment.seen.record.wake_ports.0.clone());
+    let open = cx.doors.open_ports();
+    ports::allot(&seen.services, &kept, &taken, &cx.settings.wake_ports, |(service, number), port| {
+        let key = DoorKey { namespace: own.namespace.clone(), service: service.clone(), port: *number };
+        open.get(&port).map_or_else(|| cx.doors.probe_port(port), |held| *held == key)
+    })
+}

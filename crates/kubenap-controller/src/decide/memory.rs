@@ -1,0 +1,81 @@
+//! What a member remembers of an app: only how long it has watched something, never what the app's state is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kubenap_core::app::AppId;
+use kubenap_core::seen::Phase;
+use tokio::time::Instant;
+
+/// What is remembered of every app. Losing it costs a little time, nothing else.
+#[derive(Debug, Default)]
+pub struct Memories {
+    apps: Mutex<BTreeMap<AppId, Memory>>,
+    arms: Mutex<Vec<Instant>>,
+}
+
+/// What is remembered of one app.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The phase and epoch it was last seen in, and since when.
+    pub phase: Option<(Phase, u64, Instant)>,
+    /// How many asks there were when that phase was first seen.
+    pub asks_before: u64,
+    /// How many connections had arrived when that phase was first seen.
+    pub arrivals_before: u64,
+    /// Since when enough members' slices of an epoch are there.
+    pub substituted: Option<(u64, Instant)>,
+    /// The epoch in which it was seen without any pod that stays.
+    pub emptied: Option<u64>,
+    /// The epoch whose wake was confirmed by ReplicaSets.
+    pub confirmed: Option<u64>,
+    /// The epoch in whose wake a pod took a connection.
+    pub connected: Option<u64>,
+    /// The epoch for which the path is being proved, or was.
+    pub proving: Option<u64>,
+    /// When the first ask of this sleep came.
+    pub woken_at: Option<Instant>,
+    /// The reason that was reported last.
+    pub reported: Option<String>,
+    /// Messages that became Events already.
+    pub told: BTreeSet<String>,
+    /// Failures in a row, for the pause before the next try.
+    pub failures: u32,
+    /// Until when its time asleep was counted.
+    pub counted: Option<Instant>,
+}
+
+impl Memories {
+    /// Looks at or changes what is remembered of an app.
+    pub fn with<T>(&self, app: &AppId, look: impl FnOnce(&mut Memory) -> T) -> T {
+        look(self.apps().entry(app.clone()).or_default())
+    }
+
+    /// An app is gone.
+    pub fn forget(&self, app: &AppId) {
+        self.apps().remove(app);
+    }
+
+    /// How many apps are drowsy, as this member last saw them.
+    pub fn drowsy(&self) -> usize {
+        let apps = self.apps();
+        apps.values().filter(|memory| matches!(memory.phase, Some((Phase::Drowsy, ..)))).count()
+    }
+
+    /// One more nap began.
+    pub fn armed(&self) {
+        self.arms.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+    }
+
+    /// How many naps began within the last minute.
+    pub fn armed_lately(&self) -> usize {
+        let mut arms = self.arms.lock().unwrap_or_else(PoisonError::into_inner);
+        arms.retain(|at| at.elapsed() < Duration::from_secs(60));
+        arms.len()
+    }
+
+    fn apps(&self) -> MutexGuard<'_, BTreeMap<AppId, Memory>> {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

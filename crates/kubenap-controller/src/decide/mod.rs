@@ -1,0 +1,311 @@
+//! One turn for one app: gather, decide, carry out, report.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kubenap_core::app::AppId;
+use kubenap_core::decide::{Decision, decide};
+use kubenap_core::policy::Defaults;
+use kubenap_core::seen::Phase;
+use kubenap_core::situation::Situation;
+use kubenap_core::step::{Step, writes};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::activity::{Polled, Polls};
+use crate::cluster::around::{self, Around};
+use crate::cluster::lease::Lead;
+use crate::cluster::members::Members;
+use crate::cluster::slices::SlimSlice;
+use crate::cluster::stores::Stores;
+use crate::cluster::{Cluster, ClusterError};
+use crate::nap::{carry_out, prove};
+use crate::settings::Settings;
+use crate::telemetry::Telemetry;
+use crate::wake::Doors;
+
+pub mod board;
+pub mod entrances;
+pub mod events;
+pub mod gather;
+pub mod memory;
+pub mod queue;
+pub mod report;
+
+use gather::{Gathered, gather};
+use memory::Memories;
+use queue::Queue;
+
+/// All that a turn needs.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings.
+    pub settings: Settings,
+    /// What holds for apps that do not say.
+    pub defaults: Defaults,
+    /// The advertised addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The API server.
+    pub cluster: Cluster,
+    /// What watches know of it.
+    pub stores: Stores,
+    /// Whether this member leads.
+    pub lead: Lead,
+    /// Who lives.
+    pub members: Members,
+    /// Where requests wait.
+    pub doors: Doors,
+    /// The sources' poll loops.
+    pub polls: Polls,
+    /// What they said last.
+    pub polled: watch::Receiver<Arc<Polled>>,
+    /// What this member has watched.
+    pub memories: Memories,
+    /// What is to be looked at.
+    pub queue: Queue,
+    /// Metrics.
+    pub telemetry: Arc<Telemetry>,
+    /// What people are shown.
+    pub board: board::Board,
+    /// Events on their way.
+    pub events: events::Events,
+}
+
+/// One turn. An app that nobody knows any more is swept.
+pub async fn turn(cx: &Arc<Context>, app: &AppId) {
+    let result = match known(cx, app).await {
+        Ok(Some(around)) => look(cx, around).await,
+        Ok(None) => sweep(cx, app).await,
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(()) => cx.memories.with(app, |memory| memory.failures = 0),
+        Err(error) => {
+            let failures = cx.memories.with(app, |memory| {
+                memory.failures = (memory.failures + 1).min(8);
+                memory.failures
+            });
+            match error {
+                // Somebody was faster: read again, decide again.
+                ClusterError::Conflict(_) => tracing::debug!(%app, "conflict, decides again"),
+                error => tracing::warn!(%app, error = error.chain(), "cannot carry on"),
+            }
+            cx.queue.add_after(app, Duration::from_millis(20 << failures));
+        }
+    }
+}
+
+/// The app from the stores; live where its label is gone and only a slice of ours remembers it.
+async fn known(cx: &Context, app: &AppId) -> Result<Option<Around>, ClusterError> {
+    match Around::cached(&cx.stores, app) {
+        Some(around) => Ok(Some(around)),
+        None => Around::live(&cx.cluster, app).await,
+    }
+}
+
+async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
+    let mut gathered = gather(cx, around);
+    let listening = entrances::open(cx, &gathered);
+    gathered.set_listening(listening);
+    confirm(cx, &mut gathered).await?;
+    entrances::tell(cx, &gathered);
+    let mut decision = decide(&gathered.facts(cx));
+    if let Some((fresh, again)) = read_again(cx, &gathered, &decision).await? {
+        // What a live reading says stands, also when it says no.
+        (gathered, decision) = (fresh, again);
+    }
+    report::publish(cx, &gathered, &decision);
+    if decision.step == Step::Stay {
+        assist(cx, &gathered);
+        if let Some(delay) = decision.look_again {
+            cx.queue.add_after(&gathered.app, delay);
+        }
+        return Ok(());
+    }
+    for write in writes(&gathered.facts(cx), &decision) {
+        carry_out(&cx.cluster, Some(&cx.stores), &write).await?;
+    }
+    report::carried_out(cx, &gathered, &decision);
+    cx.queue.add(&gathered.app);
+    Ok(())
+}
+
+/// Steps that take pods away rest on a live reading (N1), and a wake needs to know the autoscaler's least.
+async fn read_again(
+    cx: &Arc<Context>,
+    gathered: &Gathered,
+    decision: &Decision,
+) -> Result<Option<(Gathered, Decision)>, ClusterError> {
+    let mut fresh = match &decision.step {
+        Step::Arm { .. } | Step::ScaleDown { .. } => {
+            let Some(around) = Around::live(&cx.cluster, &gathered.app).await? else { return Ok(None) };
+            gather(cx, around)
+        }
+        Step::ScaleUp { .. } => {
+            let mut fresh = gathered.clone();
+            // A wake does not fail because autoscalers cannot be read: they lift the count themselves.
+            match timeout(Duration::from_secs(1), around::scaler(&cx.cluster, &gathered.app)).await {
+                Ok(Ok(scaler)) => fresh.set_scaler(scaler),
+                Ok(Err(error)) => tracing::debug!(error = error.chain(), "cannot read autoscalers"),
+                Err(_) => tracing::debug!("autoscalers are not read in time"),
+            }
+            fresh
+        }
+        Step::Stay
+        | Step::Substitute
+        | Step::Cancel { .. }
+        | Step::Record { .. }
+        | Step::MarkLeaving
+        | Step::Withdraw
+        | Step::SweepDead
+        | Step::FinishWake { .. }
+        | Step::ClearWish
+        | Step::Forget => return Ok(None),
+    };
+    fresh.set_listening(entrances::open(cx, &fresh));
+    let again = decide(&fresh.facts(cx));
+    Ok(Some((fresh, again)))
+}
+
+/// What helps a decision that waits: the last look at the sources, and connections that prove the path.
+fn assist(cx: &Arc<Context>, gathered: &Gathered) {
+    let Situation::Drowsy { epoch } = gathered.situation() else { return };
+    if !cx.lead.holds() || cx.memories.with(&gathered.app, |memory| memory.proving.replace(epoch) == Some(epoch)) {
+        return;
+    }
+    let cx = Arc::clone(cx);
+    let app = gathered.app.clone();
+    let addresses: Vec<_> = gathered
+        .seen
+        .services
+        .iter()
+        .filter_map(|service| {
+            let known = cx.stores.services.find(&app.namespace, &service.name)?;
+            // With client-IP affinity a connection from here may never come here.
+            let ip = known.cluster_ips.first().copied().filter(|_| !known.affinity)?;
+            Some((ip, service.ports.first()?.number))
+        })
+        .collect();
+    let ports: Vec<_> = gathered.seen.deployment.record.wake_ports.0.values().copied().collect();
+    let ends = gathered.seen.pods.len() + cx.members.living().len();
+    tokio::spawn(async move {
+        cx.polls.ask_now().await;
+        cx.queue.add(&app);
+        let window = cx.settings.timing.drowsy * 2;
+        let before: u64 = ports.iter().map(|port| cx.doors.arrivals(*port)).sum();
+        let arrived = || ports.iter().map(|port| cx.doors.arrivals(*port)).sum::<u64>() > before;
+        for (ip, port) in addresses {
+            prove::prove(ip, port, (ends * 10).min(200), window, arrived).await;
+        }
+        cx.queue.add(&app);
+    });
+}
+
+/// W3 and W4: are the pods that are shown as ready those of this wake, and does one take a connection?
+async fn confirm(cx: &Context, gathered: &mut Gathered) -> Result<(), ClusterError> {
+    let Situation::Waking { epoch, recorded: _ } = gathered.situation() else { return Ok(()) };
+    if gathered.seen.pods_confirmed {
+        return Ok(());
+    }
+    gathered.seen.pods_confirmed = true;
+    if !gathered.seen.ready() {
+        gathered.seen.pods_confirmed = false;
+        return Ok(());
+    }
+    let memory = cx.memories.with(&gathered.app, |memory| memory.clone());
+    if memory.emptied != Some(epoch) && memory.confirmed != Some(epoch) {
+        let Some(pods) = around::settled_pods(&cx.cluster, &gathered.around.deployment).await? else {
+            gathered.seen.pods_confirmed = false;
+            return Ok(());
+        };
+        gathered.around.pods = pods;
+        gathered.seen.pods.retain(|pod| gathered.around.pods.values().any(|live| live.seen.uid == pod.uid));
+        for pod in &mut gathered.seen.pods {
+            let live = gathered.around.pods.values().find(|live| live.seen.uid == pod.uid);
+            pod.deleting |= live.is_none_or(|live| live.seen.deleting);
+        }
+        if !gathered.seen.ready() {
+            gathered.seen.pods_confirmed = false;
+            return Ok(());
+        }
+        cx.memories.with(&gathered.app, |memory| memory.confirmed = Some(epoch));
+    }
+    let connects = connects(gathered).await;
+    gathered.seen.pods_confirmed = connects;
+    if connects {
+        cx.memories.with(&gathered.app, |memory| memory.connected = Some(epoch));
+    } else {
+        cx.queue.add_after(&gathered.app, Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+async fn connects(gathered: &Gathered) -> bool {
+    for service in &gathered.seen.services {
+        for port in &service.ports {
+            let targets = gathered.seen.targets(&service.name, &port.name);
+            let tries = targets.iter().take(3).map(|target| {
+                Box::pin(async move {
+                    match timeout(Duration::from_millis(500), TcpStream::connect(target)).await {
+                        Ok(Ok(_)) => Ok(()),
+                        Ok(Err(_)) | Err(_) => Err(()),
+                    }
+                })
+            });
+            if futures::future::select_ok(tries).await.is_err() {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// The Deployment is gone: this member's slices that remember only it go too.
+async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
+    let living = cx.members.living();
+    for slice in cx.stores.slices.within(&app.namespace).into_values() {
+        let SlimSlice::Ours(slice) = &*slice else { continue };
+        let mine = slice.member == cx.settings.identity || !living.contains(&slice.member);
+        let only = slice.apps.keys().all(|name| {
+            *name == app.name || cx.stores.deployments.find(&app.namespace, name).is_none()
+        });
+        if !mine || !only || !slice.apps.contains_key(&app.name) {
+            continue;
+        }
+        let write = kubenap_core::write::Write::DeleteSlice {
+            namespace: app.namespace.clone(),
+            name: slice.name.clone(),
+            uid: Some(slice.uid.clone()),
+            resource_version: Some(slice.resource_version.clone()),
+        };
+        carry_out(&cx.cluster, Some(&cx.stores), &write).await?;
+        let service = slice.service.clone();
+        entrances::forget(cx, app, |name| name == service);
+    }
+    cx.memories.forget(app);
+    cx.board.forget(app);
+    cx.telemetry.forget(app);
+    Ok(())
+}
+
+/// Looks at apps, several at a time, until the process ends.
+pub async fn work(cx: Arc<Context>) {
+    loop {
+        let app = cx.queue.next().await;
+        turn(&cx, &app).await;
+        cx.queue.done(&app);
+    }
+}
+
+/// The phase as metrics label it.
+pub(crate) fn label_of(phase: Phase) -> crate::telemetry::PhaseLabel {
+    match phase {
+        Phase::Awake => crate::telemetry::PhaseLabel::Awake,
+        Phase::Drowsy => crate::telemetry::PhaseLabel::Drowsy,
+        Phase::Asleep => crate::telemetry::PhaseLabel::Asleep,
+        Phase::Waking => crate::telemetry::PhaseLabel::Waking,
+    }
+}

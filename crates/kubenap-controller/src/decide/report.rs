@@ -1,0 +1,162 @@
+//! One decision, told everywhere in the same words: log, Event, metrics, and what the command line shows.
+
+use jiff::Timestamp;
+use kubenap_core::decide::Decision;
+use kubenap_core::duration;
+use kubenap_core::situation::Situation;
+use kubenap_core::step::Step;
+use kubenap_core::why::Why;
+use tokio::time::Instant;
+
+use super::board::AppStatus;
+use super::events::Reason;
+use super::gather::Gathered;
+use super::{Context, label_of};
+use crate::telemetry::{NapOutcome, WakeOutcome, WakePart};
+
+/// What was decided, before anything is carried out.
+pub fn publish(cx: &Context, gathered: &Gathered, decision: &Decision) {
+    let app = &gathered.app;
+    let situation = gathered.situation();
+    let phase = situation.phase();
+    if gathered.opted_in() || gathered.seen.deployment.record.any {
+        cx.board.put(app, status(gathered, situation, &decision.why));
+        cx.telemetry.set_phase(app, label_of(phase));
+    } else {
+        cx.board.forget(app);
+        cx.telemetry.forget(app);
+    }
+    count_sleep(cx, gathered, situation);
+    let label = decision.why.label();
+    let changed = cx.memories.with(app, |memory| {
+        let line = format!("{}/{label}", phase.text());
+        memory.reported.replace(line.clone()) != Some(line)
+    });
+    if changed {
+        tracing::info!(%app, phase = phase.text(), why = label, "{}", decision.why);
+    }
+    if cx.lead.holds() {
+        complain(cx, gathered, &decision.why);
+    }
+}
+
+/// A step was carried out.
+pub fn carried_out(cx: &Context, gathered: &Gathered, decision: &Decision) {
+    let app = &gathered.app;
+    let why = &decision.why;
+    let send = |reason, note: String| cx.events.send(app, &gathered.seen.deployment.uid, reason, &note);
+    tracing::info!(%app, step = ?decision.step, why = why.label(), "step taken");
+    match &decision.step {
+        Step::Arm { epoch, .. } => {
+            cx.memories.armed();
+            send(Reason::Drowsy, format!("nap {epoch} begins: {why}"));
+        }
+        Step::ScaleDown { epoch, restore } => {
+            cx.telemetry.count_nap(NapOutcome::Asleep);
+            send(Reason::Asleep, format!("nap {epoch}: scaled from {restore} to 0: {why}"));
+        }
+        Step::Cancel { epoch } => {
+            cx.telemetry.count_nap(NapOutcome::Cancelled);
+            send(Reason::Awake, format!("nap {epoch} is cancelled: {why}"));
+        }
+        Step::Record { epoch, restore, .. } => {
+            send(Reason::Asleep, format!("nap {epoch}: it wakes to {restore}: {why}"));
+        }
+        Step::ScaleUp { epoch, replicas } => {
+            if let Some(first) = cx.memories.with(app, |memory| memory.woken_at) {
+                cx.telemetry.observe_wake_part(WakePart::Scale, first.elapsed());
+            }
+            send(Reason::Waking, format!("nap {epoch} ends: scaled from 0 to {replicas}: {why}"));
+        }
+        Step::FinishWake { epoch } => {
+            if let Some(since) = cx.memories.with(app, |memory| memory.woken_at.take()) {
+                cx.telemetry.observe_wake(since.elapsed());
+            }
+            cx.telemetry.count_wake(WakeOutcome::Awake);
+            send(Reason::Awake, format!("nap {epoch} is over: {why}"));
+        }
+        Step::ClearWish => match why {
+            Why::Wished(_) => {}
+            why => {
+                cx.telemetry.count_nap(NapOutcome::Refused);
+                send(Reason::NapRefused, format!("a person asked for a nap: {why}"));
+            }
+        },
+        Step::Stay | Step::Substitute | Step::MarkLeaving | Step::Withdraw | Step::SweepDead | Step::Forget => {}
+    }
+}
+
+/// Events about what a person has to mend: each message once.
+fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
+    let mut messages: Vec<(Reason, String)> = Vec::new();
+    if gathered.opted_in() {
+        let complaints = gathered.reading.complaints.iter();
+        messages.extend(complaints.map(|complaint| (Reason::BadAnnotation, complaint.to_string())));
+    }
+    match why {
+        Why::NoService
+        | Why::ServiceMissing(_)
+        | Why::ServiceRefused(..)
+        | Why::SharedWith(_)
+        | Why::ScaledByOther(_)
+        | Why::NoPorts => messages.push((Reason::NapRefused, why.to_string())),
+        Why::CannotStart(_) => messages.push((Reason::WakeFailed, why.to_string())),
+        _ => {}
+    }
+    let fresh = cx.memories.with(&gathered.app, |memory| {
+        // What is mended may be told again when it comes back.
+        memory.told.retain(|told| messages.iter().any(|(_, message)| message == told));
+        messages.retain(|(_, message)| memory.told.insert(message.clone()));
+        messages
+    });
+    for (reason, message) in fresh {
+        if reason == Reason::WakeFailed {
+            cx.telemetry.count_wake(WakeOutcome::Failed);
+        }
+        cx.events.send(&gathered.app, &gathered.seen.deployment.uid, reason, &message);
+    }
+}
+
+fn count_sleep(cx: &Context, gathered: &Gathered, situation: Situation) {
+    let now = Instant::now();
+    let restore = match situation {
+        // Members would count the same sleep twice.
+        Situation::Asleep { restore, .. } if cx.lead.holds() => Some(restore),
+        _ => None,
+    };
+    let before = cx.memories.with(&gathered.app, |memory| {
+        std::mem::replace(&mut memory.counted, restore.map(|_| now))
+    });
+    if let (Some(restore), Some(before)) = (restore, before) {
+        cx.telemetry.count_sleep(&gathered.app, now - before, restore);
+    }
+}
+
+/// What people are shown of an app.
+pub fn status(gathered: &Gathered, situation: Situation, why: &Why) -> AppStatus {
+    let activity = &gathered.activity;
+    let shown = |moment: Timestamp| (moment > Timestamp::MIN).then(|| moment.to_string());
+    let deployment = &gathered.seen.deployment;
+    let restore = match situation {
+        Situation::Asleep { restore, .. } => Some(restore),
+        Situation::Waking { .. } => deployment.record.restore,
+        Situation::Awake | Situation::Drowsy { .. } | Situation::OwnersZero => None,
+    };
+    let mut complaints: Vec<_> = gathered.reading.complaints.iter().map(ToString::to_string).collect();
+    if let Why::ServiceMissing(_) | Why::ServiceRefused(..) | Why::NoService | Why::SharedWith(_) = why {
+        complaints.push(why.to_string());
+    }
+    AppStatus {
+        namespace: gathered.app.namespace.clone(),
+        name: gathered.app.name.clone(),
+        phase: situation.phase().text().to_owned(),
+        replicas: deployment.replicas,
+        restore_replicas: restore,
+        idle_after: duration::show(gathered.reading.policy.idle_after),
+        last_seen: shown(activity.last_seen),
+        watermark: shown(activity.watermark),
+        why: why.to_string(),
+        label: why.label().to_owned(),
+        complaints,
+    }
+}

@@ -1,0 +1,293 @@
+//! The whole controller: starts everything in order, runs until told to stop, leaves in order.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use kubenap_core::policy::Defaults;
+use kubenap_core::write::Write;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::activity::{self, Polls, SourceError, Watched};
+use crate::cluster::lease::Lead;
+use crate::cluster::members::Members;
+use crate::cluster::slices::SlimSlice;
+use crate::cluster::stores::{Stores, Touched};
+use crate::cluster::{Cluster, ClusterError};
+use crate::decide::board::Board;
+use crate::decide::events::Events;
+use crate::decide::memory::Memories;
+use crate::decide::queue::Queue;
+use crate::decide::{Context, work};
+use crate::nap::carry_out;
+use crate::routes;
+use crate::settings::Settings;
+use crate::telemetry::{BySource, Telemetry};
+use crate::wake::{self, Doors, DoorsSettings, Limits};
+use crate::web::{self, Ready};
+
+/// Why the controller cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A listener's address is not to be had.
+    #[error("cannot listen on {address}\nhint: is another KubeNap running here? choose another address for {flag}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that names it.
+        flag: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The namespace for Leases cannot be used.
+    #[error("cannot use the namespace {namespace} for Leases\nhint: create it, or name another one with --lease-namespace")]
+    LeaseNamespace {
+        /// The namespace.
+        namespace: String,
+        /// What the API server says.
+        source: ClusterError,
+    },
+    /// A source cannot be built.
+    #[error("cannot set up a source of traffic")]
+    Source(#[source] SourceError),
+}
+
+/// How many apps are looked at at the same time.
+const WORKERS: usize = 16;
+
+/// A controller that was started.
+#[derive(Debug)]
+pub struct Running {
+    /// Where its admin listener is.
+    pub admin: SocketAddr,
+    /// Where its proxy listeners are.
+    pub proxies: Vec<SocketAddr>,
+    cx: Arc<Context>,
+    ready: Ready,
+    tasks: JoinSet<()>,
+    claims: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// Starts the controller. It works from here on; [`Running::leave`] ends it.
+pub async fn start(client: Client, settings: Settings) -> Result<Running, RunError> {
+    let cluster = Cluster::new(client);
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let telemetry = Arc::new(Telemetry::new());
+    let queue = Queue::new();
+    let sources = activity::build(&settings.sources, &settings.credentials, &cluster.client()).map_err(RunError::Source)?;
+    let listener = listen(settings.admin_listen, "--admin-listen").await?;
+    let admin = listener.local_addr().unwrap_or(settings.admin_listen);
+    let asked = queue.clone();
+    let doors = Doors::new(DoorsSettings {
+        advertise: settings.advertise.clone(),
+        limits: Limits::default(),
+        clock: settings.clock,
+        telemetry: Arc::clone(&telemetry),
+        on_ask: Arc::new(move |app| asked.add(app)),
+    });
+    let mut proxies = Vec::new();
+    for proxy in &settings.proxy_listen {
+        let listener = listen(proxy.address, "--proxy-listen").await?;
+        proxies.push(listener.local_addr().unwrap_or(proxy.address));
+        tasks.spawn(wake::serve_proxy(listener, proxy.profile, doors.clone(), stop.clone()));
+    }
+    lease_namespace(&cluster, &settings.lease_namespace).await?;
+
+    let touched: Touched = {
+        let queue = queue.clone();
+        Arc::new(move |app| queue.add(app))
+    };
+    let stores = Stores::start(&cluster, &settings.namespaces, &settings.lease_namespace, &touched, &mut tasks);
+    let members = Members::new(&settings.identity, &settings.lease_namespace, stores.clone());
+    let lead = Lead::new();
+    let (events, sending) = Events::new(cluster.clone(), settings.identity.clone(), settings.clock);
+    tasks.spawn(sending);
+    let (targets, watched) = watch::channel(Watched { targets: Arc::from([]), history: settings.idle_after });
+    stores.synced().await;
+
+    let names = sources.iter().map(|source| source.name().to_owned()).collect();
+    let polls = Polls::start(sources, settings.clock, settings.poll, &watched, &stop);
+    let polled = polls.polled();
+    let mut claims = JoinSet::new();
+    let (space, identity) = (settings.lease_namespace.clone(), settings.identity.clone());
+    let admin_url = settings.advertise.first().map(|ip| format!("http://{}", SocketAddr::new(*ip, admin.port())));
+    claims.spawn(members.clone().attend(cluster.clone(), admin_url, settings.clock, stop.clone()));
+    claims.spawn(lead.clone().seek(cluster.clone(), space, identity, settings.clock, stop.clone()));
+
+    let cx = Arc::new(Context {
+        defaults: Defaults { idle_after: settings.idle_after, sources: names },
+        addresses: settings.advertise.iter().copied().collect::<BTreeSet<_>>(),
+        settings,
+        cluster,
+        stores,
+        lead,
+        members,
+        doors,
+        polls,
+        polled,
+        memories: Memories::default(),
+        queue,
+        telemetry,
+        board: Board::default(),
+        events,
+    });
+    tasks.spawn(routes::follow(Arc::clone(&cx), targets));
+    tasks.spawn(heed_polls(Arc::clone(&cx)));
+    tasks.spawn(heed_members(Arc::clone(&cx)));
+    for app in cx.stores.apps() {
+        cx.queue.add(&app);
+    }
+    for _ in 0..WORKERS {
+        tasks.spawn(work(Arc::clone(&cx)));
+    }
+    let ready = Ready::default();
+    tasks.spawn(become_ready(Arc::clone(&cx), ready.clone()));
+    let router = web::router(Arc::clone(&cx), ready.clone());
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the admin listener ended");
+        }
+    });
+    tracing::info!(identity = cx.settings.identity, %admin, "started");
+    Ok(Running { admin, proxies, cx, ready, tasks, claims, stop })
+}
+
+impl Running {
+    /// What a turn of this controller would rest on; for the demo and for tests.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.cx
+    }
+
+    /// Leaves: claims given back, addresses out of every Service, what is held answered.
+    ///
+    /// The last member takes its addresses out too: a quick 503 is better than an address that answers nobody, or
+    /// that somebody else may get.
+    pub async fn leave(mut self) {
+        let deadline = Instant::now() + self.cx.settings.grace;
+        self.ready.set(false);
+        self.tasks.abort_all();
+        while self.tasks.join_next().await.is_some() {}
+        self.stop.cancel();
+        let claims = async { while self.claims.join_next().await.is_some() {} };
+        let (_, ()) = tokio::join!(tokio::time::timeout_at(deadline, claims), withdraw_all(&self.cx));
+        let left = self.cx.doors.drain(self.cx.settings.propagation, deadline).await;
+        tracing::info!(left, "stopped");
+    }
+
+    /// Ends at once, as a crash does: nothing is taken back.
+    pub fn crash(mut self) {
+        self.tasks.abort_all();
+        self.claims.abort_all();
+    }
+}
+
+/// Deletes every slice of this member.
+async fn withdraw_all(cx: &Context) {
+    let mut deletes = JoinSet::new();
+    for ((namespace, _), slice) in cx.stores.slices.all() {
+        let SlimSlice::Ours(slice) = &*slice else { continue };
+        if slice.member != cx.settings.identity {
+            continue;
+        }
+        // Its own slice, and it writes no more: whatever version it has now is to go.
+        let write = Write::DeleteSlice {
+            namespace,
+            name: slice.name.clone(),
+            uid: Some(slice.uid.clone()),
+            resource_version: None,
+        };
+        let cluster = cx.cluster.clone();
+        deletes.spawn(async move {
+            if let Err(error) = carry_out(&cluster, None, &write).await {
+                tracing::warn!(error = error.chain(), "cannot take this member's addresses out of a Service");
+            }
+        });
+    }
+    while deletes.join_next().await.is_some() {}
+}
+
+async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, flag, source })
+}
+
+async fn lease_namespace(cluster: &Cluster, namespace: &str) -> Result<(), RunError> {
+    // A Lease that cannot be read for want of a namespace reads as absent; the namespace itself tells.
+    let api: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(cluster.client());
+    match cluster.call(api.get(namespace)).await {
+        // A namespaced role may not read it; the Leases' own errors will say what is wrong.
+        Ok(_) | Err(ClusterError::Forbidden(_)) => Ok(()),
+        Err(source) => Err(RunError::LeaseNamespace { namespace: namespace.to_owned(), source }),
+    }
+}
+
+/// Looks at every app after each poll, and keeps the sources' metrics.
+async fn heed_polls(cx: Arc<Context>) {
+    let mut polled = cx.polled.clone();
+    while polled.changed().await.is_ok() {
+        let latest = polled.borrow_and_update().clone();
+        for (name, state) in &latest.per_source {
+            let label = BySource { source: name.clone() };
+            cx.telemetry.source_up.get_or_create(&label).set(i64::from(state.up));
+            let seen = state.samples.iter().map(|(_, sample)| &sample.activity);
+            let oldest = seen.filter(|activity| activity.blind.is_empty()).map(|activity| activity.watermark).min();
+            if let Some(oldest) = oldest {
+                let age = cx.settings.clock.now().duration_since(oldest).as_secs_f64();
+                cx.telemetry.source_watermark_age.get_or_create(&label).set(age);
+            }
+        }
+        for app in cx.stores.apps() {
+            cx.queue.add(&app);
+        }
+    }
+}
+
+/// Looks at every app when members come and go, or leading begins or ends; and counts apps by phase.
+async fn heed_members(cx: Arc<Context>) {
+    let mut lead = cx.lead.changes();
+    let mut known = BTreeSet::new();
+    loop {
+        let leading = tokio::select! {
+            changed = lead.changed() => changed.is_ok(),
+            () = tokio::time::sleep(Duration::from_secs(1)) => false,
+        };
+        cx.telemetry.leader.set(i64::from(cx.lead.holds()));
+        cx.telemetry.count_apps(cx.board.all().iter().map(|status| status.phase.as_str()));
+        let living = cx.members.living();
+        if leading || living != known {
+            tracing::info!(leads = cx.lead.holds(), members = living.len(), "members");
+            known = living;
+            for app in cx.stores.apps() {
+                cx.queue.add(&app);
+            }
+        }
+    }
+}
+
+/// Ready once every app that is not awake has this member's right slices.
+async fn become_ready(cx: Arc<Context>, ready: Ready) {
+    loop {
+        let apps = cx.stores.apps();
+        let board = cx.board.all();
+        let looked_at = board.len() >= apps.iter().filter(|app| cx.stores.deployments.find(&app.namespace, &app.name).is_some()).count();
+        let mine = |namespace: &str, name: &str| {
+            cx.stores.slices.within(namespace).values().any(|slice| {
+                matches!(&**slice, SlimSlice::Ours(slice)
+                    if slice.member == cx.settings.identity && slice.apps.contains_key(name))
+            })
+        };
+        let placed = board.iter().filter(|status| status.phase == "asleep").all(|status| mine(&status.namespace, &status.name));
+        if looked_at && placed {
+            ready.set(true);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,110 @@
+//! The admin listener: metrics, health, and what the command line asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use crate::decide::Context;
+use crate::decide::board::AppStatus;
+use crate::telemetry::CONTENT_TYPE;
+
+/// Whether this member is ready: ports bound, own slices rewritten.
+#[derive(Clone, Debug, Default)]
+pub struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    /// Says so, or not any more.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// How one source is doing, for the command line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its last poll was answered.
+    pub up: bool,
+    /// Since when.
+    pub since: String,
+    /// Why not.
+    pub error: Option<String>,
+    /// What it knows of each app.
+    pub apps: Vec<SourceApp>,
+}
+
+/// What one source knows of one app.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceApp {
+    /// The app, as `namespace/name`.
+    pub app: String,
+    /// How many series are its own.
+    pub matched: usize,
+    /// Which label values were looked for.
+    pub looked_for: Vec<String>,
+    /// The last activity; none: not known.
+    pub last_seen: Option<String>,
+    /// Up to when it knows; none: not known.
+    pub watermark: Option<String>,
+    /// Why it is blind.
+    pub blind: Vec<String>,
+}
+
+/// The routes.
+pub fn router(cx: Arc<Context>, ready: Ready) -> Router {
+    let readyz = move || async move {
+        if ready.is() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+    };
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/apps", get(apps))
+        .route("/api/v1/sources", get(sources))
+        .with_state(cx)
+}
+
+async fn metrics(State(cx): State<Arc<Context>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], cx.telemetry.encode())
+}
+
+async fn apps(State(cx): State<Arc<Context>>) -> Json<Vec<AppStatus>> {
+    Json(cx.board.all())
+}
+
+async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {
+    let polled = cx.polled.borrow().clone();
+    let known = |moment: jiff::Timestamp| (moment > jiff::Timestamp::MIN).then(|| moment.to_string());
+    let status = polled.per_source.iter().map(|(name, state)| SourceStatus {
+        name: name.clone(),
+        up: state.up,
+        since: state.since.to_string(),
+        error: state.error.clone(),
+        apps: state
+            .samples
+            .iter()
+            .map(|(app, sample)| SourceApp {
+                app: app.to_string(),
+                matched: sample.matched,
+                looked_for: sample.looked_for.clone(),
+                last_seen: known(sample.activity.last_seen),
+                watermark: known(sample.activity.watermark),
+                blind: sample.activity.blind.iter().map(|blind| blind.label().to_owned()).collect(),
+            })
+            .collect(),
+    });
+    Json(status.collect())
+}
