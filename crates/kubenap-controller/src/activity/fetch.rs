@@ -207,6 +207,14 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// Whether they can be sent at all; the token file is not read.
+    pub(super) fn check(&self) -> Result<(), SourceError> {
+        for (name, value) in &self.headers {
+            header(name, value)?;
+        }
+        self.bearer_token.iter().try_for_each(|token| header("authorization", token.trim()).map(drop))
+    }
+
     /// The headers that carry them, marked as sensitive. Reads the token file.
     pub(super) async fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, SourceError> {
         let mut headers = Vec::new();
@@ -267,20 +275,21 @@ fn request(question: &Question<'_>) -> Result<Request<Full<Bytes>>, SourceError>
 
 fn tls() -> rustls::ClientConfig {
     use hyper_rustls::ConfigBuilderExt as _;
+    #[expect(clippy::expect_used, reason = "ring has ciphers for the versions that rustls speaks")]
     let builder = || {
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+        rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring speaks TLS 1.2 and 1.3")
     };
-    let native = builder()
-        .map_err(std::io::Error::other)
-        .and_then(|builder| Ok(builder.with_native_roots()?.with_no_client_auth()));
-    native.unwrap_or_else(|error| {
-        // An image without certificates can still speak plain HTTP; https then fails by name.
-        tracing::warn!(%error, "no certificate authorities are known: sources over https cannot be verified");
-        rustls::ClientConfig::builder()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth()
-    })
+    match builder().with_native_roots() {
+        Ok(config) => config.with_no_client_auth(),
+        Err(error) => {
+            // An image without certificates can still speak plain HTTP; https then fails by name.
+            tracing::warn!(%error, "no certificate authorities are known: sources over https cannot be verified");
+            builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+        }
+    }
 }
 
 fn innermost(error: &dyn Error) -> String {

@@ -1,25 +1,140 @@
-//! The ingress' own metrics, with no Prometheus server in between.
+//! The ingress' own metrics, scraped from its pods, with no Prometheus server in between.
+//!
+//! There is no history: knowledge begins with the first scrape, or, for an app that has no series, with the
+//! start of the proxy's process. An address that leads to another replica each time is safe but never quiet.
+//!
+//! Traffic that does not pass the proxy is not seen, nor is a request that is still open: proxies count at
+//! the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
 use kubenap_core::activity::Blind;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use super::exposition::{Line, Reader};
+use super::fetch::{Fetch, Question};
+use super::ledger::{BLINK, Ledger, Look, Sight};
+use super::preset::Preset;
+use super::proxy_pods::proxy_pods;
+use super::verdict::{View, samples};
 use super::{Ask, Endpoint, Samples, SourceError, TrafficMetricsSource};
 
-/// The metrics of the ingress' own pods.
+/// The metrics of the ingress' own pods, Traefik's or ingress-nginx's.
 #[derive(Debug)]
-pub struct IngressSource {}
+pub struct IngressSource {
+    fixed: Vec<Endpoint>,
+    client: Option<Discovery>,
+    fetch: Fetch,
+    ledgers: Mutex<BTreeMap<Preset, Ledger>>,
+}
+
+/// The way to the pods of the cluster.
+struct Discovery(kube::Client);
+
+/// Something to scrape.
+#[derive(Clone, Debug)]
+pub(super) struct Instance {
+    pub(super) name: Arc<str>,
+    pub(super) endpoint: Endpoint,
+    /// What its labels say that it is.
+    pub(super) preset: Option<Preset>,
+    /// A pod that is ready must answer. One that is ending may.
+    pub(super) must_answer: bool,
+}
+
+/// What one scrape gave.
+struct Scrape {
+    presets: BTreeSet<Preset>,
+    counters: BTreeMap<Preset, BTreeMap<Arc<str>, f64>>,
+    started: Option<Timestamp>,
+    entered: f64,
+    spoiled: usize,
+}
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const LARGEST: usize = 256 << 20;
+const AT_ONCE: usize = 8;
+const STARTED: &str = "process_start_time_seconds";
+const ENTERED: &str = "traefik_entrypoint_requests_total";
+
+const WANTED: &[&str] = &[
+    "traefik_service_requests_total",
+    "traefik_config_last_reload_success",
+    "nginx_ingress_controller_requests",
+    "nginx_ingress_controller_config_last_reload_successful",
+    STARTED,
+    ENTERED,
+];
 
 impl IngressSource {
-    /// Scrapes these addresses.
+    /// Scrapes these addresses, each of which is one proxy's `/metrics`.
     pub fn at(endpoints: Vec<Endpoint>) -> Self {
-        drop(endpoints);
-        Self {}
+        Self { fixed: endpoints, client: None, fetch: Fetch::new(), ledgers: Mutex::default() }
     }
 
-    /// Scrapes the proxies' pods, found in all namespaces by their labels, and these addresses as well.
+    /// Scrapes the pods of Traefik and ingress-nginx, found in all namespaces by their labels on each poll, and
+    /// these addresses as well. Needs `list` on pods.
     pub fn discover(client: kube::Client, endpoints: Vec<Endpoint>) -> Self {
-        drop((client, endpoints));
-        Self {}
+        Self { client: Some(Discovery(client)), ..Self::at(endpoints) }
+    }
+
+    async fn instances(&self) -> Result<Vec<Instance>, SourceError> {
+        let mut instances: Vec<_> = self
+            .fixed
+            .iter()
+            .map(|endpoint| Instance {
+                name: Arc::from(endpoint.to_string()),
+                endpoint: endpoint.clone(),
+                preset: None,
+                must_answer: true,
+            })
+            .collect();
+        if let Some(Discovery(client)) = &self.client {
+            instances.extend(proxy_pods(client).await?);
+        }
+        if instances.is_empty() { Err(SourceError::NoProxy) } else { Ok(instances) }
+    }
+
+    async fn scrape(&self, instance: &Instance) -> Result<Scrape, SourceError> {
+        let mut scrape = Scrape {
+            presets: BTreeSet::new(),
+            counters: BTreeMap::new(),
+            started: None,
+            entered: 0.0,
+            spoiled: 0,
+        };
+        let mut reader = Reader::new(WANTED, |line: &Line<'_>| scrape.take(line));
+        let question = Question {
+            endpoint: &instance.endpoint,
+            path: "",
+            form: None,
+            headers: &[],
+            accept: "text/plain;version=0.0.4",
+            deadline: DEADLINE,
+            limit: LARGEST,
+        };
+        self.fetch.stream(question, &[], |chunk| reader.feed(chunk)).await?;
+        scrape.spoiled = reader.finish();
+        if scrape.presets.is_empty() {
+            let why = "it has no metric of Traefik or ingress-nginx; hint: switch the proxy's Prometheus metrics on";
+            return Err(SourceError::NotUnderstood {
+                at: instance.endpoint.to_string(),
+                why: why.to_owned(),
+            });
+        }
+        Ok(scrape)
+    }
+}
+
+impl std::fmt::Debug for Discovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Discovery")
     }
 }
 
@@ -29,7 +144,113 @@ impl TrafficMetricsSource for IngressSource {
         "ingress"
     }
 
-    async fn poll(&self, _ask: &Ask) -> Result<Samples, SourceError> {
-        Ok(Samples::blind(Blind::Starting))
+    async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError> {
+        let begun = Instant::now();
+        let mut ledgers = self.ledgers.lock().await;
+        let instances = self.instances().await?;
+        let scrapes: Vec<_> = futures::stream::iter(instances)
+            .map(|instance| async move {
+                let asked = moment(ask.now, begun);
+                let scrape = self.scrape(&instance).await;
+                (instance, asked, scrape)
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let at = moment(ask.now, begun);
+
+        let mut looks: BTreeMap<Preset, Look> = BTreeMap::new();
+        let mut blind: BTreeMap<Preset, BTreeSet<Blind>> = BTreeMap::new();
+        let mut entered = 0.0;
+        let mut failure = None;
+        for (instance, asked, scrape) in scrapes {
+            match scrape {
+                Ok(scrape) => {
+                    entered += scrape.entered;
+                    for preset in &scrape.presets {
+                        if scrape.spoiled > 0 {
+                            blind.entry(*preset).or_default().insert(Blind::Partial);
+                        }
+                        let counters = scrape.counters.get(preset).cloned().unwrap_or_default();
+                        let sight = Sight {
+                            scraped: asked,
+                            started: scrape.started.map(|from| from.min(asked)),
+                            counters,
+                        };
+                        looks.entry(*preset).or_default().live.insert(Arc::clone(&instance.name), sight);
+                    }
+                }
+                Err(error) if instance.must_answer => {
+                    tracing::debug!(instance = %instance.name, %error, "ingress cannot be scraped");
+                    let kinds = instance.preset.map_or(Preset::PROXIES.to_vec(), |preset| vec![preset]);
+                    for preset in kinds {
+                        looks.entry(preset).or_default().down.insert(Arc::clone(&instance.name));
+                        blind.entry(preset).or_default().insert(Blind::SourceDown);
+                    }
+                    failure.get_or_insert(error);
+                }
+                Err(_) => {}
+            }
+        }
+        if let Some(error) = failure
+            && looks.values().all(|look| look.live.is_empty())
+        {
+            return Err(error);
+        }
+        let live: BTreeSet<_> =
+            looks.iter().filter(|(_, look)| !look.live.is_empty()).map(|(preset, _)| *preset).collect();
+        for (preset, look) in looks {
+            if live.contains(&preset) {
+                let ledger = ledgers.entry(preset).or_insert_with(|| Ledger::since(beginning(&look, at)));
+                ledger.observe(at, look, BLINK);
+            }
+        }
+        let uncounted =
+            entered > 0.0 && ledgers.get(&Preset::Traefik).is_some_and(|ledger| ledger.index().is_empty());
+        let views = ledgers.iter().map(|(preset, ledger)| {
+            let mut blind = blind.remove(preset).unwrap_or_default();
+            if uncounted && *preset == Preset::Traefik {
+                blind.insert(Blind::NotMapped);
+            }
+            (*preset, View { ledger, live: live.contains(preset), blind })
+        });
+        Ok(samples(ask, &views.collect()))
     }
+}
+
+impl Scrape {
+    fn take(&mut self, line: &Line<'_>) {
+        for preset in Preset::PROXIES {
+            if line.name == preset.presence() {
+                self.presets.insert(preset);
+            }
+            if line.name == preset.metric() {
+                let counters = self.counters.entry(preset).or_default();
+                for key in preset.keys(|name| line.label(name)) {
+                    *counters.entry(Arc::from(key)).or_default() += line.value;
+                }
+            }
+        }
+        if line.name == STARTED && line.value.is_finite() {
+            let since = SignedDuration::try_from_secs_f64(line.value).ok();
+            self.started = since.and_then(|since| Timestamp::from_duration(since).ok());
+        }
+        // Traefik's own doors, and answers of no service, say nothing about its services.
+        if line.name == ENTERED
+            && !matches!(line.label("entrypoint"), "traefik" | "metrics")
+            && line.label("code").starts_with('2')
+        {
+            self.entered += line.value;
+        }
+    }
+}
+
+/// Where knowledge begins at the first look: with the youngest process, for what it has no series of.
+fn beginning(look: &Look, at: Timestamp) -> Timestamp {
+    look.live.values().map(|sight| sight.started.unwrap_or(at)).max().unwrap_or(at)
+}
+
+fn moment(start: Timestamp, begun: Instant) -> Timestamp {
+    let passed = SignedDuration::try_from(begun.elapsed()).unwrap_or(SignedDuration::MAX);
+    start.checked_add(passed).unwrap_or(Timestamp::MAX)
 }

@@ -7,16 +7,18 @@
 //! app's Service without the proxy: for an app without any Ingress they are blind, and for an app that has
 //! one the drowsy phase of a nap catches such callers.
 
-mod error;
-mod exposition;
-mod fetch;
-mod ingress;
-mod ledger;
-mod poll;
-mod preset;
-mod prometheus;
-mod proxy_pods;
 mod spec;
+mod poll;
+mod prometheus;
+mod promql;
+mod ingress;
+mod proxy_pods;
+mod exposition;
+mod preset;
+mod ledger;
+mod verdict;
+mod fetch;
+mod error;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

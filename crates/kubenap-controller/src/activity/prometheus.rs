@@ -1,24 +1,136 @@
-//! Prometheus: one query per proxy for all apps.
+//! Prometheus: one query per proxy for all apps, and a heartbeat that says which proxies were scraped, and when.
+//!
+//! The server takes no differences: `increase` misses births and restarts. It sums each counter per app and
+//! instance, and the [ledger](super::ledger) compares what it says from poll to poll. At the start, and after a
+//! gap, the same expressions are asked over a range and replayed, so that history survives a restart.
+//!
+//! Ages are taken on the server's clock and put on the controller's, so the two need not agree. Traffic that
+//! does not pass the proxy is not seen, nor is a request that is still open: proxies count at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
 use kubenap_core::activity::Blind;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use super::fetch::{Fetch, Question, form};
+use super::ledger::{BLINK, Ledger, Look, Sight};
+use super::preset::Preset;
+use super::promql::{self, Answer, DOWN, Row};
+use super::verdict::{View, samples};
 use super::{Ask, Credentials, Endpoint, Samples, SourceError, TrafficMetricsSource};
 
 /// A Prometheus server, or anything that speaks its query API.
 #[derive(Debug)]
 pub struct PrometheusSource {
     name: String,
+    endpoint: Endpoint,
+    credentials: Credentials,
+    fetch: Fetch,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    ledgers: BTreeMap<Preset, Ledger>,
+    /// When each preset was looked at last.
+    looked: BTreeMap<Preset, Instant>,
+}
+
+/// The limits of one kind of question.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    deadline: Duration,
+    bytes: usize,
+}
+
+const INSTANT: Limits = Limits { deadline: Duration::from_secs(10), bytes: 64 << 20 };
+const RANGE: Limits = Limits { deadline: Duration::from_secs(30), bytes: 256 << 20 };
+
+/// The longest history that is asked for.
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// How the server's time is put on the controller's clock.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    /// The server's time of evaluation, in seconds.
+    server: f64,
+    /// The controller's time just before the question.
+    ours: Timestamp,
 }
 
 impl PrometheusSource {
     /// A source with this name at this address.
     ///
     /// # Errors
-    /// When a credential cannot be used.
+    /// When a header or token cannot be sent.
     pub fn new(name: String, endpoint: Endpoint, credentials: Credentials) -> Result<Self, SourceError> {
-        drop((endpoint, credentials));
-        Ok(Self { name })
+        credentials.check()?;
+        Ok(Self { name, endpoint, credentials, fetch: Fetch::new(), memory: Mutex::new(Memory::default()) })
+    }
+
+    async fn query(&self, path: &str, pairs: &[(&str, &str)], limits: Limits) -> Result<Answer, SourceError> {
+        let headers = self.credentials.headers().await?;
+        let mut pairs = pairs.to_vec();
+        // Thanos must say that it has not everything; the others do not know the word.
+        pairs.push(("partial_response", "false"));
+        let question = Question {
+            endpoint: &self.endpoint,
+            path,
+            form: Some(form(&pairs)),
+            headers: &headers,
+            accept: "application/json",
+            deadline: limits.deadline,
+            limit: limits.bytes,
+        };
+        // With these statuses the server says in JSON what is wrong.
+        let also =
+            [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY, StatusCode::SERVICE_UNAVAILABLE];
+        let (status, body) = self.fetch.whole(question, &also).await?;
+        promql::decode(&body, status, &self.endpoint)
+    }
+
+    async fn now(&self, query: &str) -> Result<Answer, SourceError> {
+        self.query("/api/v1/query", &[("query", query)], INSTANT).await
+    }
+
+    async fn over(&self, query: &str, range: &promql::Range) -> Result<Answer, SourceError> {
+        let (start, end, step) = (range.start.to_string(), range.end.to_string(), range.step.to_string());
+        let pairs = [("query", query), ("start", &start), ("end", &end), ("step", &step)];
+        self.query("/api/v1/query_range", &pairs, RANGE).await
+    }
+
+    /// The ledger as it would be if this had been running all the time.
+    async fn replay(
+        &self,
+        preset: Preset,
+        clocks: Clocks,
+        history: Duration,
+    ) -> Result<Option<Ledger>, SourceError> {
+        let range = promql::Range::until(clocks.server, history);
+        let heartbeat = self.over(&promql::heartbeat(), &range).await?;
+        let counters = self.over(&promql::counters(preset), &range).await?;
+        if heartbeat.is_partial || counters.is_partial {
+            return Ok(None);
+        }
+        let blink = BLINK + Duration::from_secs_f64(2.0 * range.step);
+        let mut ledger = None;
+        for (at, beats, rows) in promql::steps(&heartbeat.rows, &counters.rows) {
+            let at_ours = clocks.ours_of(at);
+            let here = ledger.get_or_insert_with(|| Ledger::since(at_ours));
+            match look(preset, &beats, &rows, clocks, here) {
+                Some(look) => here.observe(at_ours, look, blink),
+                // Knowledge begins with the first proxy that is seen.
+                None if here.watermark().is_none() => ledger = None,
+                None => {}
+            }
+        }
+        Ok(ledger)
     }
 }
 
@@ -28,7 +140,103 @@ impl TrafficMetricsSource for PrometheusSource {
         &self.name
     }
 
-    async fn poll(&self, _ask: &Ask) -> Result<Samples, SourceError> {
-        Ok(Samples::blind(Blind::Starting))
+    async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError> {
+        let begun = Instant::now();
+        let mut memory = self.memory.lock().await;
+        // The heartbeat first: what it says was scraped is then in the counters that are read after it.
+        let heartbeat = self.now(&promql::heartbeat()).await?;
+        let beats: Vec<_> = heartbeat.rows.iter().map(Row::last).collect();
+        let nothing = || SourceError::NothingScraped { at: self.endpoint.to_string() };
+        let server = beats.first().ok_or_else(nothing)?.at;
+        let clocks = Clocks { server, ours: ask.now };
+        let live = promql::live(&beats);
+        if live.is_empty() && memory.ledgers.is_empty() {
+            return Err(nothing());
+        }
+
+        let mut fresh = BTreeMap::new();
+        for preset in &live {
+            fresh.insert(*preset, self.now(&promql::counters(*preset)).await?);
+            let known = memory.looked.get(preset).is_some_and(|looked| looked.elapsed() <= BLINK);
+            if !known {
+                let replayed = self.replay(*preset, clocks, ask.history).await;
+                let ledger = replayed.unwrap_or_else(|error| {
+                    tracing::warn!(source = self.name, %error, "history cannot be read: knowledge begins now");
+                    None
+                });
+                memory.ledgers.insert(*preset, ledger.unwrap_or_else(|| Ledger::since(ask.now)));
+            }
+        }
+        // Activity that is seen now was before the last answer came.
+        let elapsed = SignedDuration::try_from(begun.elapsed()).unwrap_or(SignedDuration::MAX);
+        let at = ask.now.checked_add(elapsed).unwrap_or(Timestamp::MAX);
+        for (preset, answer) in &fresh {
+            let Some(ledger) = memory.ledgers.get_mut(preset) else { continue };
+            let rows: Vec<_> = answer.rows.iter().map(Row::last).collect();
+            if let Some(look) = look(*preset, &beats, &rows, clocks, ledger) {
+                ledger.observe(at, look, BLINK);
+            }
+            memory.looked.insert(*preset, Instant::now());
+        }
+
+        let unproven = promql::services_are_not_counted(&beats, fresh.get(&Preset::Traefik));
+        let views = memory.ledgers.iter().map(|(preset, ledger)| {
+            let mut blind = BTreeSet::new();
+            if heartbeat.is_partial || fresh.get(preset).is_some_and(|answer| answer.is_partial) {
+                blind.insert(Blind::Partial);
+            }
+            if ledger.is_down() && Preset::PROXIES.contains(preset) {
+                blind.insert(Blind::SourceDown);
+            }
+            if *preset == Preset::Traefik && unproven {
+                blind.insert(Blind::NotMapped);
+            }
+            (*preset, View { ledger, live: live.contains(preset), blind })
+        });
+        Ok(samples(ask, &views.collect()))
     }
+}
+
+impl Clocks {
+    fn ours_of(self, server: f64) -> Timestamp {
+        let age = SignedDuration::try_from_secs_f64((self.server - server).max(0.0));
+        age.ok().and_then(|age| self.ours.checked_sub(age).ok()).unwrap_or(Timestamp::MIN)
+    }
+}
+
+/// One moment of one preset; `None` when no instance of it was alive.
+fn look(
+    preset: Preset,
+    beats: &[promql::Point<'_>],
+    rows: &[promql::Point<'_>],
+    clocks: Clocks,
+    ledger: &Ledger,
+) -> Option<Look> {
+    let mut look = Look::default();
+    for beat in beats {
+        let instance = beat.row.label("instance");
+        match beat.row.label(promql::MARK) {
+            DOWN if ledger.knows(instance) => {
+                look.down.insert(Arc::from(instance));
+            }
+            mark if mark == preset.label() && beat.value > 0.0 => {
+                let sight =
+                    Sight { scraped: clocks.ours_of(beat.value), started: None, counters: BTreeMap::new() };
+                look.live.insert(Arc::from(instance), sight);
+            }
+            _ => {}
+        }
+    }
+    if look.live.is_empty() {
+        return None;
+    }
+    for row in rows {
+        // A series of an instance with no heartbeat is from before its end.
+        let Some(sight) = look.live.get_mut(row.row.label("instance")) else { continue };
+        for key in row.row.keys(preset) {
+            *sight.counters.entry(key).or_default() += row.value;
+        }
+    }
+    look.down.retain(|instance| !look.live.contains_key(instance));
+    Some(look)
 }

@@ -1,1 +1,111 @@
-//! To be filled in a moment.
+//! Finds the pods of Traefik and ingress-nginx, and where each of them shows its metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
+
+use super::ingress::Instance;
+use super::preset::Preset;
+use super::{Endpoint, SourceError};
+
+/// Which labels tell of which proxy.
+const LABELS: [(&str, Preset); 3] = [
+    ("app.kubernetes.io/name=traefik", Preset::Traefik),
+    ("app=traefik", Preset::Traefik),
+    ("app.kubernetes.io/name=ingress-nginx", Preset::IngressNginx),
+];
+
+/// For each list; kube's own client has none.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+const PAGE: u32 = 500;
+
+/// Every pod of a known proxy that runs: those that are ready must answer, those that are ending may.
+pub(super) async fn proxy_pods(client: &Client) -> Result<Vec<Instance>, SourceError> {
+    let mut instances: Vec<Instance> = Vec::new();
+    for (labels, preset) in LABELS {
+        for pod in list(client, labels).await? {
+            let Some(instance) = instance(&pod, preset) else { continue };
+            if instances.iter().all(|known| known.name != instance.name) {
+                instances.push(instance);
+            }
+        }
+    }
+    Ok(instances)
+}
+
+async fn list(client: &Client, labels: &str) -> Result<Vec<Pod>, SourceError> {
+    let pods: Api<Pod> = Api::all(client.clone());
+    let mut found = Vec::new();
+    let mut params = ListParams::default().labels(labels).limit(PAGE);
+    loop {
+        let page = tokio::time::timeout(DEADLINE, pods.list(&params))
+            .await
+            .map_err(|_| SourceError::Pods { cause: format!("no answer within {}s", DEADLINE.as_secs()) })?
+            .map_err(|error| SourceError::Pods { cause: error.to_string() })?;
+        found.extend(page.items);
+        match page.metadata.continue_ {
+            Some(next) if !next.is_empty() => params = params.continue_token(&next),
+            _ => return Ok(found),
+        }
+    }
+}
+
+fn instance(pod: &Pod, preset: Preset) -> Option<Instance> {
+    let status = pod.status.as_ref()?;
+    let address = status.pod_ip.as_deref().filter(|address| !address.is_empty())?;
+    let ends = pod.metadata.deletion_timestamp.is_some();
+    let ready = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if over || !(ready || ends) {
+        return None;
+    }
+    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    let annotation = |name: &str| pod.annotations().get(name).map(String::as_str);
+    let scheme = if annotation("prometheus.io/scheme") == Some("https") { "https" } else { "http" };
+    let path = annotation("prometheus.io/path").filter(|path| path.starts_with('/')).unwrap_or("/metrics");
+    let port = annotation("prometheus.io/port").and_then(|port| port.parse().ok());
+    let port: u16 = port.or_else(|| named_port(pod)).unwrap_or_else(|| usual_port(pod, preset));
+    // The uid, because a StatefulSet's next pod has the same name.
+    let name = format!(
+        "{}/{} {}",
+        pod.namespace().unwrap_or_default(),
+        pod.name_any(),
+        pod.uid().unwrap_or_default()
+    );
+    Some(Instance {
+        name: Arc::from(name),
+        endpoint: Endpoint::parse(&format!("{scheme}://{host}:{port}{path}")).ok()?,
+        preset: Some(preset),
+        must_answer: ready && !ends,
+    })
+}
+
+fn ports(pod: &Pod) -> impl Iterator<Item = (Option<&str>, u16)> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| Some((port.name.as_deref(), u16::try_from(port.container_port).ok()?)))
+}
+
+fn named_port(pod: &Pod) -> Option<u16> {
+    ["metrics", "traefik"]
+        .into_iter()
+        .find_map(|name| ports(pod).find(|(named, _)| *named == Some(name)).map(|(_, number)| number))
+}
+
+/// Where the charts put it: Traefik's at 9100, its own default at 8080; ingress-nginx's at 10254.
+fn usual_port(pod: &Pod, preset: Preset) -> u16 {
+    match preset {
+        Preset::IngressNginx => 10254,
+        _ if ports(pod).any(|(_, number)| number == 8080) => 8080,
+        _ => 9100,
+    }
+}

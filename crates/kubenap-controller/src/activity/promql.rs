@@ -1,0 +1,214 @@
+//! The queries that are put to Prometheus, and its answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::preset::Preset;
+use super::{Endpoint, SourceError};
+
+/// The label that says which part of the heartbeat a row is.
+pub(super) const MARK: &str = "kubenap";
+/// The mark of targets that could not be scraped.
+pub(super) const DOWN: &str = "down";
+/// The mark of how many requests came in through Traefik's doors, to whichever service.
+const ENTERED: &str = "entered";
+
+/// For each preset the instances that are up and show it, with the time of their last scrape; and all targets
+/// that are down. An instance is alive only as long as it shows what every instance of its kind shows.
+pub(super) fn heartbeat() -> String {
+    let mut query = String::new();
+    for preset in Preset::ALL {
+        let presence = match preset {
+            Preset::Traefik | Preset::IngressNginx => preset.presence().to_owned(),
+            Preset::Own | Preset::OwnPlain => format!("group by (job, instance) ({})", preset.selector()),
+        };
+        let beat = format!("max by (instance) (timestamp(up) * up and on (job, instance) {presence})");
+        marked(&mut query, &beat, preset.label());
+    }
+    marked(&mut query, "max by (instance) (up == 0)", DOWN);
+    let entered =
+        r#"sum by (instance) (traefik_entrypoint_requests_total{entrypoint!~"traefik|metrics",code=~"2.."})"#;
+    marked(&mut query, entered, ENTERED);
+    query
+}
+
+/// The counters of one preset, never summed over instances.
+pub(super) fn counters(preset: Preset) -> String {
+    format!("sum by ({}, instance) ({})", preset.labels(), preset.selector())
+}
+
+fn marked(query: &mut String, part: &str, mark: &str) {
+    if !query.is_empty() {
+        query.push_str(" or ");
+    }
+    // Writing to a string cannot fail.
+    write!(query, r#"label_replace({part}, "{MARK}", "{mark}", "", "")"#).unwrap_or(());
+}
+
+/// The times of a range query, in seconds on the server's clock.
+#[derive(Debug)]
+pub(super) struct Range {
+    pub(super) start: f64,
+    pub(super) end: f64,
+    pub(super) step: f64,
+}
+
+impl Range {
+    /// The last `history` before `end`, at most a day, in about sixty steps of at least a minute.
+    pub(super) fn until(end: f64, history: Duration) -> Self {
+        let history = history.min(super::prometheus::LONGEST).as_secs_f64().max(60.0);
+        Self { start: end - history, end, step: (history / 60.0).max(60.0).ceil() }
+    }
+}
+
+/// What the server answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) rows: Vec<Row>,
+    /// Whether the server says that something may be missing.
+    pub(super) is_partial: bool,
+}
+
+/// One series of an answer, with at least one value.
+#[derive(Debug)]
+pub(super) struct Row {
+    metric: BTreeMap<String, String>,
+    values: Vec<(f64, f64)>,
+    keys: OnceLock<Vec<Arc<str>>>,
+}
+
+/// One value of a series.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point<'a> {
+    pub(super) row: &'a Row,
+    pub(super) at: f64,
+    pub(super) value: f64,
+}
+
+impl Row {
+    /// The label's value; empty when it is not there.
+    pub(super) fn label(&self, name: &str) -> &str {
+        self.metric.get(name).map_or("", String::as_str)
+    }
+
+    /// What this series counts for.
+    pub(super) fn keys(&self, preset: Preset) -> impl Iterator<Item = Arc<str>> {
+        let keys = || preset.keys(|name| self.label(name)).into_iter().map(Arc::from).collect();
+        self.keys.get_or_init(keys).iter().cloned()
+    }
+
+    /// The newest value.
+    pub(super) fn last(&self) -> Point<'_> {
+        let (at, value) = self.values.last().copied().unwrap_or((0.0, f64::NAN));
+        Point { row: self, at, value }
+    }
+}
+
+/// Two answers over a range, moment by moment.
+pub(super) fn steps<'a>(
+    beats: &'a [Row],
+    rows: &'a [Row],
+) -> impl Iterator<Item = (f64, Vec<Point<'a>>, Vec<Point<'a>>)> {
+    let millis = |at: f64| {
+        #[expect(clippy::cast_possible_truncation, reason = "a time in milliseconds, saturating")]
+        let millis = (at * 1000.0) as i64;
+        millis
+    };
+    let moments: BTreeMap<i64, f64> =
+        beats.iter().flat_map(|row| &row.values).map(|(at, _)| (millis(*at), *at)).collect();
+    let mut cursors = [vec![0_usize; beats.len()], vec![0_usize; rows.len()]];
+    moments.into_iter().map(move |(moment, at)| {
+        let mut take = |which: usize, rows: &'a [Row]| {
+            let cursors = cursors.get_mut(which).map(Vec::as_mut_slice).unwrap_or_default();
+            let mut points = Vec::new();
+            for (row, cursor) in rows.iter().zip(cursors) {
+                while row.values.get(*cursor).is_some_and(|(at, _)| millis(*at) < moment) {
+                    *cursor += 1;
+                }
+                if let Some((at, value)) = row.values.get(*cursor).filter(|(at, _)| millis(*at) == moment) {
+                    points.push(Point { row, at: *at, value: *value });
+                }
+            }
+            points
+        };
+        let beats = take(0, beats);
+        (at, beats, take(1, rows))
+    })
+}
+
+/// The presets with an instance that is alive.
+pub(super) fn live(beats: &[Point<'_>]) -> BTreeSet<Preset> {
+    let alive =
+        |preset: &Preset| beats.iter().any(|beat| beat.row.label(MARK) == preset.label() && beat.value > 0.0);
+    Preset::ALL.into_iter().filter(alive).collect()
+}
+
+/// Whether requests come in through Traefik but no service of it is ever counted: its per-service metrics are
+/// switched off or dropped, and then a missing series does not mean that nothing came.
+pub(super) fn services_are_not_counted(beats: &[Point<'_>], traefik: Option<&Answer>) -> bool {
+    traefik.is_some_and(|answer| answer.rows.is_empty())
+        && beats.iter().any(|beat| beat.row.label(MARK) == ENTERED && beat.value > 0.0)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    status: String,
+    data: Option<WireData>,
+    error_type: Option<String>,
+    error: Option<String>,
+    warnings: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireData {
+    result_type: String,
+    result: Vec<WireRow>,
+}
+
+#[derive(Deserialize)]
+struct WireRow {
+    #[serde(default)]
+    metric: BTreeMap<String, String>,
+    value: Option<(f64, String)>,
+    values: Option<Vec<(f64, String)>>,
+}
+
+/// The answer's rows, or why there are none.
+pub(super) fn decode(body: &[u8], status: StatusCode, from: &Endpoint) -> Result<Answer, SourceError> {
+    let odd = |why: String| match status {
+        StatusCode::OK => SourceError::NotUnderstood { at: from.to_string(), why },
+        _ => SourceError::Status { at: from.to_string(), status: status.as_u16() },
+    };
+    let wire: Wire =
+        serde_json::from_slice(body).map_err(|error| odd(format!("it is not Prometheus' JSON: {error}")))?;
+    if wire.status != "success" || status != StatusCode::OK {
+        let text: String =
+            wire.error.unwrap_or_default().chars().filter(|sign| !sign.is_control()).take(300).collect();
+        let kind: String = wire.error_type.unwrap_or_else(|| wire.status.clone()).chars().take(40).collect();
+        return Err(SourceError::Api { at: from.to_string(), kind, text });
+    }
+    let data = wire.data.ok_or_else(|| odd("it has no data".to_owned()))?;
+    if !matches!(data.result_type.as_str(), "vector" | "matrix") {
+        return Err(odd("its result is neither a vector nor a matrix".to_owned()));
+    }
+    let mut rows = Vec::with_capacity(data.result.len());
+    for row in data.result {
+        let mut values = Vec::new();
+        for (at, value) in row.values.unwrap_or_default().into_iter().chain(row.value) {
+            let value = value.parse().map_err(|_| odd("a value is not a number".to_owned()))?;
+            values.push((at, value));
+        }
+        if values.is_empty() {
+            return Err(odd("a series has no value".to_owned()));
+        }
+        rows.push(Row { metric: row.metric, values, keys: OnceLock::new() });
+    }
+    Ok(Answer { rows, is_partial: wire.warnings.is_some_and(|warnings| !warnings.is_empty()) })
+}

@@ -1,0 +1,203 @@
+//! From ledgers to samples: which presets cover an app, and what they say of it together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use kubenap_core::activity::{Activity, Blind};
+
+use super::ledger::{Ledger, Shown};
+use super::preset::{Preset, is_pod_of};
+use super::{AppSample, Ask, Samples, Target};
+
+/// What is known of one preset after a poll.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    pub(super) ledger: &'a Ledger,
+    /// Whether an instance of it answered in this poll.
+    pub(super) live: bool,
+    /// What forbids a nap for every app that it covers.
+    pub(super) blind: BTreeSet<Blind>,
+}
+
+/// A watermark older than this is stale; two scrape intervals of a minute and a poll fit into it.
+const FRESH: SignedDuration = SignedDuration::from_secs(150);
+
+/// How many of the label values looked for are told.
+const TOLD: usize = 8;
+
+const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
+const TRAEFIK_CONTROLLER: &str = "traefik.io/ingress-controller";
+
+/// What the views say about every app that was asked for.
+pub(super) fn samples(ask: &Ask, views: &BTreeMap<Preset, View<'_>>) -> Samples {
+    let views: BTreeMap<Preset, Indexed<'_>> =
+        views.iter().map(|(preset, view)| (*preset, Indexed { view, index: view.ledger.index() })).collect();
+    ask.targets.iter().map(|target| (target.app.clone(), sample(target, ask.now, &views))).collect()
+}
+
+struct Indexed<'a> {
+    view: &'a View<'a>,
+    index: BTreeMap<&'a str, Vec<Shown>>,
+}
+
+/// One preset's word about one app.
+struct Word {
+    last_seen: Timestamp,
+    watermark: Timestamp,
+    blind: BTreeSet<Blind>,
+}
+
+fn sample(target: &Target, now: Timestamp, views: &BTreeMap<Preset, Indexed<'_>>) -> AppSample {
+    let mut words = Vec::new();
+    let mut matched = 0;
+    let mut looked_for = BTreeSet::new();
+    let mut hints = Vec::new();
+
+    let unserved = unserved(target, views);
+    for preset in Preset::PROXIES {
+        let expected = preset.expected(target);
+        if let Some(indexed) = views.get(&preset) {
+            matched += expected
+                .iter()
+                .filter_map(|key| indexed.index.get(key.as_str()))
+                .map(Vec::len)
+                .sum::<usize>();
+            let seen = expected.iter().filter_map(|key| indexed.view.ledger.changed(key)).max();
+            let routed = is_routed(target) && unserved.is_none();
+            if indexed.view.live && routed {
+                words.push(proxy_word(indexed.view, seen));
+            } else if let Some(seen) = seen {
+                // What was seen stays seen. A proxy that served the app and is gone now leaves it in the dark.
+                let blind = if indexed.view.live { BTreeSet::new() } else { BTreeSet::from([Blind::Stale]) };
+                hints.push(Word { last_seen: seen, watermark: Timestamp::MAX, blind });
+            }
+        }
+        looked_for.extend(expected);
+    }
+    for preset in [Preset::Own, Preset::OwnPlain] {
+        let covered = !words.is_empty();
+        if preset == Preset::OwnPlain && covered {
+            continue;
+        }
+        let Some(indexed) = views.get(&preset) else { continue };
+        let own = own(target, indexed);
+        matched += own.matched;
+        match own.word {
+            Some(word) if own.complete => words.push(word),
+            Some(word) if covered => hints.push(Word { watermark: Timestamp::MAX, ..word }),
+            _ => {}
+        }
+    }
+    if looked_for.len() < TOLD {
+        looked_for.insert(format!("{}/{}-*", target.app.namespace, target.app.name));
+    }
+
+    let activity = if words.is_empty() {
+        Activity::blind(unserved.unwrap_or(Blind::NoSeries))
+    } else {
+        let words = words.into_iter().chain(hints);
+        let mut activity = Activity::join_all(words.map(|word| Activity {
+            last_seen: word.last_seen,
+            watermark: word.watermark,
+            blind: word.blind,
+        }));
+        if now.duration_since(activity.watermark) > FRESH {
+            activity.blind.insert(Blind::Stale);
+        }
+        activity
+    };
+    AppSample { activity, matched, looked_for: looked_for.into_iter().take(TOLD).collect() }
+}
+
+fn is_routed(target: &Target) -> bool {
+    target.services.iter().any(|service| !service.ingress_ports.is_empty())
+}
+
+/// Why the live proxies cannot speak for all of the app's Ingresses.
+fn unserved(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> Option<Blind> {
+    let live = |preset: Preset| views.get(&preset).is_some_and(|indexed| indexed.view.live);
+    // Traefik's provider for ingress-nginx's class has a name of its own in the labels.
+    let traefik_as_nginx = || {
+        views.get(&Preset::Traefik).is_some_and(|indexed| {
+            indexed.view.live && indexed.index.keys().any(|key| key.ends_with("@kubernetesingressnginx"))
+        })
+    };
+    let routed = target.services.iter().filter(|service| !service.ingress_ports.is_empty());
+    for service in routed {
+        let may_be_nginx = service.controllers.is_empty() || service.controllers.contains(NGINX_CONTROLLER);
+        if service.open_hosts && may_be_nginx && live(Preset::IngressNginx) {
+            // ingress-nginx does not count what comes for a host that no Ingress spells out.
+            return Some(Blind::NotMapped);
+        }
+        for controller in &service.controllers {
+            let served = match controller.as_str() {
+                NGINX_CONTROLLER => live(Preset::IngressNginx) || traefik_as_nginx(),
+                TRAEFIK_CONTROLLER => live(Preset::Traefik),
+                _ => false,
+            };
+            if !served {
+                return Some(Blind::NotMapped);
+            }
+        }
+    }
+    None
+}
+
+/// A proxy whose series are born at the first request: no series means no request since its knowledge begins.
+fn proxy_word(view: &View<'_>, seen: Option<Timestamp>) -> Word {
+    let floor = view.ledger.floor();
+    let mut blind = view.blind.clone();
+    if view.ledger.watermark().is_none() {
+        blind.insert(Blind::SourceDown);
+    }
+    Word {
+        last_seen: seen.map_or(floor, |seen| seen.max(floor)),
+        watermark: view.ledger.watermark().unwrap_or(Timestamp::MIN),
+        blind,
+    }
+}
+
+struct OwnWord {
+    word: Option<Word>,
+    matched: usize,
+    /// Whether every pod of the app speaks.
+    complete: bool,
+}
+
+fn own(target: &Target, indexed: &Indexed<'_>) -> OwnWord {
+    let prefix =
+        format!("{}/{}", target.app.namespace, target.app.name.get(..57).unwrap_or(&target.app.name));
+    let is_own = |key: &&str| {
+        key.split_once('/').is_some_and(|(_, pod)| {
+            is_pod_of(pod, &target.app.name) || target.pods.as_ref().is_some_and(|pods| pods.contains(pod))
+        })
+    };
+    let keys: Vec<_> = indexed
+        .index
+        .range(prefix.as_str()..)
+        .take_while(|(key, _)| key.starts_with(&prefix))
+        .filter(|(key, _)| is_own(key))
+        .collect();
+    let shown = || keys.iter().flat_map(|(_, shown)| shown.iter());
+    let matched = shown().count();
+    let seen =
+        indexed.view.ledger.changed_from(&prefix).filter(|(key, _)| is_own(key)).map(|(_, at)| at).max();
+    let every_pod = target.pods.as_ref().is_none_or(|pods| {
+        pods.iter()
+            .all(|pod| keys.iter().any(|(key, _)| key.split_once('/').is_some_and(|(_, of)| of == pod)))
+    });
+    let begins = shown().map(|shown| shown.first).max();
+    let watermark = shown().map(|shown| shown.scraped).min();
+    let word = match (begins.max(seen), watermark) {
+        (Some(known), Some(watermark)) => Some(Word {
+            last_seen: known.max(indexed.view.ledger.floor()),
+            watermark,
+            blind: indexed.view.blind.clone(),
+        }),
+        (Some(known), None) => {
+            Some(Word { last_seen: known, watermark: Timestamp::MAX, blind: BTreeSet::new() })
+        }
+        (None, _) => None,
+    };
+    OwnWord { word, matched, complete: matched > 0 && every_pod && indexed.view.live }
+}
