@@ -26,6 +26,7 @@ mod net;
 
 pub use faults::{Effect, Fault, Faults};
 pub use journal::{RequestCounts, Write};
+pub use net::ingress::Ingress;
 pub use settings::Settings;
 
 use api::{Scope, Who};
@@ -86,6 +87,9 @@ impl Sandbox {
         });
         // Cannot be refused: it is the same object every time.
         drop(sandbox.put(node));
+        if shared.settings.sockets {
+            tokio::spawn(net::proxy::run(Arc::clone(&shared), stop.clone()));
+        }
         tokio::spawn(life::live(shared, stop));
         sandbox
     }
@@ -115,6 +119,12 @@ impl Sandbox {
             }
         });
         Ok(address)
+    }
+
+    /// Starts a toy ingress on a loopback address; port 0 takes any. It routes what Ingresses say to the
+    /// ready endpoints, which without [`Settings::sockets`] are only those that somebody else listens on.
+    pub async fn ingress(&self, address: SocketAddr) -> io::Result<Ingress> {
+        Ingress::start(self, address).await
     }
 
     /// Creates or replaces an object as the cluster's administrator: the status counts too, and a missing

@@ -7,6 +7,7 @@ mod slices;
 mod gc;
 
 pub(crate) use pods::NODE;
+pub(crate) use slices::SERVICE;
 
 use crate::Shared;
 use crate::settings::Settings;

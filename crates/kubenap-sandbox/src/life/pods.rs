@@ -1,8 +1,10 @@
 //! A pod is scheduled, starts, gets ready, is told to stop, lingers, and is gone.
 use crate::life::{Task, Turn, deployments};
+use crate::net::backend::Backend;
 use crate::store::{Key, object};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -11,12 +13,19 @@ pub(crate) const NODE: &str = "sandbox";
 const READY_DELAY: &str = "sandbox/readyDelay";
 const BROKEN: &str = "sandbox/broken";
 
+/// Addresses to try when something else listens on one of them.
+const ATTEMPTS: usize = 8;
+/// When there was no address.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// What the node knows of a pod that it runs.
 #[derive(Debug)]
 pub(super) struct Run {
     created: Instant,
     ready: Option<Instant>,
     stop: Option<Instant>,
+    /// The app that listens, when there are sockets.
+    app: Option<Backend>,
 }
 
 /// Since when a pod of this node has been ready.
@@ -40,7 +49,7 @@ pub(super) fn pod(turn: &mut Turn<'_>, namespace: &str, name: &str) {
     }
     let now = turn.now;
     let uid = object::uid(&pod).to_owned();
-    turn.agenda.runs.entry(uid.clone()).or_insert(Run { created: now, ready: None, stop: None });
+    turn.agenda.runs.entry(uid.clone()).or_insert(Run { created: now, ready: None, stop: None, app: None });
     if object::is_terminating(&pod) {
         stop(turn, &key, &pod, &uid);
         return;
@@ -88,7 +97,11 @@ fn delay(turn: &Turn<'_>, pod: &Value) -> Duration {
 /// The pod gets an address, and its containers run, or fail as they were told to.
 fn begin(turn: &mut Turn<'_>, pod: &mut Value, broken: Option<&str>) {
     let time = turn.store.clock.stamp();
-    let Some(address) = turn.store.addresses.pod() else { return };
+    let Some(address) = address(turn, pod, broken.is_none()) else {
+        let (namespace, name) = (pod["metadata"]["namespace"].as_str().unwrap_or(""), object::name(pod));
+        let again = Task::Pod(namespace.to_owned(), name.to_owned());
+        return turn.plan(again, turn.now + RETRY);
+    };
     let status = &mut pod["status"];
     status["podIP"] = address.to_string().into();
     status["podIPs"] = json!([{ "ip": address.to_string() }]);
@@ -124,6 +137,24 @@ fn begin(turn: &mut Turn<'_>, pod: &mut Value, broken: Option<&str>) {
             condition["reason"] = "ContainersNotReady".into();
         }
     }
+}
+
+/// An address for the pod, on which its app listens already; none while all are taken.
+fn address(turn: &mut Turn<'_>, pod: &Value, runs: bool) -> Option<Ipv4Addr> {
+    for _ in 0..ATTEMPTS {
+        let address = turn.store.addresses.pod()?;
+        if !(turn.settings.sockets && runs) {
+            return Some(address);
+        }
+        match Backend::listen(pod, address) {
+            Ok(app) => {
+                turn.agenda.runs.get_mut(object::uid(pod))?.app = Some(app);
+                return Some(address);
+            }
+            Err(_) => turn.store.addresses.release(address),
+        }
+    }
+    None
 }
 
 fn unschedulable(turn: &Turn<'_>, pod: &mut Value) {

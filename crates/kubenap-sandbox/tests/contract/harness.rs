@@ -44,7 +44,8 @@ pub(crate) struct World {
 /// The sandbox's router as a client: the request's body becomes axum's.
 pub(crate) fn client(sandbox: &Sandbox) -> Client {
     let router = sandbox.router();
-    let service = router.map_request(|request: http::Request<kube::client::Body>| request.map(axum::body::Body::new));
+    let service =
+        router.map_request(|request: http::Request<kube::client::Body>| request.map(axum::body::Body::new));
     Client::new(service, "default")
 }
 
@@ -73,7 +74,10 @@ async fn run(whom: &str, client: &Client, sandbox: Option<&Sandbox>, checks: &[C
     let mut failures = Vec::new();
     for check in checks {
         let namespace = Namespace {
-            metadata: kube::api::ObjectMeta { generate_name: Some("contract-".to_owned()), ..Default::default() },
+            metadata: kube::api::ObjectMeta {
+                generate_name: Some("contract-".to_owned()),
+                ..Default::default()
+            },
             ..Default::default()
         };
         let made = namespaces.create(&PostParams::default(), &namespace).await.unwrap();
@@ -103,7 +107,10 @@ impl World {
     /// A Deployment `web`, whose pods run the end-to-end tests' image and listen on a port named http.
     pub(crate) async fn deployment(&self, replicas: u32) -> Result<Deployment> {
         let object = deployment(replicas);
-        self.api::<Deployment>().create(&PostParams::default(), &object).await.context("creating the Deployment")
+        self.api::<Deployment>()
+            .create(&PostParams::default(), &object)
+            .await
+            .context("creating the Deployment")
     }
 
     /// A Service `web` in front of the Deployment, with a named port and a numbered one.
@@ -177,7 +184,10 @@ pub(crate) fn refused<T>(outcome: kube::Result<T>, code: u16, reason: &str) -> R
     match outcome {
         Ok(_) => anyhow::bail!("was accepted; {code} {reason} expected"),
         Err(kube::Error::Api(status)) => {
-            ensure!(status.code == code && status.reason == reason, "{code} {reason} expected, was {status:?}");
+            ensure!(
+                status.code == code && status.reason == reason,
+                "{code} {reason} expected, was {status:?}"
+            );
             Ok(*status)
         }
         Err(other) => anyhow::bail!("{code} {reason} expected, was {other}"),

@@ -12,8 +12,15 @@ use harness::{Check, against_a_real_cluster, against_the_sandbox};
 
 /// Every check, by its sentence.
 fn checks() -> Vec<Check> {
-    [writes::checks(), applies::checks(), watches::checks(), lists::checks(), slices::checks(), lives::checks()]
-        .concat()
+    [
+        writes::checks(),
+        applies::checks(),
+        watches::checks(),
+        lists::checks(),
+        slices::checks(),
+        lives::checks(),
+    ]
+    .concat()
 }
 
 #[tokio::test]

@@ -38,7 +38,8 @@ async fn stale(world: World) -> Result<()> {
     api.patch("web", &PatchParams::default(), &Patch::Merge(label)).await?;
 
     let merge = json!({ "metadata": { "resourceVersion": version, "labels": { "a": "c" } } });
-    let status = refused(api.patch("web", &PatchParams::default(), &Patch::Merge(merge)).await, 409, "Conflict")?;
+    let status =
+        refused(api.patch("web", &PatchParams::default(), &Patch::Merge(merge)).await, 409, "Conflict")?;
     ensure!(status.message.contains("the object has been modified"), "{}", status.message);
 
     let operations = json!([{ "op": "replace", "path": "/metadata/resourceVersion", "value": version }]);
@@ -112,11 +113,18 @@ async fn generation(world: World) -> Result<()> {
     ensure!(patched.metadata.generation == Some(1));
     let annotation = json!({ "metadata": { "annotations": { "test/a": "b" } } });
     let patched = api.patch("web", &PatchParams::default(), &Patch::Merge(annotation)).await?;
-    ensure!(patched.metadata.generation == Some(2), "a Deployment's annotation counts, too: {:?}", patched.metadata.generation);
+    ensure!(
+        patched.metadata.generation == Some(2),
+        "a Deployment's annotation counts, too: {:?}",
+        patched.metadata.generation
+    );
     let spec = json!({ "spec": { "paused": true }, "status": { "replicas": 9 } });
     let patched = api.patch("web", &PatchParams::default(), &Patch::Merge(spec)).await?;
     ensure!(patched.metadata.generation == Some(3));
-    ensure!(patched.status.unwrap_or_default().replicas.is_none(), "the status was written through the main resource");
+    ensure!(
+        patched.status.unwrap_or_default().replicas.is_none(),
+        "the status was written through the main resource"
+    );
     Ok(())
 }
 
@@ -153,7 +161,10 @@ async fn scale(world: World) -> Result<()> {
     ensure!(scaled.spec.unwrap_or_default().replicas == Some(2));
     let now = api.get("web").await?;
     ensure!(now.metadata.uid == first.metadata.uid);
-    ensure!(replicas(&now) == 2 && now.spec.unwrap_or_default().template == first.spec.unwrap_or_default().template);
+    ensure!(
+        replicas(&now) == 2
+            && now.spec.unwrap_or_default().template == first.spec.unwrap_or_default().template
+    );
     let mut stale = api.get_scale("web").await?;
     stale.metadata.resource_version = first.metadata.resource_version;
     refused(api.replace_scale("web", &PostParams::default(), &stale).await, 409, "Conflict")?;
@@ -186,7 +197,8 @@ async fn refusals(world: World) -> Result<()> {
     let about = details(status)?;
     ensure!(about.name == "nope" && about.group == "apps" && about.kind == "deployments", "{about:?}");
 
-    let bad: Service = typed(json!({ "metadata": { "name": "Bad_Name" }, "spec": { "ports": [{ "port": 80 }] } }));
+    let bad: Service =
+        typed(json!({ "metadata": { "name": "Bad_Name" }, "spec": { "ports": [{ "port": 80 }] } }));
     let status = refused(world.api::<Service>().create(&PostParams::default(), &bad).await, 422, "Invalid")?;
     ensure!(details(status)?.causes.iter().any(|cause| cause.field == "metadata.name"));
 
@@ -194,9 +206,13 @@ async fn refusals(world: World) -> Result<()> {
         "metadata": { "name": "x", "labels": { "a": "not ok" } }, "addressType": "IPv4",
         "endpoints": [], "ports": [{ "name": "Upper" }],
     }));
-    let status = refused(world.api::<EndpointSlice>().create(&PostParams::default(), &bad).await, 422, "Invalid")?;
+    let status =
+        refused(world.api::<EndpointSlice>().create(&PostParams::default(), &bad).await, 422, "Invalid")?;
     let fields: Vec<String> = details(status)?.causes.into_iter().map(|cause| cause.field).collect();
-    ensure!(fields.contains(&"metadata.labels".to_owned()) && fields.contains(&"ports[0].name".to_owned()), "{fields:?}");
+    ensure!(
+        fields.contains(&"metadata.labels".to_owned()) && fields.contains(&"ports[0].name".to_owned()),
+        "{fields:?}"
+    );
 
     let elsewhere: Api<Deployment> = Api::namespaced(world.client.clone(), "there-is-no-such-namespace");
     refused(elsewhere.create(&PostParams::default(), &deployment(0)).await, 404, "NotFound")?;
@@ -234,8 +250,11 @@ async fn events(world: World) -> Result<()> {
     }));
     world.api::<GroupedEvent>().create(&PostParams::default(), &event).await?;
     let found = world.api::<Event>().get("web.1").await?;
-    ensure!(found.message.as_deref() == Some("a note") && found.involved_object.name.as_deref() == Some("web"));
-    let about = kube::api::ListParams::default().fields("involvedObject.name=web,involvedObject.kind=Deployment");
+    ensure!(
+        found.message.as_deref() == Some("a note") && found.involved_object.name.as_deref() == Some("web")
+    );
+    let about =
+        kube::api::ListParams::default().fields("involvedObject.name=web,involvedObject.kind=Deployment");
     ensure!(world.api::<Event>().list(&about).await?.items.len() == 1);
     let others = kube::api::ListParams::default().fields("involvedObject.name=other");
     ensure!(world.api::<Event>().list(&others).await?.items.is_empty());
