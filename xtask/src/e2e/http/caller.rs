@@ -19,7 +19,7 @@ use super::{Call, Content, EXCHANGE, MOST_BODY, Reply, connect};
 
 type Payload = BoxBody<Bytes, Infallible>;
 
-/// One visitor of one host at one address.
+/// One visitor of one host at one address; a clone has a connection of its own.
 pub(crate) struct Caller {
     to: SocketAddr,
     host: String,
@@ -35,6 +35,12 @@ pub(crate) struct Journey {
     pub(crate) redirects: Vec<String>,
     /// From the first connect to the last byte.
     pub(crate) took: Duration,
+}
+
+impl Clone for Caller {
+    fn clone(&self) -> Self {
+        Self { to: self.to, host: self.host.clone(), keeps: self.keeps, kept: None }
+    }
 }
 
 impl Caller {

@@ -18,6 +18,8 @@ use crate::e2e::world::{Space, eventually};
 /// The apps sleep and wake side by side, so that the story takes minutes and not a quarter of an hour.
 const APPS: [(&str, &str); 2] = [("one", "s4-one.test"), ("two", "s4-two.test")];
 const CYCLES: u64 = 25;
+/// Visitors of each app: two of each kind.
+const VISITORS: usize = 8;
 const REQUESTS: u64 = 5_000;
 
 /// What all visitors saw together.
@@ -43,8 +45,9 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
             ("fresh to the ClusterIP", Caller::fresh(address, app)),
             ("kept alive to the ClusterIP", Caller::kept(address, app)),
         ];
-        for (seed, (who, caller)) in callers.into_iter().enumerate() {
-            visitors.spawn(trickle(Arc::clone(&tally), format!("{app}, {who}"), caller, seed as u64 + 1));
+        for (who, caller) in callers.into_iter().cycle().take(VISITORS) {
+            let seed = visitors.len() as u64 + 1;
+            visitors.spawn(trickle(Arc::clone(&tally), format!("{app}, {who}"), caller, seed));
         }
     }
     let cycled = futures::future::try_join_all(APPS.map(|(app, _)| cycle(space, app, &tally))).await;
