@@ -7,3 +7,4 @@ mod scenarios;
 mod faults;
 mod mapping;
 mod history;
+mod recorded;

@@ -198,7 +198,10 @@ async fn a_replica_that_cannot_be_scraped_holds_everything(mut stage: Stage) {
     stage.proxy("b", |proxy| proxy.up = false);
     stage.ticks(4).await;
     assert_eq!(stage.quiet("shop/web"), 0);
-    assert!(stage.activity("shop/web").watermark.duration_since(known) < SignedDuration::from_secs(1), "the watermark moved on in the dark");
+    assert!(
+        stage.activity("shop/web").watermark.duration_since(known) < SignedDuration::from_secs(1),
+        "the watermark moved on in the dark"
+    );
     stage.proxy("b", |proxy| proxy.up = true);
     stage.ticks(1).await;
     assert_eq!(stage.quiet("shop/web"), 14, "what it counted meanwhile would be seen now");
