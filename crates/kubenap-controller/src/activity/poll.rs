@@ -201,3 +201,145 @@ impl Turn {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::activity::AppSample;
+
+    /// Answers after a while; every third poll fails, or panics.
+    #[derive(Debug, Default)]
+    struct Fake {
+        name: &'static str,
+        takes: Duration,
+        third: Third,
+        polls: AtomicU32,
+        overlapping: AtomicU32,
+    }
+
+    #[derive(Debug, Default, Clone, Copy)]
+    enum Third {
+        #[default]
+        Answers,
+        Fails,
+        Panics,
+    }
+
+    #[async_trait]
+    impl TrafficMetricsSource for Fake {
+        fn name(&self) -> &str {
+            self.name
+        }
+
+        async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError> {
+            assert_eq!(self.overlapping.fetch_add(1, Ordering::SeqCst), 0, "two polls at once");
+            tokio::time::sleep(self.takes).await;
+            self.overlapping.fetch_sub(1, Ordering::SeqCst);
+            let third = (self.polls.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(3);
+            match self.third {
+                Third::Fails if third => return Err(SourceError::NoProxy),
+                Third::Panics if third => panic!("a bug"),
+                Third::Answers | Third::Fails | Third::Panics => {}
+            }
+            let sample = AppSample {
+                activity: Activity::seen(ask.now, ask.now),
+                matched: 1,
+                looked_for: Vec::new(),
+            };
+            Ok(ask.targets.iter().map(|target| (target.app.clone(), sample.clone())).collect())
+        }
+    }
+
+    struct Run {
+        polls: Polls,
+        clock: Clock,
+        _watched: watch::Sender<Watched>,
+        stop: CancellationToken,
+    }
+
+    fn web() -> AppId {
+        AppId::new("shop", "web")
+    }
+
+    fn run(fakes: Vec<Arc<Fake>>) -> Run {
+        let clock = Clock::starting_at(Timestamp::from_second(1_700_000_000).unwrap());
+        let target = Target { app: web(), services: Vec::new(), pods: None };
+        let watched = Watched { targets: Arc::from([target]), history: Duration::ZERO };
+        let (watched, seen) = watch::channel(watched);
+        let stop = CancellationToken::new();
+        let sources = fakes.into_iter().map(|fake| fake as Arc<dyn TrafficMetricsSource>).collect();
+        let polls = Polls::start(sources, clock, Duration::from_secs(15), &seen, &stop);
+        Run { polls, clock, _watched: watched, stop }
+    }
+
+    fn fake(name: &'static str, takes: u64, third: Third) -> Arc<Fake> {
+        Arc::new(Fake { name, takes: Duration::from_secs(takes), third, ..Fake::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn before_the_first_answer_every_source_is_starting() {
+        let run = run(vec![fake("a", 5, Third::Answers)]);
+        let polled = run.polls.polled().borrow().clone();
+        assert_eq!(polled.activity(&web(), None), Activity::blind(Blind::Starting));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_source_is_asked_less_often_and_holds_nobody_up() {
+        let (slow, quick) = (fake("slow", 40, Third::Answers), fake("quick", 1, Third::Answers));
+        let run = run(vec![Arc::clone(&slow), Arc::clone(&quick)]);
+        tokio::time::sleep(Duration::from_secs(302)).await;
+        assert_eq!(quick.polls.load(Ordering::SeqCst), 21);
+        assert_eq!(slow.polls.load(Ordering::SeqCst), 7);
+        run.stop.cancel();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(quick.polls.load(Ordering::SeqCst), 21, "a stopped loop asks no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_and_a_panic_are_blind_and_the_next_poll_heals_them() {
+        for third in [Third::Fails, Third::Panics] {
+            let run = run(vec![fake("a", 1, third), fake("b", 1, Third::Answers)]);
+            tokio::time::sleep(Duration::from_secs(33)).await;
+            let polled = run.polls.polled().borrow().clone();
+            let state = &polled.per_source["a"];
+            assert!(!state.up && state.error.is_some() && polled.per_source["b"].up);
+            assert!(polled.activity(&web(), None).blind.contains(&Blind::SourceDown));
+            assert!(polled.activity(&web(), Some(&["b".to_owned()])).blind.is_empty());
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            assert!(run.polls.polled().borrow().per_source["a"].up);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_look_begins_after_it_is_asked_for() {
+        let run = run(vec![fake("slow", 10, Third::Answers), fake("quick", 1, Third::Answers)]);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let asked = run.clock.now();
+        let (one, two) = tokio::join!(run.polls.ask_now(), run.polls.ask_now());
+        assert!(one.activity(&web(), None).watermark >= asked, "the poll under way does not count");
+        assert_eq!(one, two);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_never_answers_is_down_after_the_deadline() {
+        let run = run(vec![fake("a", 1_000_000, Third::Answers)]);
+        tokio::time::sleep(DEADLINE + Duration::from_secs(1)).await;
+        assert!(run.polls.polled().borrow().per_source["a"].error.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chosen_source_that_does_not_exist_is_a_blind_spot() {
+        let run = run(vec![fake("a", 1, Third::Answers)]);
+        let polled = run.polls.ask_now().await;
+        let chosen = ["a".to_owned(), "graphite".to_owned()];
+        assert_eq!(
+            polled.activity(&web(), Some(&chosen)).blind.into_iter().collect::<Vec<_>>(),
+            [Blind::NoSource]
+        );
+        assert_eq!(polled.activity(&web(), Some(&[])), Activity::blind(Blind::NoSource));
+    }
+}

@@ -212,3 +212,27 @@ pub(super) fn decode(body: &[u8], status: StatusCode, from: &Endpoint) -> Result
     }
     Ok(Answer { rows, is_partial: wire.warnings.is_some_and(|warnings| !warnings.is_empty()) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn the_queries_are_these() {
+        let parts = heartbeat().replace(" or label_replace", "\nor label_replace");
+        expect![[r#"
+            label_replace(max by (instance) (timestamp(up) * up and on (job, instance) traefik_config_last_reload_success), "kubenap", "traefik", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) nginx_ingress_controller_config_last_reload_successful), "kubenap", "ingress-nginx", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (http_requests_total{namespace!="",pod!="",handler!="",handler!~"/(metrics|healthz|readyz|livez|ping)"})), "kubenap", "own", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (http_requests_total{namespace!="",pod!="",handler=""})), "kubenap", "own-plain", "", "")
+            or label_replace(max by (instance) (up == 0), "kubenap", "down", "", "")
+            or label_replace(sum by (instance) (traefik_entrypoint_requests_total{entrypoint!~"traefik|metrics",code=~"2.."}), "kubenap", "entered", "", "")"#]].assert_eq(&parts);
+        let all = Preset::ALL.map(counters).join("\n");
+        expect![[r#"
+            sum by (exported_service, service, instance) (traefik_service_requests_total)
+            sum by (exported_namespace, exported_service, namespace, service, canary, instance) (nginx_ingress_controller_requests)
+            sum by (namespace, pod, instance) (http_requests_total{namespace!="",pod!="",handler!="",handler!~"/(metrics|healthz|readyz|livez|ping)"})
+            sum by (namespace, pod, instance) (http_requests_total{namespace!="",pod!="",handler=""})"#]].assert_eq(&all);
+    }
+}

@@ -1,0 +1,83 @@
+//! Sources that lie, hang or are gone: nothing that they do lets an app nap, and no error shows a password.
+#![expect(clippy::unwrap_used, reason = "a scenario that cannot be played has failed")]
+
+use kubenap_controller::activity::SourceError;
+use kubenap_core::activity::Blind;
+
+use crate::stage::{Source, Stage};
+use crate::stand_in::Fault;
+
+async fn fails(kind: Source, fault: Fault) -> SourceError {
+    let mut stage = Stage::new(kind).await;
+    stage.ticks(5).await;
+    stage.world().fault = Some(fault);
+    let error = stage.tick().await.unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+    stage.world().fault = None;
+    stage.ticks(2).await;
+    assert!(stage.quiet("shop/web") >= 7, "what stood still meanwhile was quiet");
+    error
+}
+
+#[tokio::test]
+async fn every_fault_is_an_error_and_heals() {
+    for kind in [Source::Prometheus, Source::Ingress] {
+        assert!(matches!(fails(kind, Fault::Html).await, SourceError::NotUnderstood { .. }));
+        assert!(matches!(fails(kind, Fault::Garbage).await, SourceError::NotUnderstood { .. }));
+        assert!(matches!(fails(kind, Fault::Redirect).await, SourceError::Redirect { status: 302, .. }));
+        assert!(matches!(fails(kind, Fault::Huge).await, SourceError::TooLarge { .. }));
+        for status in [401, 404, 500, 503] {
+            let error = fails(kind, Fault::Status(status)).await;
+            assert!(matches!(error, SourceError::Status { status: seen, .. } if seen == status), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_within_a_good_status_is_an_error() {
+    let error = fails(Source::Prometheus, Fault::ErrorIn200).await;
+    assert!(error.to_string().ends_with("answered with the error `internal`: disk on fire"), "{error}");
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_not_silence() {
+    assert!(matches!(fails(Source::Prometheus, Fault::Nothing).await, SourceError::NothingScraped { .. }));
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_meets_the_deadline() {
+    for kind in [Source::Prometheus, Source::Ingress] {
+        let stage = Stage::new(kind).await;
+        stage.pass();
+        stage.world().fault = Some(Fault::Never);
+        tokio::time::pause();
+        assert!(matches!(stage.ask().await, Err(SourceError::Timeout { .. })));
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn a_warning_makes_the_answer_partial() {
+    let mut stage = Stage::new(Source::Prometheus).await;
+    stage.ticks(5).await;
+    stage.world().warnings.push("some store did not answer".to_owned());
+    stage.ticks(1).await;
+    assert_eq!((stage.quiet("shop/web"), stage.blind("shop/web")), (0, vec![Blind::Partial]));
+}
+
+#[tokio::test]
+async fn an_old_heartbeat_is_stale() {
+    let mut stage = Stage::new(Source::Prometheus).await;
+    stage.ticks(20).await;
+    stage.proxy("a", |proxy| proxy.age = 200.0);
+    stage.ticks(1).await;
+    assert_eq!(stage.blind("shop/web"), [Blind::Stale]);
+}
+
+#[tokio::test]
+async fn no_proxy_at_all_is_an_error_with_a_hint() {
+    let mut stage = Stage::new(Source::Ingress).await;
+    stage.world().proxies.clear();
+    let error = stage.tick().await.unwrap_err();
+    assert!(error.to_string().contains("hint: give the address with"), "{error}");
+}

@@ -1,0 +1,10 @@
+//! The same questions put to every source, answered by stand-ins on loopback.
+
+mod stage;
+mod stand_in;
+
+mod scenarios;
+mod faults;
+mod mapping;
+mod history;
+mod recorded;

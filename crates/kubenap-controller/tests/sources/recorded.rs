@@ -1,0 +1,90 @@
+//! Answers recorded from a real Prometheus 3.16 that scraped a real Traefik 3.7, and from that Traefik itself.
+#![expect(clippy::unwrap_used, reason = "a recording that cannot be served has failed")]
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use jiff::{SignedDuration, Timestamp};
+use kubenap_controller::activity::{
+    Ask, Credentials, Endpoint, IngressSource, PrometheusSource, Samples, SourceError, TrafficMetricsSource,
+};
+use kubenap_core::activity::Activity;
+use kubenap_core::app::AppId;
+
+use crate::stage::target;
+
+const NOW: i64 = 1_800_000_000;
+
+async fn serve(router: Router) -> Endpoint {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Endpoint::parse(&format!("http://127.0.0.1:{port}")).unwrap()
+}
+
+async fn poll(source: &dyn TrafficMetricsSource) -> Result<Samples, SourceError> {
+    let now = Timestamp::from_second(NOW).unwrap();
+    let targets = [target("shop", "web"), target("shop", "never")].into();
+    source.poll(&Ask { now, targets, history: Duration::from_secs(600) }).await
+}
+
+fn of(samples: &Samples, name: &str) -> Activity {
+    samples.of(&AppId::new("shop", name))
+}
+
+#[tokio::test]
+async fn a_real_prometheus_is_understood() {
+    let router = Router::new()
+        .route(
+            "/api/v1/query",
+            post(|query: String| async move {
+                match query.contains("label_replace") {
+                    true => include_str!("../fixtures/prometheus/heartbeat.json"),
+                    false => include_str!("../fixtures/prometheus/counters.json"),
+                }
+            }),
+        )
+        .route(
+            "/api/v1/query_range",
+            post(|query: String| async move {
+                match query.contains("label_replace") {
+                    true => include_str!("../fixtures/prometheus/heartbeat-range.json"),
+                    false => include_str!("../fixtures/prometheus/counters-range.json"),
+                }
+            }),
+        );
+    let endpoint = serve(router).await;
+    let source = PrometheusSource::new("prometheus".to_owned(), endpoint, Credentials::default()).unwrap();
+    let samples = poll(&source).await.unwrap();
+    let now = Timestamp::from_second(NOW).unwrap();
+    let (web, never) = (of(&samples, "web"), of(&samples, "never"));
+    assert_eq!((web.blind.len(), never.blind.len()), (0, 0));
+    assert!(now.duration_since(web.watermark) < SignedDuration::from_secs(2), "it was scraped every second");
+    // The two requests were made shortly before the recording, Traefik ran for its whole length.
+    assert!(now.duration_since(web.last_seen) < SignedDuration::from_secs(180), "{web:?}");
+    assert!(now.duration_since(never.last_seen) >= SignedDuration::from_secs(600), "{never:?}");
+    assert_eq!(samples.detail(&AppId::new("shop", "web")).unwrap().matched, 1);
+}
+
+#[tokio::test]
+async fn a_real_refusal_is_told_in_its_own_words() {
+    let refusal = (StatusCode::BAD_REQUEST, include_str!("../fixtures/prometheus/bad-query.json"));
+    let endpoint = serve(Router::new().route("/api/v1/query", post(move || async move { refusal }))).await;
+    let source = PrometheusSource::new("prometheus".to_owned(), endpoint, Credentials::default()).unwrap();
+    let error = poll(&source).await.unwrap_err().to_string();
+    assert!(error.contains("bad_data") && error.contains("unclosed left parenthesis"), "{error}");
+}
+
+#[tokio::test]
+async fn a_real_traefik_is_understood() {
+    let text = include_str!("../fixtures/ingress/traefik.txt");
+    let endpoint = serve(Router::new().route("/", get(move || async move { text }))).await;
+    let samples = poll(&IngressSource::at(vec![endpoint])).await.unwrap();
+    let now = Timestamp::from_second(NOW).unwrap();
+    let (web, never) = (of(&samples, "web"), of(&samples, "never"));
+    assert_eq!((web.blind.len(), never.blind.len()), (0, 0));
+    assert!(web.last_seen >= now, "its count has no history");
+    assert_eq!(never.last_seen.as_second(), 1_795_524_326, "when that Traefik started");
+}

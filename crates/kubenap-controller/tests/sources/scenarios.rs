@@ -1,0 +1,225 @@
+//! What counters can do, and what each source must make of it.
+#![expect(clippy::unwrap_used, reason = "a scenario that cannot be played has failed")]
+
+use jiff::SignedDuration;
+
+use crate::stage::{Source, Stage, TICK, target, traefik};
+
+const WEB: &str = "shop-web-80@kubernetes";
+
+macro_rules! scenarios {
+    ($($name:ident)*) => {
+        mod prometheus { $(#[tokio::test] async fn $name() { super::$name(super::Stage::new(super::Source::Prometheus).await).await; })* }
+        mod ingress { $(#[tokio::test] async fn $name() { super::$name(super::Stage::new(super::Source::Ingress).await).await; })* }
+    };
+}
+
+scenarios! {
+    a_counter_that_stands_still_is_quiet
+    a_busy_counter_is_never_quiet
+    the_first_request_ever_is_activity
+    a_request_counts_once
+    a_reset_to_less_is_activity
+    a_reset_to_more_is_activity
+    a_reset_to_zero_is_not_activity
+    a_restart_to_the_very_same_count_is_activity
+    a_series_that_vanishes_and_returns_is_activity
+    a_replica_that_leaves_takes_nothing_along
+    a_replica_that_leaves_while_in_use_leaves_a_doubt
+    a_gain_is_not_hidden_by_another_replica_s_loss
+    a_new_replica_s_requests_count
+    one_service_name_in_two_namespaces_is_two_apps
+    names_that_collide_keep_both_apps_awake
+    a_number_that_is_none_keeps_the_app_awake
+    a_replica_that_cannot_be_scraped_holds_everything
+    a_replica_that_was_out_of_sight_for_long_and_restarted_leaves_a_hole
+}
+
+async fn a_counter_that_stands_still_is_quiet(mut stage: Stage) {
+    stage.count(WEB, 57.0);
+    stage.ticks(41).await;
+    assert_eq!((stage.quiet("shop/web"), stage.blind("shop/web")), (40, vec![]));
+}
+
+async fn a_busy_counter_is_never_quiet(mut stage: Stage) {
+    for count in 1..20 {
+        stage.count(WEB, f64::from(count));
+        stage.ticks(1).await;
+        assert_eq!(stage.quiet("shop/web"), 0);
+    }
+}
+
+async fn the_first_request_ever_is_activity(mut stage: Stage) {
+    stage.ticks(20).await;
+    assert!(stage.quiet("shop/web") >= 19);
+    stage.count(WEB, 1.0);
+    stage.ticks(1).await;
+    assert_eq!(stage.quiet("shop/web"), 0);
+}
+
+async fn a_request_counts_once(mut stage: Stage) {
+    stage.count(WEB, 3.0);
+    stage.ticks(10).await;
+    stage.count(WEB, 4.0);
+    stage.ticks(6).await;
+    assert_eq!(stage.quiet("shop/web"), 5);
+}
+
+async fn resets(stage: &mut Stage, to: f64) {
+    stage.count(WEB, 57.0);
+    stage.ticks(10).await;
+    let now = stage.world().now;
+    stage.proxy("a", |proxy| proxy.started = now);
+    stage.count(WEB, to);
+    stage.ticks(1).await;
+}
+
+async fn a_reset_to_less_is_activity(mut stage: Stage) {
+    resets(&mut stage, 3.0).await;
+    assert_eq!(stage.quiet("shop/web"), 0);
+}
+
+async fn a_reset_to_more_is_activity(mut stage: Stage) {
+    resets(&mut stage, 58.0).await;
+    assert_eq!(stage.quiet("shop/web"), 0);
+}
+
+async fn a_reset_to_zero_is_not_activity(mut stage: Stage) {
+    resets(&mut stage, 0.0).await;
+    assert_eq!(stage.quiet("shop/web"), 10);
+}
+
+async fn a_restart_to_the_very_same_count_is_activity(mut stage: Stage) {
+    stage.count(WEB, 57.0);
+    stage.ticks(10).await;
+    // A scrape between the restart and the first request shows that the series was gone.
+    let now = stage.world().now;
+    stage.proxy("a", |proxy| {
+        proxy.started = now;
+        proxy.counters.clear();
+    });
+    stage.ticks(1).await;
+    assert_eq!(stage.quiet("shop/web"), 10);
+    stage.count(WEB, 57.0);
+    stage.ticks(1).await;
+    assert_eq!(stage.quiet("shop/web"), 0);
+}
+
+async fn a_series_that_vanishes_and_returns_is_activity(mut stage: Stage) {
+    stage.count(WEB, 5.0);
+    stage.ticks(10).await;
+    stage.proxy("a", |proxy| proxy.counters.clear());
+    stage.ticks(2).await;
+    assert_eq!(stage.quiet("shop/web"), 11);
+    stage.count(WEB, 5.0);
+    stage.ticks(1).await;
+    assert_eq!(stage.quiet("shop/web"), 0);
+}
+
+fn second(stage: &Stage, count: f64) {
+    let started = stage.world().now - 3600.0;
+    let mut proxy = traefik(started);
+    proxy.counters.insert(format!("service=\"{WEB}\""), count);
+    stage.world().proxies.insert("b".to_owned(), proxy);
+}
+
+async fn a_replica_that_leaves_takes_nothing_along(mut stage: Stage) {
+    stage.count(WEB, 9.0);
+    second(&stage, 5.0);
+    stage.ticks(10).await;
+    stage.world().proxies.remove("b");
+    stage.ticks(1).await;
+    assert_eq!((stage.quiet("shop/web"), stage.blind("shop/web")), (10, vec![]));
+}
+
+async fn a_replica_that_leaves_while_in_use_leaves_a_doubt(mut stage: Stage) {
+    stage.count(WEB, 9.0);
+    second(&stage, 5.0);
+    stage.ticks(10).await;
+    second(&stage, 6.0);
+    stage.ticks(2).await;
+    assert_eq!(stage.quiet("shop/web"), 1);
+    stage.world().proxies.remove("b");
+    stage.ticks(1).await;
+    assert_eq!(stage.quiet("shop/web"), 0);
+}
+
+async fn a_gain_is_not_hidden_by_another_replica_s_loss(mut stage: Stage) {
+    stage.count(WEB, 9.0);
+    second(&stage, 5.0);
+    stage.ticks(10).await;
+    stage.world().proxies.remove("b");
+    stage.count(WEB, 14.0);
+    stage.ticks(1).await;
+    assert_eq!(stage.quiet("shop/web"), 0);
+}
+
+async fn a_new_replica_s_requests_count(mut stage: Stage) {
+    stage.count(WEB, 9.0);
+    stage.ticks(10).await;
+    second(&stage, 1.0);
+    stage.ticks(1).await;
+    assert_eq!(stage.quiet("shop/web"), 0);
+}
+
+async fn one_service_name_in_two_namespaces_is_two_apps(mut stage: Stage) {
+    stage.targets.push(target("blog", "web"));
+    stage.count(WEB, 1.0);
+    stage.count("blog-web-80@kubernetes", 1.0);
+    stage.ticks(10).await;
+    stage.count("blog-web-80@kubernetes", 2.0);
+    stage.ticks(1).await;
+    assert_eq!((stage.quiet("shop/web"), stage.quiet("blog/web")), (10, 0));
+}
+
+async fn names_that_collide_keep_both_apps_awake(mut stage: Stage) {
+    stage.targets = vec![target("a-b", "c"), target("a", "b-c"), target("a", "b")];
+    stage.count("a-b-c-80@kubernetes", 1.0);
+    stage.ticks(10).await;
+    stage.count("a-b-c-80@kubernetes", 2.0);
+    stage.ticks(1).await;
+    assert_eq!((stage.quiet("a-b/c"), stage.quiet("a/b-c")), (0, 0));
+    assert!(stage.quiet("a/b") >= 10);
+}
+
+async fn a_number_that_is_none_keeps_the_app_awake(mut stage: Stage) {
+    for odd in [f64::NAN, f64::INFINITY, -1.0] {
+        stage.count(WEB, odd);
+        stage.ticks(5).await;
+        assert_eq!(stage.quiet("shop/web"), 0, "{odd}");
+    }
+}
+
+async fn a_replica_that_cannot_be_scraped_holds_everything(mut stage: Stage) {
+    stage.count(WEB, 9.0);
+    second(&stage, 5.0);
+    stage.ticks(10).await;
+    let known = stage.activity("shop/web").watermark;
+    stage.proxy("b", |proxy| proxy.up = false);
+    stage.ticks(4).await;
+    assert_eq!(stage.quiet("shop/web"), 0);
+    assert!(
+        stage.activity("shop/web").watermark.duration_since(known) < SignedDuration::from_secs(1),
+        "the watermark moved on in the dark"
+    );
+    stage.proxy("b", |proxy| proxy.up = true);
+    stage.ticks(1).await;
+    assert_eq!(stage.quiet("shop/web"), 14, "what it counted meanwhile would be seen now");
+}
+
+async fn a_replica_that_was_out_of_sight_for_long_and_restarted_leaves_a_hole(mut stage: Stage) {
+    stage.count(WEB, 9.0);
+    second(&stage, 5.0);
+    stage.ticks(10).await;
+    stage.proxy("b", |proxy| proxy.up = false);
+    stage.ticks(20).await;
+    let now = stage.world().now;
+    stage.proxy("b", |proxy| {
+        proxy.up = true;
+        proxy.started = now;
+        proxy.counters.clear();
+    });
+    stage.ticks(3).await;
+    assert_eq!(stage.quiet("shop/web"), 2, "nobody knows what it served before it restarted");
+    assert!(TICK * 20.0 > 120.0);
+}

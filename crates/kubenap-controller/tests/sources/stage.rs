@@ -1,0 +1,154 @@
+//! The harness: one source, a world that it is asked about, and a clock that only the test moves.
+#![expect(clippy::unwrap_used, reason = "a harness that breaks should stop its test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kubenap_controller::activity::{
+    Ask, Credentials, Endpoint, IngressSource, PrometheusSource, Samples, SourceError, Target, TargetPort,
+    TargetService, TrafficMetricsSource,
+};
+use kubenap_core::activity::{Activity, Blind};
+use kubenap_core::app::AppId;
+
+use crate::stand_in::{Kind, Proxy, Shared, World, cluster, serve};
+
+/// Which source is on stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Prometheus,
+    Ingress,
+}
+
+pub(crate) struct Stage {
+    kind: Source,
+    world: Shared,
+    port: u16,
+    source: Arc<dyn TrafficMetricsSource>,
+    pub(crate) targets: Vec<Target>,
+    last: Option<Samples>,
+}
+
+/// How much time a tick is.
+pub(crate) const TICK: f64 = 15.0;
+
+const START: f64 = 1_700_000_000.0;
+
+impl Stage {
+    /// A stage with one Traefik that has been running for an hour, and the app `shop/web` behind it.
+    pub(crate) async fn new(kind: Source) -> Self {
+        let mut world = World { now: START, ..World::default() };
+        world.proxies.insert("a".to_owned(), traefik(START - 3600.0));
+        let world = Arc::new(Mutex::new(world));
+        let port = serve(Arc::clone(&world)).await;
+        let source = source(kind, &world, port);
+        Self { kind, world, port, source, targets: vec![target("shop", "web")], last: None }
+    }
+
+    /// Another process takes over: only what the source can ask for is known.
+    pub(crate) fn restart(&mut self) {
+        self.source = source(self.kind, &self.world, self.port);
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    pub(crate) fn proxy(&self, name: &str, change: impl FnOnce(&mut Proxy)) {
+        change(self.world().proxies.get_mut(name).unwrap());
+    }
+
+    /// Sets the count of a Service in namespace `shop`, as the first proxy shows it.
+    pub(crate) fn count(&self, service: &str, value: f64) {
+        self.proxy("a", |proxy| {
+            proxy.counters.insert(format!("service=\"{service}\""), value);
+        });
+    }
+
+    /// Time passes, and Prometheus remembers it; nobody asks.
+    pub(crate) fn pass(&self) {
+        let mut world = self.world();
+        world.now += TICK;
+        let moment = (world.now, world.proxies.clone());
+        world.log.push(moment);
+    }
+
+    /// A tick passes, and the source is asked.
+    pub(crate) async fn tick(&mut self) -> Result<(), SourceError> {
+        self.pass();
+        let samples = self.ask().await?;
+        self.last = Some(samples);
+        Ok(())
+    }
+
+    /// Many ticks, each of which must be answered.
+    pub(crate) async fn ticks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.tick().await.unwrap();
+        }
+    }
+
+    pub(crate) async fn ask(&self) -> Result<Samples, SourceError> {
+        let now = self.now();
+        let history = Duration::from_secs(3600);
+        self.source.poll(&Ask { now, targets: self.targets.clone().into(), history }).await
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        #[expect(clippy::cast_possible_truncation, reason = "the tests' times are whole seconds")]
+        Timestamp::from_second(self.world().now as i64).unwrap()
+    }
+
+    pub(crate) fn activity(&self, name: &str) -> Activity {
+        let id: AppId = name.parse().unwrap();
+        self.last.as_ref().unwrap().of(&id)
+    }
+
+    /// For how many ticks the app has been quiet, rounded.
+    pub(crate) fn quiet(&self, name: &str) -> u64 {
+        (self.activity(name).quiet_since(Timestamp::MIN).as_secs_f64() / TICK).round() as u64
+    }
+
+    pub(crate) fn blind(&self, name: &str) -> Vec<Blind> {
+        self.activity(name).blind.into_iter().collect()
+    }
+}
+
+pub(crate) fn traefik(started: f64) -> Proxy {
+    Proxy {
+        kind: Kind::Traefik,
+        up: true,
+        ready: true,
+        deleting: false,
+        started,
+        age: 0.0,
+        entered: 0.0,
+        counters: BTreeMap::new(),
+    }
+}
+
+/// An app with a Service of its own name, to which an Ingress of that name leads by port 80.
+pub(crate) fn target(namespace: &str, name: &str) -> Target {
+    let service = TargetService {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        ports: vec![TargetPort { name: Some("http".to_owned()), number: 80 }],
+        ingress_ports: BTreeSet::from(["80".to_owned()]),
+        ingresses: vec![(namespace.to_owned(), name.to_owned())],
+        ..TargetService::default()
+    };
+    Target { app: AppId::new(namespace, name), services: vec![service], pods: None }
+}
+
+fn source(kind: Source, world: &Shared, port: u16) -> Arc<dyn TrafficMetricsSource> {
+    match kind {
+        Source::Prometheus => {
+            let endpoint = Endpoint::parse(&format!("http://me:hunter2@127.0.0.1:{port}")).unwrap();
+            let name = "prometheus".to_owned();
+            Arc::new(PrometheusSource::new(name, endpoint, Credentials::default()).unwrap())
+        }
+        Source::Ingress => Arc::new(IngressSource::discover(cluster(Arc::clone(world), port), Vec::new())),
+    }
+}

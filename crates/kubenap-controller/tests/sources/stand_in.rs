@@ -1,0 +1,283 @@
+//! Stand-ins: a Prometheus server, proxies with `/metrics`, and an API server that lists their pods.
+#![expect(clippy::unwrap_used, reason = "a stand-in that breaks should stop its test")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+/// What there is: proxies with counters, at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct World {
+    /// The time, in seconds.
+    pub(crate) now: f64,
+    /// How far Prometheus' clock is ahead of it.
+    pub(crate) skew: f64,
+    /// The proxies' pods by name.
+    pub(crate) proxies: BTreeMap<String, Proxy>,
+    /// Earlier moments that Prometheus remembers.
+    pub(crate) log: Vec<(f64, BTreeMap<String, Proxy>)>,
+    /// What every answer is instead.
+    pub(crate) fault: Option<Fault>,
+    /// Warnings in Prometheus' answers.
+    pub(crate) warnings: Vec<String>,
+    /// Whether the metrics' own labels were renamed by the scrape.
+    pub(crate) exported: bool,
+}
+
+/// One instance of a proxy, or a pod that counts its own requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    pub(crate) kind: Kind,
+    /// Whether it can be scraped.
+    pub(crate) up: bool,
+    pub(crate) ready: bool,
+    pub(crate) deleting: bool,
+    pub(crate) started: f64,
+    /// How long ago Prometheus scraped it.
+    pub(crate) age: f64,
+    /// Requests through its doors to whichever service.
+    pub(crate) entered: f64,
+    /// Labels in the text format, without braces, and the count.
+    pub(crate) counters: BTreeMap<String, f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Traefik,
+    Nginx,
+    Own,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    Status(u16),
+    Html,
+    Redirect,
+    Garbage,
+    ErrorIn200,
+    Never,
+    Huge,
+    Nothing,
+}
+
+pub(crate) type Shared = Arc<Mutex<World>>;
+
+/// Serves the world on a port of loopback.
+pub(crate) async fn serve(world: Shared) -> u16 {
+    let app = Router::new()
+        .route("/api/v1/query", post(instant))
+        .route("/api/v1/query_range", post(range))
+        .route("/metrics/{proxy}", get(metrics))
+        .with_state(world);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    port
+}
+
+/// A client of an API server that lists the proxies' pods.
+pub(crate) fn cluster(world: Shared, port: u16) -> kube::Client {
+    let router: Router = Router::new().route(
+        "/api/v1/pods",
+        get(move |Query(query): Query<BTreeMap<String, String>>| {
+            let selector = query.get("labelSelector").cloned().unwrap_or_default();
+            let world = world.lock().unwrap().clone();
+            async move { axum::Json(pods(&world, &selector, port)) }
+        }),
+    );
+    let service = tower::ServiceBuilder::new()
+        .map_request(|request: http::Request<kube::client::Body>| request.map(Body::new))
+        .service(router);
+    kube::Client::new(service, "default")
+}
+
+fn pods(world: &World, selector: &str, port: u16) -> Value {
+    let of = |kind: Kind| match kind {
+        Kind::Traefik => "app.kubernetes.io/name=traefik",
+        Kind::Nginx => "app.kubernetes.io/name=ingress-nginx",
+        Kind::Own => "",
+    };
+    let listed = world.proxies.iter().filter(|(_, proxy)| of(proxy.kind) == selector);
+    let items: Vec<_> = listed
+        .map(|(name, proxy)| {
+            let deleted = proxy.deleting.then_some("2026-11-22T00:00:00Z");
+            json!({
+                "metadata": {
+                    "namespace": "ingress", "name": name, "uid": name, "deletionTimestamp": deleted,
+                    "annotations": {
+                        "prometheus.io/port": port.to_string(), "prometheus.io/path": format!("/metrics/{name}"),
+                    },
+                },
+                "spec": {"containers": [{"name": "proxy"}]},
+                "status": {
+                    "phase": "Running", "podIP": "127.0.0.1",
+                    "conditions": [{"type": "Ready", "status": if proxy.ready { "True" } else { "False" }}],
+                },
+            })
+        })
+        .collect();
+    json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": items})
+}
+
+async fn metrics(State(world): State<Shared>, Path(name): Path<String>) -> Response {
+    let world = world.lock().unwrap().clone();
+    if let Some(fault) = &world.fault {
+        return faulty(fault).await;
+    }
+    let Some(proxy) = world.proxies.get(&name).filter(|proxy| proxy.up) else {
+        return StatusCode::BAD_GATEWAY.into_response();
+    };
+    let mut text =
+        format!("# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {}\n", proxy.started);
+    let metric = match proxy.kind {
+        Kind::Traefik => {
+            text.push_str("traefik_config_last_reload_success 1\n");
+            writeln!(
+                text,
+                "traefik_entrypoint_requests_total{{entrypoint=\"web\",code=\"200\"}} {}",
+                proxy.entered
+            )
+            .unwrap();
+            text.push_str("traefik_entrypoint_requests_total{entrypoint=\"traefik\",code=\"200\"} 99\n");
+            "traefik_service_requests_total"
+        }
+        Kind::Nginx => {
+            text.push_str("nginx_ingress_controller_config_last_reload_successful 1\n");
+            "nginx_ingress_controller_requests"
+        }
+        Kind::Own => "http_requests_total",
+    };
+    for (labels, value) in &proxy.counters {
+        writeln!(text, "{metric}{{{labels}}} {value}").unwrap();
+    }
+    ([("content-type", "text/plain; version=0.0.4")], text).into_response()
+}
+
+async fn faulty(fault: &Fault) -> Response {
+    match fault {
+        Fault::Status(status) => StatusCode::from_u16(*status).unwrap().into_response(),
+        Fault::Html => ([("content-type", "text/html; charset=utf-8")], "<h1>sign in</h1>").into_response(),
+        Fault::Redirect => (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")]).into_response(),
+        Fault::Garbage => "\u{0}{]not what was asked for".into_response(),
+        Fault::ErrorIn200 => {
+            axum::Json(json!({"status": "error", "errorType": "internal", "error": "disk on fire"}))
+                .into_response()
+        }
+        Fault::Never => std::future::pending().await,
+        Fault::Huge => {
+            let piece = Bytes::from(vec![b' '; 1 << 20]);
+            let pieces = futures::stream::repeat_with(move || Ok::<_, std::io::Error>(piece.clone()));
+            Body::from_stream(pieces).into_response()
+        }
+        Fault::Nothing => axum::Json(success("vector", &[], &[])).into_response(),
+    }
+}
+
+async fn instant(State(world): State<Shared>, body: String) -> Response {
+    let world = world.lock().unwrap().clone();
+    if let Some(fault) = &world.fault {
+        return faulty(fault).await;
+    }
+    let query = form(&body).remove("query").unwrap();
+    let at = world.now + world.skew;
+    let rows: Vec<_> = rows(&query, &world.proxies, at, world.exported)
+        .into_iter()
+        .map(|(metric, value)| json!({"metric": metric, "value": [at, value]}))
+        .collect();
+    axum::Json(success("vector", &rows, &world.warnings)).into_response()
+}
+
+async fn range(State(world): State<Shared>, body: String) -> Response {
+    let world = world.lock().unwrap().clone();
+    let mut form = form(&body);
+    let query = form.remove("query").unwrap();
+    let [start, end, step] = ["start", "end", "step"].map(|name| form[name].parse::<f64>().unwrap());
+    let mut series: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
+    let mut at = start;
+    while at <= end {
+        let moment = at - world.skew;
+        // Prometheus looks back five minutes for the newest sample, which goes stale when its target goes.
+        let known = world.log.iter().rev().find(|(then, _)| *then <= moment && *then > moment - 60.0);
+        if let Some((then, proxies)) = known {
+            for (metric, value) in rows(&query, proxies, then + world.skew, world.exported) {
+                let (_, values) =
+                    series.entry(metric.to_string()).or_insert_with(|| (metric.clone(), Vec::new()));
+                values.push(json!([at, value]));
+            }
+        }
+        at += step;
+    }
+    let rows: Vec<_> =
+        series.into_values().map(|(metric, values)| json!({"metric": metric, "values": values})).collect();
+    axum::Json(success("matrix", &rows, &world.warnings)).into_response()
+}
+
+fn success(kind: &str, rows: &[Value], warnings: &[String]) -> Value {
+    let mut answer = json!({"status": "success", "data": {"resultType": kind, "result": rows}});
+    if !warnings.is_empty() {
+        answer["warnings"] = json!(warnings);
+    }
+    answer
+}
+
+fn rows(query: &str, proxies: &BTreeMap<String, Proxy>, at: f64, exported: bool) -> Vec<(Value, String)> {
+    let mut rows = Vec::new();
+    let beats = query.contains("label_replace");
+    for (name, proxy) in proxies {
+        let (mark, metric) = match proxy.kind {
+            Kind::Traefik => ("traefik", "traefik_service_requests_total"),
+            Kind::Nginx => ("ingress-nginx", "nginx_ingress_controller_requests"),
+            Kind::Own => ("own", "handler!=\"\""),
+        };
+        if beats {
+            let (mark, value) = if proxy.up { (mark, at - proxy.age) } else { ("down", 0.0) };
+            rows.push((json!({"instance": name, "kubenap": mark}), value.to_string()));
+            if proxy.up && proxy.kind == Kind::Traefik {
+                rows.push((json!({"instance": name, "kubenap": "entered"}), proxy.entered.to_string()));
+            }
+        } else if proxy.up && query.contains(metric) {
+            for (labels, value) in &proxy.counters {
+                let mut metric = json!({"instance": name});
+                for label in labels.split(',').filter(|label| !label.is_empty()) {
+                    let (name, value) = label.split_once('=').unwrap();
+                    let name = if exported { format!("exported_{name}") } else { name.to_owned() };
+                    metric[name] = json!(value.trim_matches('"'));
+                }
+                if exported {
+                    metric["namespace"] = json!("ingress");
+                    metric["service"] = json!("proxy-metrics");
+                }
+                rows.push((metric, value.to_string()));
+            }
+        }
+    }
+    rows
+}
+
+fn form(body: &str) -> BTreeMap<String, String> {
+    body.split('&')
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap();
+            let mut bytes = Vec::new();
+            let mut signs = value.bytes();
+            while let Some(byte) = signs.next() {
+                bytes.push(match byte {
+                    b'%' => {
+                        let hex = [signs.next().unwrap(), signs.next().unwrap()];
+                        u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap()
+                    }
+                    byte => byte,
+                });
+            }
+            (name.to_owned(), String::from_utf8(bytes).unwrap())
+        })
+        .collect()
+}
