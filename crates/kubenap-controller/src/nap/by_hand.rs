@@ -1,1 +1,207 @@
-//! Waking and restoring by a person at a command line, with a kubeconfig alone.
+//! Waking and restoring by a person at a command line, with a kubeconfig alone: the same decisions, the same writes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, ResourceExt as _};
+use kubenap_core::activity::{Activity, Blind};
+use kubenap_core::app::{AppId, key};
+use kubenap_core::decide::{Facts, Here, Timing, decide};
+use kubenap_core::policy::{self, Defaults, Wish};
+use kubenap_core::seen::Slice;
+use kubenap_core::situation::{Situation, situation};
+use kubenap_core::step::{Step, writes};
+use kubenap_core::why::Why;
+use kubenap_core::write::Write;
+use tokio::time::{Instant, sleep};
+
+use super::carry_out;
+use crate::cluster::around::{Around, list, settled_pods};
+use crate::cluster::slices::SlimSlice;
+use crate::cluster::slim::Slim;
+use crate::cluster::{Cluster, ClusterError, observe};
+
+/// What a person wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// The app awake, and all as before.
+    Awake,
+    /// The app awake, and no trace of KubeNap.
+    Restored,
+}
+
+/// Where an app has got to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It is as it was wanted.
+    Done,
+    /// A step was taken.
+    Stepped,
+    /// Its pods are not ready yet.
+    Waiting,
+    /// A pod says why it cannot start.
+    CannotStart(&'static str),
+    /// The Deployment does not exist.
+    Gone,
+}
+
+/// Members that live take their own addresses out within this time; after it they are taken out by hand.
+const MEMBERS_FIRST: Duration = Duration::from_secs(8);
+
+/// Takes the app where it is wanted, step by step, until `deadline`.
+pub async fn bring(
+    cluster: &Cluster,
+    app: &AppId,
+    want: Want,
+    now: impl Fn() -> Timestamp,
+    deadline: Instant,
+) -> Result<Progress, ClusterError> {
+    let start = Instant::now();
+    loop {
+        let by_hand = want == Want::Restored || start.elapsed() > MEMBERS_FIRST;
+        let progress = match step(cluster, app, want, by_hand, now()).await {
+            Err(ClusterError::Conflict(_)) => Progress::Stepped,
+            other => other?,
+        };
+        match progress {
+            Progress::Done | Progress::Gone => return Ok(progress),
+            Progress::Stepped => {}
+            Progress::Waiting | Progress::CannotStart(_) => {
+                if Instant::now() >= deadline {
+                    return Ok(progress);
+                }
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+/// One step. `by_hand`: slices are taken out here, whoever they belong to.
+async fn step(
+    cluster: &Cluster,
+    app: &AppId,
+    want: Want,
+    by_hand: bool,
+    now: Timestamp,
+) -> Result<Progress, ClusterError> {
+    let Some(around) = Around::live(cluster, app).await? else { return Ok(Progress::Gone) };
+    let mut reading = observe::reading(&around.deployment, &Defaults::default());
+    let mut seen = observe::observe(&around, &reading.policy, &BTreeSet::new());
+    let state = situation(&app.name, &reading.policy, &seen);
+    if let Situation::Waking { .. } = state {
+        seen.pods_confirmed = settled_pods(cluster, &around.deployment).await?.is_some();
+    }
+    if want == Want::Awake {
+        if matches!(state, Situation::Awake) {
+            return Ok(Progress::Done);
+        }
+        reading.policy.wish = Some(Wish::Wake);
+    }
+    let opted_in = want == Want::Awake && policy::opted_in(&around.deployment.labels);
+    // By hand, nobody lives: whatever addresses are left over go. Else those who have slices are given their time.
+    let members = seen.slices.iter().map(|slice| slice.member.clone());
+    let living = if by_hand { BTreeSet::new() } else { members.collect() };
+    let here = Here { living, ..Here::default() };
+    let activity = Activity::blind(Blind::NoSource);
+    let facts = Facts {
+        now,
+        app,
+        reading: &reading,
+        opted_in,
+        seen: &seen,
+        activity: &activity,
+        here: &here,
+        asked: false,
+        in_phase: Duration::ZERO,
+        substituted_for: Duration::ZERO,
+        path_proved: false,
+        may_arm: false,
+        ports: None,
+        timing: Timing::default(),
+    };
+    let decision = decide(&facts);
+    match decision.step {
+        Step::Stay => match (state, decision.why) {
+            (Situation::Awake | Situation::OwnersZero, _) => return Ok(Progress::Done),
+            (_, Why::CannotStart(trouble)) => return Ok(Progress::CannotStart(trouble.sentence())),
+            _ => return Ok(Progress::Waiting),
+        },
+        // Ready, and members still have to leave by themselves.
+        Step::FinishWake { .. } if !by_hand && !seen.slices.is_empty() => return Ok(Progress::Waiting),
+        _ => {}
+    }
+    for write in writes(&facts, &decision) {
+        carry_out(cluster, None, &write).await?;
+    }
+    Ok(Progress::Stepped)
+}
+
+/// Every app that KubeNap may have touched: labelled, annotated by it, or remembered by one of its slices.
+pub async fn touched(cluster: &Cluster, namespaces: &[String]) -> Result<BTreeSet<AppId>, ClusterError> {
+    let mut apps = BTreeSet::new();
+    for deployment in everywhere::<Deployment>(cluster, namespaces).await? {
+        let marked = deployment.annotations().keys().any(|name| key::STATE.contains(&name.as_str()));
+        if marked || deployment.labels().contains_key(key::ENABLED) {
+            apps.insert(AppId::new(deployment.namespace().unwrap_or_default(), deployment.name_any()));
+        }
+    }
+    for (namespace, slice) in slices(cluster, namespaces).await? {
+        apps.extend(slice.apps.keys().map(|name| AppId::new(&namespace, name)));
+    }
+    Ok(apps)
+}
+
+/// Deletes slices of KubeNap's whose Deployments do not exist any more. How many.
+pub async fn sweep(cluster: &Cluster, namespaces: &[String]) -> Result<usize, ClusterError> {
+    let mut swept = 0;
+    for (namespace, slice) in slices(cluster, namespaces).await? {
+        let api: Api<Deployment> = Api::namespaced(cluster.client(), &namespace);
+        let mut orphan = true;
+        for name in slice.apps.keys() {
+            orphan &= cluster.call(api.get_opt(name)).await?.is_none();
+        }
+        if orphan {
+            let write = Write::DeleteSlice {
+                namespace,
+                name: slice.name,
+                uid: Some(slice.uid),
+                resource_version: Some(slice.resource_version),
+            };
+            carry_out(cluster, None, &write).await?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+async fn slices(cluster: &Cluster, namespaces: &[String]) -> Result<Vec<(String, Slice)>, ClusterError> {
+    let all = everywhere::<EndpointSlice>(cluster, namespaces).await?;
+    let ours = all.into_iter().filter_map(|object| {
+        let namespace = object.namespace().unwrap_or_default();
+        match SlimSlice::of(object) {
+            SlimSlice::Ours(slice) => Some((namespace, slice)),
+            SlimSlice::Theirs { .. } => None,
+        }
+    });
+    Ok(ours.collect())
+}
+
+async fn everywhere<K>(cluster: &Cluster, namespaces: &[String]) -> Result<Vec<K>, ClusterError>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug,
+{
+    if namespaces.is_empty() {
+        return list(cluster, Api::<K>::all(cluster.client())).await;
+    }
+    let mut all = Vec::new();
+    for namespace in namespaces {
+        all.extend(list(cluster, Api::<K>::namespaced(cluster.client(), namespace)).await?);
+    }
+    Ok(all)
+}

@@ -1,0 +1,207 @@
+//! `kubenap doctor`: what KubeNap needs, what it sees, and the hint that mends what is missing.
+
+use anyhow::Context as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::api::PostParams;
+use kube::Api;
+use kubenap_controller::cluster::Cluster;
+use kubenap_controller::web::SourceStatus;
+use serde::Serialize;
+
+use super::status;
+use crate::args::{ClusterArgs, DoctorArgs, Format};
+use crate::outcome::Outcome;
+use crate::{connect, members, output};
+
+/// Every right that the controller uses: group, resource, verbs.
+pub(crate) const RIGHTS: &[(&str, &str, &[&str])] = &[
+    ("apps", "deployments", &["get", "list", "watch", "patch"]),
+    ("apps", "replicasets", &["list"]),
+    ("", "services", &["list", "watch"]),
+    ("", "pods", &["list", "watch"]),
+    ("discovery.k8s.io", "endpointslices", &["get", "list", "watch", "create", "update", "patch", "delete"]),
+    ("networking.k8s.io", "ingresses", &["list", "watch"]),
+    ("autoscaling", "horizontalpodautoscalers", &["list"]),
+    ("events.k8s.io", "events", &["create"]),
+    ("coordination.k8s.io", "leases", &["get", "list", "watch", "create", "update", "delete"]),
+];
+
+/// One finding.
+#[derive(Debug, Serialize)]
+struct Finding {
+    state: State,
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warning,
+    Failed,
+}
+
+pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Outcome> {
+    let mut findings = Vec::new();
+    let cluster = connect::cluster(at).await?;
+    match cluster.call(cluster.client().apiserver_version()).await {
+        Ok(version) => ok(&mut findings, format!("the API server answers: Kubernetes {}", version.git_version)),
+        Err(error) => {
+            failed(&mut findings, format!("the API server does not answer: {}", error.chain()), "check --kubeconfig and --context");
+            return finish(&findings, args.output);
+        }
+    }
+    rights(&cluster, at, &mut findings).await?;
+    let namespace = connect::lease_namespace(at);
+    match members::leader(&cluster, &namespace).await {
+        Ok(Some(leader)) => ok(&mut findings, format!("{leader} leads")),
+        Ok(None) => failed(&mut findings, format!("nobody leads in {namespace}: no app naps"), "start kubenap run, or name its namespace with --lease-namespace"),
+        Err(error) => failed(&mut findings, format!("{error:#}"), "create the namespace, or name another one with --lease-namespace"),
+    }
+    let sources: anyhow::Result<Vec<SourceStatus>> = members::ask(&cluster, &namespace, "/api/v1/sources").await;
+    match &sources {
+        Ok(sources) => sources.iter().for_each(|source| tell_source(source, &mut findings)),
+        Err(error) => warn(&mut findings, format!("no member can be asked about its sources: {error:#}"), "run doctor where members can be reached"),
+    }
+    for app in status::all(&cluster, at).await? {
+        let name = format!("{}/{}", app.namespace, app.name);
+        ok(&mut findings, format!("{name} is {}: {}", app.phase, app.why));
+        for complaint in &app.complaints {
+            warn(&mut findings, format!("{name}: {complaint}"), "until it is mended the app does not nap");
+        }
+        manners(&cluster, &app.namespace, &app.name, &mut findings).await?;
+        if let Ok(sources) = &sources {
+            lag(&app, sources, &mut findings);
+        }
+    }
+    finish(&findings, args.output)
+}
+
+async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client());
+    let mut missing = Vec::new();
+    let mut asked = 0;
+    for (group, resource, verbs) in RIGHTS {
+        for verb in *verbs {
+            let namespace =
+                if *resource == "leases" { Some(connect::lease_namespace(at)) } else { at.namespace.first().cloned() };
+            let attributes = ResourceAttributes {
+                group: Some((*group).to_owned()),
+                resource: Some((*resource).to_owned()),
+                verb: Some((*verb).to_owned()),
+                namespace,
+                ..ResourceAttributes::default()
+            };
+            let review = SelfSubjectAccessReview {
+                spec: SelfSubjectAccessReviewSpec {
+                    resource_attributes: Some(attributes),
+                    ..SelfSubjectAccessReviewSpec::default()
+                },
+                ..SelfSubjectAccessReview::default()
+            };
+            let answer = cluster.call(reviews.create(&PostParams::default(), &review)).await;
+            let answer = answer.context("cannot ask which permissions there are")?;
+            asked += 1;
+            if !answer.status.is_some_and(|status| status.allowed) {
+                missing.push(format!("{verb} {resource}"));
+            }
+        }
+    }
+    if missing.is_empty() {
+        ok(findings, format!("all {asked} permissions are there"));
+    } else {
+        failed(findings, format!("missing permissions: {}", missing.join(", ")), "grant them to the account that is used here");
+    }
+    Ok(())
+}
+
+fn tell_source(source: &SourceStatus, findings: &mut Vec<Finding>) {
+    match &source.error {
+        None if source.up => ok(findings, format!("source {} answers since {}", source.name, source.since)),
+        error => {
+            let why = error.clone().unwrap_or_else(|| "not asked yet".to_owned());
+            let (why, hint) = why.split_once("\nhint: ").unwrap_or((&why, "apps that rely on it stay awake until it answers"));
+            failed(findings, format!("source {} does not answer since {}: {why}", source.name, source.since), hint);
+        }
+    }
+}
+
+/// What an app drops itself when it is told to stop is as in any rollout; these say so before it happens.
+async fn manners(cluster: &Cluster, namespace: &str, name: &str, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
+    let Some(deployment) = cluster.call(api.get_opt(name)).await.context("cannot read a Deployment")? else {
+        return Ok(());
+    };
+    let pod = deployment.spec.and_then(|spec| spec.template.spec);
+    let containers = pod.map(|pod| pod.containers).unwrap_or_default();
+    if containers.iter().all(|container| container.readiness_probe.is_none()) {
+        warn(findings, format!("{namespace}/{name} has no readiness probe"), "add one: without it a wake may answer before the app does");
+    }
+    let hooks = |container: &k8s_openapi::api::core::v1::Container| {
+        container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
+    };
+    if !containers.iter().any(hooks) {
+        warn(
+            findings,
+            format!("{namespace}/{name} has no preStop hook"),
+            "unless the app itself serves on for a few seconds after SIGTERM, add a preStop sleep of 5 s",
+        );
+    }
+    Ok(())
+}
+
+/// An idleAfter below four times the lag of a source makes naps that end at once.
+fn lag(app: &kubenap_controller::decide::board::AppStatus, sources: &[SourceStatus], findings: &mut Vec<Finding>) {
+    let name = format!("{}/{}", app.namespace, app.name);
+    let Ok(idle_after) = kubenap_core::duration::parse(&app.idle_after) else { return };
+    for source in sources.iter().filter(|source| source.up) {
+        let known = source.apps.iter().find(|known| known.app == name);
+        let Some(mark) = known.and_then(|known| known.watermark.as_deref()?.parse::<jiff::Timestamp>().ok()) else {
+            continue;
+        };
+        let behind = kubenap_controller::clock::Clock::System.now().duration_since(mark);
+        let behind = std::time::Duration::try_from(behind).unwrap_or_default();
+        if behind * 4 > idle_after {
+            warn(
+                findings,
+                format!("{name}: idleAfter {} is below four times the lag of source {} ({} s)", app.idle_after, source.name, behind.as_secs()),
+                "raise kubenap/idleAfter, or lower --poll and the scrape interval",
+            );
+        }
+    }
+}
+
+fn ok(findings: &mut Vec<Finding>, what: String) {
+    findings.push(Finding { state: State::Ok, what, hint: None });
+}
+
+fn warn(findings: &mut Vec<Finding>, what: String, hint: &str) {
+    findings.push(Finding { state: State::Warning, what, hint: Some(hint.to_owned()) });
+}
+
+fn failed(findings: &mut Vec<Finding>, what: String, hint: &str) {
+    findings.push(Finding { state: State::Failed, what, hint: Some(hint.to_owned()) });
+}
+
+fn finish(findings: &[Finding], format: Option<Format>) -> anyhow::Result<Outcome> {
+    if let Some(format @ (Format::Json | Format::Yaml)) = format {
+        output::data(&findings, format)?;
+    } else {
+        for finding in findings {
+            let mark = match finding.state {
+                State::Ok => "ok     ",
+                State::Warning => "warning",
+                State::Failed => "FAILED ",
+            };
+            output::line(&format!("{mark} {}", finding.what));
+            if let Some(hint) = &finding.hint {
+                output::line(&format!("        hint: {hint}"));
+            }
+        }
+    }
+    let bad = findings.iter().any(|finding| finding.state == State::Failed);
+    Ok(if bad { Outcome::Failed } else { Outcome::Done })
+}

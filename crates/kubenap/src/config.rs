@@ -1,0 +1,87 @@
+//! The YAML file of `--config`: flags of the same names. What is typed goes before the environment, that before the file.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use anyhow::{Context as _, bail};
+use clap::CommandFactory as _;
+
+use crate::args::Args;
+
+/// A file's value for one flag.
+#[derive(Debug, serde::Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Flag(bool),
+    Number(i64),
+    Text(String),
+    List(Vec<String>),
+}
+
+/// What was typed, with the file's flags added where neither the command line nor the environment has them.
+pub(crate) fn with_file(mut typed: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
+    let Some(path) = path(&typed) else { return Ok(typed) };
+    let shown = path.to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the config file {shown}"))?;
+    let values: BTreeMap<String, Value> =
+        serde_saphyr::from_str(&text).with_context(|| format!("the config file {shown} is not understood"))?;
+    let (known, common) = known(&typed);
+    let mut mistakes = Vec::new();
+    for (name, value) in values {
+        let Some(env) = known.get(&name) else {
+            // A file may serve several commands: flags of another one are none of this one's business.
+            if !common.contains(&name) {
+                mistakes.push(format!("{shown}: `{name}` is not a flag; accepted: the long flags of kubenap run, without dashes"));
+            }
+            continue;
+        };
+        let flag = format!("--{name}");
+        let is_typed = typed.iter().any(|arg| {
+            let arg = arg.to_string_lossy();
+            arg == flag || arg.starts_with(&format!("{flag}="))
+        });
+        if is_typed || std::env::var_os(env).is_some() {
+            continue;
+        }
+        match value {
+            Value::Flag(true) => typed.push(flag.into()),
+            Value::Flag(false) => {}
+            Value::Number(number) => typed.push(format!("{flag}={number}").into()),
+            Value::Text(text) => typed.push(format!("{flag}={text}").into()),
+            Value::List(items) => typed.extend(items.iter().map(|item| format!("{flag}={item}").into())),
+        }
+    }
+    if !mistakes.is_empty() {
+        bail!("{}", mistakes.join("\n"));
+    }
+    Ok(typed)
+}
+
+fn path(typed: &[OsString]) -> Option<OsString> {
+    let mut args = typed.iter();
+    while let Some(arg) = args.next() {
+        if arg == "--config" {
+            return args.next().cloned();
+        }
+        if let Some(path) = arg.to_str().and_then(|arg| arg.strip_prefix("--config=")) {
+            return Some(path.into());
+        }
+    }
+    std::env::var_os("KUBENAP_CONFIG")
+}
+
+/// The long flags of the command that was typed with their environment variables, and those of every command.
+fn known(typed: &[OsString]) -> (BTreeMap<String, String>, Vec<String>) {
+    let root = Args::command();
+    let flags = |command: &clap::Command| -> BTreeMap<String, String> {
+        let args = command.get_arguments().chain(root.get_arguments());
+        args.filter_map(|arg| {
+            let env = arg.get_env().map(|env| env.to_string_lossy().into_owned()).unwrap_or_default();
+            Some((arg.get_long()?.to_owned(), env))
+        })
+        .collect()
+    };
+    let chosen = root.get_subcommands().find(|command| typed.iter().any(|arg| arg == command.get_name()));
+    let all = root.get_subcommands().flat_map(|command| flags(command).into_keys()).collect();
+    (chosen.map(flags).unwrap_or_default(), all)
+}
