@@ -10,7 +10,7 @@ use crate::why::Why;
 type Question = fn(&Facts<'_>) -> Option<Why>;
 
 /// What forbids a nap whoever asks for it.
-const REFUSALS: &[Question] = &[bad_annotation, service_problem, shared, rollout, scaled_by_other];
+const REFUSALS: &[Question] = &[bad_annotation, service_problem, shared, unsettled, rollout, scaled_by_other];
 
 /// What forbids a nap that nobody asked for.
 const DOUBTS: &[Question] = &[asked, woke_recently, blind, had_traffic, peer_unwilling, paced];
@@ -56,13 +56,19 @@ fn shared(facts: &Facts<'_>) -> Option<Why> {
     facts.seen.strangers.first().map(|name| Why::SharedWith(name.clone()))
 }
 
+/// The Deployment's controller has not acted on the newest version yet; for a moment only. A Deployment's generation
+/// rises with its annotations too, so KubeNap's own writes are such a moment (seen on Kubernetes 1.34).
+pub fn unsettled(facts: &Facts<'_>) -> Option<Why> {
+    let seen = &facts.seen.deployment;
+    (seen.observed_generation < seen.generation).then_some(Why::RollingOut)
+}
+
 fn rollout(facts: &Facts<'_>) -> Option<Why> {
     let seen = &facts.seen.deployment;
     if seen.paused {
         return Some(Why::Paused);
     }
-    if seen.observed_generation < seen.generation || seen.updated < seen.replicas || seen.pods > seen.replicas
-    {
+    if seen.updated < seen.replicas || seen.pods > seen.replicas {
         return Some(Why::RollingOut);
     }
     (seen.ready < seen.replicas || !facts.seen.ready()).then_some(Why::NotReady)

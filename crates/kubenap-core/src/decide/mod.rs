@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::activity::Activity;
 use crate::app::AppId;
-use crate::keep_awake::{keep_awake, refusal, service_problem};
+use crate::keep_awake::{keep_awake, refusal, service_problem, unsettled};
 use crate::policy::{Reading, Wish};
 use crate::seen::{Phase, Seen, WakePorts};
 use crate::situation::{Situation, situation};
@@ -89,6 +89,7 @@ fn awake(facts: &Facts<'_>) -> Decision {
     let wish = facts.reading.policy.wish;
     let why = match wish {
         Some(wish @ Wish::Wake) => return act(Step::ClearWish, Why::Wished(wish)),
+        Some(_) if unsettled(facts).is_some() => return wait(Why::RollingOut),
         Some(wish) => match refusal(facts) {
             Some(why) if facts.here.leading => return act(Step::ClearWish, why),
             Some(why) => return stay(why),
@@ -123,6 +124,9 @@ fn drowsy(facts: &Facts<'_>, epoch: u64) -> Decision {
     }
     if !facts.here.leading {
         return stay(Why::NotLeader);
+    }
+    if let Some(why) = unsettled(facts) {
+        return wait(why);
     }
     if substituted(facts) < facts.here.living.len().min(2) {
         return wait(Why::Substituting);
@@ -169,7 +173,7 @@ fn cancels(facts: &Facts<'_>, wish: Option<Wish>) -> Option<Why> {
     if let Some(peer) = facts.seen.peers.iter().find(waking) {
         return Some(Why::PeerAwake(peer.id.to_string()));
     }
-    refusal(facts)
+    if unsettled(facts).is_some() { None } else { refusal(facts) }
 }
 
 /// One more poll with a watermark past the arming, and still quiet.
