@@ -33,3 +33,6 @@ pub use doors::{Doors, DoorsSettings, OpenError};
 pub use hosts::HostRule;
 pub use limits::Limits;
 pub use proxy_listen::{Profile, ProxyListen, serve_proxy};
+
+#[cfg(test)]
+mod tests;
