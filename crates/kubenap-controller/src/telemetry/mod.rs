@@ -203,8 +203,7 @@ impl Telemetry {
     /// Says which phase `app` is in.
     pub fn set_phase(&self, app: &AppId, phase: PhaseLabel) {
         for each in PhaseLabel::ALL {
-            let labels =
-                ByAppPhase { namespace: app.namespace.clone(), app: app.name.clone(), phase: each };
+            let labels = ByAppPhase { namespace: app.namespace.clone(), app: app.name.clone(), phase: each };
             self.app_phase.get_or_create(&labels).set(i64::from(each == phase));
         }
     }

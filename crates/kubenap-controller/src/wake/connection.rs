@@ -1,17 +1,187 @@
-//! One connection on a wake port.
+//! One connection: what it speaks, and who serves it.
+
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::BytesMut;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::crowd::Slot;
 use super::door::Door;
 use super::doors::Shared;
+use super::head::{self, Refusal};
+use super::limits::Limits;
+use super::pass::Upstream;
+use super::proxy_listen::Profile;
+use super::sniff::{Speech, speech};
+use super::stream::Replayed;
+use super::{http2, raw, visit};
 
+/// What all requests of one connection share.
+#[derive(Clone)]
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) door: Arc<Door>,
     pub(crate) peer: IpAddr,
+    pub(crate) entry: Entry,
 }
 
-pub(crate) async fn serve(_stream: TcpStream, _connection: Connection, _slot: Option<Slot>) {}
+/// Where a connection came in.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    /// On a wake port: the port says which door.
+    WakePort(Arc<Door>, Arc<Slot>),
+    /// From a proxy's error path: the names that it set say which door.
+    ErrorPath(Profile),
+}
+
+/// How a connection begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// Came and went without a word.
+    Probe,
+    /// HTTP/1, with a whole and clean head.
+    Http1,
+    Http2,
+    /// TLS.
+    Sealed,
+    /// Another protocol, also one in which the server speaks first.
+    Unknown,
+    Refused(Refusal),
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
+    let shared = Arc::clone(&connection.shared);
+    let mut buffer = BytesMut::new();
+    let opening = open(&mut stream, &mut buffer, &shared.limits);
+    let opening = match &connection.entry {
+        Entry::WakePort(_, slot) => slot.shed().run_until_cancelled(opening).await,
+        Entry::ErrorPath(_) => Some(opening.await),
+    };
+    let before = buffer.freeze();
+    match (opening, &connection.entry) {
+        (None, _) => turn_away(stream).await,
+        (Some(Opening::Probe), _) => {}
+        (Some(Opening::Refused(refusal)), _) => {
+            let stream = Replayed::lingering(before, stream);
+            refuse(stream, refusal.status(), &shared.limits).await;
+        }
+        (Some(Opening::Http1), _) => serve_http1(Replayed::lingering(before, stream), connection).await,
+        (Some(Opening::Http2), _) => http2::serve(Replayed::plain(before, stream), connection).await,
+        (Some(Opening::Sealed), Entry::WakePort(door, slot)) => {
+            raw::serve(stream, before, raw::Caller { shared: &shared, door, slot, sealed: true }).await;
+        }
+        (Some(Opening::Unknown), Entry::WakePort(door, slot)) => {
+            raw::serve(stream, before, raw::Caller { shared: &shared, door, slot, sealed: false }).await;
+        }
+        // No proxy sends this on its error path.
+        (Some(Opening::Sealed | Opening::Unknown), Entry::ErrorPath(_)) => {}
+    }
+}
+
+/// Reads until it is clear what the connection speaks; for HTTP/1 until the head is whole.
+async fn open(stream: &mut TcpStream, buffer: &mut BytesMut, limits: &Limits) -> Opening {
+    match timeout(limits.silence, stream.read_buf(buffer)).await {
+        Err(_) => return Opening::Unknown,
+        Ok(Ok(0) | Err(_)) => return Opening::Probe,
+        Ok(Ok(_)) => {}
+    }
+    let deadline = Instant::now() + limits.head_deadline;
+    loop {
+        let speech = speech(buffer);
+        match speech {
+            Speech::Http2 => return Opening::Http2,
+            Speech::Tls => return Opening::Sealed,
+            Speech::Other => return Opening::Unknown,
+            Speech::Malformed => return Opening::Refused(Refusal::Bad),
+            Speech::Http1 => {
+                if let Some(end) = head::end_of_head(buffer) {
+                    let whole = buffer.get(..end).unwrap_or_default();
+                    return match head::inspect(whole, limits) {
+                        Ok(()) if end <= limits.head_bytes => Opening::Http1,
+                        Ok(()) => Opening::Refused(Refusal::TooLarge),
+                        Err(refusal) => Opening::Refused(refusal),
+                    };
+                }
+                if head::has_bare_line_feed(buffer) {
+                    return Opening::Refused(Refusal::Bad);
+                }
+            }
+            Speech::Unclear => {}
+        }
+        if buffer.len() > limits.head_bytes {
+            return Opening::Refused(Refusal::TooLarge);
+        }
+        match timeout_at(deadline, stream.read_buf(buffer)).await {
+            // A few bytes and then silence: not HTTP, whose first line comes in one piece.
+            Err(_) if speech == Speech::Unclear && !buffer.contains(&b' ') => return Opening::Unknown,
+            Err(_) => return Opening::Refused(Refusal::TooSlow),
+            Ok(Ok(0) | Err(_)) => return Opening::Probe,
+            Ok(Ok(_)) => {}
+        }
+    }
+}
+
+async fn serve_http1(stream: Replayed, connection: Connection) {
+    let limits = connection.shared.limits.clone();
+    let service = service_fn(move |request| {
+        let connection = connection.clone();
+        async move { Ok::<_, Infallible>(visit::respond(&connection, Upstream::Http1, request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_deadline)
+        .max_buf_size(limits.head_bytes.max(8192))
+        .max_headers(limits.headers)
+        // A kept connection would stay with us when the app is awake.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::trace!(%error, "a client left early");
+    }
+}
+
+async fn refuse(mut stream: Replayed, status: &str, limits: &Limits) {
+    let allow = if status.starts_with("405") {
+        "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+    } else {
+        ""
+    };
+    let answer = format!(
+        "HTTP/1.1 {status}\r\n{allow}Content-Length: 0\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    );
+    let said = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    if timeout(limits.head_deadline, said).await.is_err() {
+        tracing::trace!("a client does not take its refusal");
+    }
+}
+
+/// There is no room: says so quickly, to those that speak HTTP, and without waiting for anything.
+pub(crate) async fn turn_away(mut stream: TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\
+        Cache-Control: no-store\r\nConnection: close\r\n\r\n";
+    let said = async {
+        let mut heard = [0; 4096];
+        // Bytes that are not read would turn the goodbye into a reset.
+        let length = timeout(Duration::from_millis(100), stream.read(&mut heard)).await.unwrap_or(Ok(0))?;
+        if !matches!(heard.first(), Some(0x16) if length > 0) {
+            stream.write_all(ANSWER).await?;
+        }
+        stream.shutdown().await
+    };
+    if timeout(Duration::from_millis(500), said).await.is_err() {
+        tracing::trace!("a client does not take its refusal");
+    }
+}

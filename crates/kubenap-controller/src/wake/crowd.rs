@@ -69,7 +69,8 @@ impl Inside {
             return false;
         }
         let own = self.waiting.get(newcomer).map_or(0, BTreeMap::len);
-        let Some((greediest, share)) = self.waiting.iter_mut().max_by_key(|(_, waiting)| waiting.len()) else {
+        let Some((greediest, share)) = self.waiting.iter_mut().max_by_key(|(_, waiting)| waiting.len())
+        else {
             return false;
         };
         if own + 1 >= share.len() {
@@ -130,7 +131,10 @@ mod tests {
         assert_eq!(held.len(), 4);
         let newcomer = crowd.enter(&modest);
         assert!(newcomer.is_some());
-        assert_eq!(held.iter().map(|s| s.shed().is_cancelled()).collect::<Vec<_>>(), [false, false, false, true]);
+        assert_eq!(
+            held.iter().map(|s| s.shed().is_cancelled()).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
         assert!(crowd.enter(&greedy).is_none(), "the greediest door cannot push out others");
         drop((held, newcomer));
         assert_eq!(crowd.count(), 0);

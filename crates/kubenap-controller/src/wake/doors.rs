@@ -46,7 +46,9 @@ pub struct DoorsSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Somebody else, perhaps another program, listens there.
-    #[error("wake port {port} is busy on {address}; hint: another program listens on it, narrow --wake-ports")]
+    #[error(
+        "wake port {port} is busy on {address}; hint: another program listens on it, narrow --wake-ports"
+    )]
     Busy {
         /// The port.
         port: u16,

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, Connection};
+use super::connection::{Connection, Entry, serve, turn_away};
 use super::door::Door;
 use super::doors::{OpenError, Shared};
 
@@ -60,10 +60,13 @@ pub(crate) async fn accept(listener: TcpListener, entrance: Entrance) {
         entrance.arrivals.fetch_add(1, Ordering::Relaxed);
         keep_alive(&stream);
         let Entrance { shared, door, .. } = &entrance;
-        let slot = shared.crowd.enter(&door.key);
-        let connection =
-            Connection { shared: Arc::clone(shared), door: Arc::clone(door), peer: peer.ip() };
-        shared.tasks.spawn(connection::serve(stream, connection, slot));
+        let Some(slot) = shared.crowd.enter(&door.key) else {
+            shared.tasks.spawn(turn_away(stream));
+            return;
+        };
+        let entry = Entry::WakePort(Arc::clone(door), Arc::new(slot));
+        let connection = Connection { shared: Arc::clone(shared), peer: peer.ip(), entry };
+        shared.tasks.spawn(serve(stream, connection));
     };
     while let Some(accepted) = entrance.stop.run_until_cancelled(listener.accept()).await {
         match accepted {

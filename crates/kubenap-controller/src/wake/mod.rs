@@ -12,7 +12,19 @@ mod hosts;
 mod crowd;
 mod listen;
 mod connection;
+mod sniff;
+mod head;
+mod stream;
+mod ask;
+mod visit;
+mod hold;
+mod body;
+mod page;
+mod pass;
+mod http2;
+mod raw;
 mod redirect;
+mod reply;
 mod proxy_listen;
 mod drain;
 
@@ -21,3 +33,6 @@ pub use doors::{Doors, DoorsSettings, OpenError};
 pub use hosts::HostRule;
 pub use limits::Limits;
 pub use proxy_listen::{Profile, ProxyListen, serve_proxy};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! HTTP/2 without TLS: streams are answered one by one, and the connection is ended once its app is ready.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::client::conn::http2::{self as client, SendRequest};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use kubenap_core::answer::Readiness;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::{sleep, timeout, timeout_at};
+
+use super::connection::{Connection, Entry};
+use super::pass::{Pass, PassError, Upstream, connect};
+use super::reply::WakeBody;
+use super::stream::Replayed;
+use super::visit;
+
+/// How long a connection may take for its first stream once it is to end.
+const FIRST_STREAM: Duration = Duration::from_secs(5);
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(stream: Replayed, connection: Connection) {
+    let limits = connection.shared.limits.clone();
+    let upstream = Upstream::Http2(Arc::default());
+    let asked = Arc::new(Notify::new());
+    let service = {
+        let (connection, asked) = (connection.clone(), Arc::clone(&asked));
+        service_fn(move |request| {
+            asked.notify_one();
+            let (connection, upstream) = (connection.clone(), upstream.clone());
+            async move { Ok::<_, Infallible>(visit::respond(&connection, upstream, request).await) }
+        })
+    };
+    let served = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => Some(ended),
+        () = time_to_go(&connection, &asked) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::trace!(%error, "a client left early");
+    }
+}
+
+/// Ends when the connection should. It may have to carry a first stream before: a client whose connection is
+/// ended under its hands would come again and again.
+async fn time_to_go(connection: &Connection, asked: &Notify) {
+    let first_stream = async {
+        if timeout(FIRST_STREAM, asked.notified()).await.is_ok() {
+            // The stream is under way, and those that came in the same breath are.
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    match &connection.entry {
+        Entry::ErrorPath(_) => asked.notified().await,
+        Entry::WakePort(door, slot) => {
+            let mut states = door.watch();
+            let ready = async {
+                if states.wait_for(|state| state.readiness() == Readiness::Ready).await.is_err() {
+                    pending::<()>().await;
+                }
+                first_stream.await;
+            };
+            tokio::select! {
+                () = ready => {}
+                () = slot.shed().cancelled() => {}
+                () = connection.shared.leaving.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// The one connection to a pod that carries all streams of one client's connection.
+#[derive(Default)]
+pub(crate) struct PodConnection {
+    sender: Mutex<Option<SendRequest<WakeBody>>>,
+}
+
+impl PodConnection {
+    pub(crate) async fn send(
+        &self,
+        pass: &Pass<'_>,
+        mut request: Request<WakeBody>,
+    ) -> Result<Response<WakeBody>, PassError> {
+        for last in [false, true] {
+            let mut sender =
+                timeout_at(pass.until, self.sender(pass)).await.map_err(|_| PassError::TooLong)??;
+            if sender.ready().await.is_err() && !last {
+                continue;
+            }
+            let answer = timeout(pass.shared.limits.response_head, sender.try_send_request(request)).await;
+            let mut error = match answer {
+                Err(_) => return Err(PassError::Silent),
+                Ok(Ok(response)) => return Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
+                Ok(Err(error)) => error,
+            };
+            match error.take_message() {
+                Some(untouched) => request = untouched,
+                None => return Err(PassError::Broken),
+            }
+        }
+        Err(PassError::Broken)
+    }
+
+    async fn sender(&self, pass: &Pass<'_>) -> Result<SendRequest<WakeBody>, PassError> {
+        let mut kept = self.sender.lock().await;
+        if let Some(sender) = kept.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let stream = connect(pass.shared, pass.door, pass.until).await?;
+        let (sender, connection) = client::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| PassError::Broken)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::trace!(%error, "a pod's connection ended early");
+            }
+        });
+        *kept = Some(sender.clone());
+        Ok(sender)
+    }
+}

@@ -1,0 +1,348 @@
+//! One request from its head to its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use kubenap_core::answer::{Answer, Readiness, WakeMode, Way, answer};
+use tokio::time::{Instant, sleep};
+
+use super::ask::{self, Ask};
+use super::body::{Discard, ReadAhead};
+use super::connection::{Connection, Entry};
+use super::crowd::Slot;
+use super::door::{Behind, Door};
+use super::doors::Shared;
+use super::hold::{Held, Hold, OnLeave};
+use super::pass::{Pass, PassError, Upstream};
+use super::proxy_listen;
+use super::redirect::{Caller, safe_location};
+use super::reply::{self, WakeBody};
+use crate::telemetry::AskAnswer;
+
+/// How long a probe waits for a pod that was ready a moment ago.
+const QUIET_PASS: Duration = Duration::from_secs(5);
+
+/// Answers one request of a connection.
+pub(crate) async fn respond(
+    connection: &Connection,
+    upstream: Upstream,
+    request: Request<Incoming>,
+) -> Response<WakeBody> {
+    let shared = &connection.shared;
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return reply::text(StatusCode::METHOD_NOT_ALLOWED, "this method is not passed on");
+    }
+    let (door, way, location) = match &connection.entry {
+        Entry::WakePort(door, _) => {
+            let target = request.uri().path_and_query().map(|target| target.as_str());
+            (Arc::clone(door), Way::WakePort, target.and_then(safe_location).map(str::to_owned))
+        }
+        Entry::ErrorPath(profile) => match proxy_listen::find(shared, *profile, &request) {
+            Ok((door, location)) => (door, Way::ErrorPath, Some(location)),
+            Err(status) => {
+                let (head, body) = request.into_parts();
+                discard(shared, &head.headers, body).await;
+                return reply::text(status, "nothing sleeps under this name and path");
+            }
+        },
+    };
+    // A connection of HTTP/1 brings one request, whose place is the connection's; elsewhere each takes its own.
+    let slot = match (&connection.entry, &upstream) {
+        (Entry::WakePort(_, slot), Upstream::Http1) => Some(Arc::clone(slot)),
+        _ => shared.crowd.enter(&door.key).map(Arc::new),
+    };
+    let Some(slot) = slot else {
+        ask::count(shared, &door.behind().apps, AskAnswer::Shed);
+        return refused(shared, Held::Shed, ask::read(&request, way).grpc);
+    };
+    let behind = door.behind();
+    let host = request.headers().get(HOST).map(|host| host.as_bytes());
+    let host = host.or(request.uri().authority().map(|name| name.as_str().as_bytes())).unwrap_or_default();
+    let forwarded_for = request.headers().get("x-forwarded-for").map_or(&b""[..], |value| value.as_bytes());
+    let caller =
+        shared.pacer.caller(connection.peer, forwarded_for, host, location.as_deref().unwrap_or_default());
+    let visit = Visit { shared, door, behind, slot, way, location, caller, upstream };
+    visit.answer(request).await
+}
+
+/// A request at its door.
+struct Visit<'a> {
+    shared: &'a Arc<Shared>,
+    door: Arc<Door>,
+    behind: Behind,
+    slot: Arc<Slot>,
+    way: Way,
+    /// Where a redirect would lead, if one may.
+    location: Option<String>,
+    caller: Caller,
+    upstream: Upstream,
+}
+
+/// What must be known of a request after its body was taken away.
+#[derive(Clone, Copy)]
+struct Traits {
+    grpc: bool,
+    forwarded: bool,
+    /// It may be told to come to the same URL again.
+    repeatable: bool,
+    found: Readiness,
+}
+
+impl Visit<'_> {
+    async fn answer(self, request: Request<Incoming>) -> Response<WakeBody> {
+        let found = self.door.readiness();
+        let manners = Arc::clone(&self.behind.manners);
+        let asked = ask::read(&request, self.way);
+        let answer = answer(&asked, &manners.borrowed(), found);
+        let safe = matches!(asked.method, "GET" | "HEAD")
+            && !(asked.body || asked.upgrade || asked.grpc || asked.h2c);
+        let repeatable = safe && manners.mode != WakeMode::Pass && self.location.is_some();
+        let traits = Traits { grpc: asked.grpc, forwarded: asked.forwarded, repeatable, found };
+        match answer {
+            Answer::Ignore => {
+                ask::count(self.shared, &self.behind.apps, AskAnswer::Ignored);
+                self.leave_body(request).await;
+                reply::unavailable("asleep, and this request wakes nothing", self.shared.limits.retry_after)
+            }
+            Answer::PassQuietly => self.pass_quietly(request, traits).await,
+            Answer::Pass { hold } => self.hold_and_pass(request, traits, hold).await,
+            Answer::Redirect { hold } => match self.location.clone() {
+                Some(location) => self.hold_and_redirect(request, traits, hold, &location).await,
+                // It cannot be said in a `Location`; with the request at hand it need not be.
+                None if self.way == Way::WakePort => {
+                    self.hold_and_pass(request, traits, manners.wake_timeout).await
+                }
+                None => {
+                    ask::count(self.shared, &self.behind.apps, AskAnswer::Refused);
+                    self.leave_body(request).await;
+                    reply::text(StatusCode::BAD_REQUEST, "no redirect leads there")
+                }
+            },
+            Answer::Page { patience } => self.hold_and_show_page(request, traits, patience).await,
+            Answer::GrpcUnavailable => self.hold_and_let_retry(request, traits, manners.hold_for).await,
+        }
+    }
+
+    async fn pass_quietly(self, request: Request<Incoming>, traits: Traits) -> Response<WakeBody> {
+        let (request, client) = with_read_ahead(self.shared, request);
+        let passed =
+            self.pass(QUIET_PASS).send(&self.upstream, request.map(BodyExt::boxed_unsync), client).await;
+        passed.unwrap_or_else(|error| self.not_passed(error, traits.grpc).0)
+    }
+
+    async fn hold_and_pass(
+        self,
+        request: Request<Incoming>,
+        traits: Traits,
+        time: Duration,
+    ) -> Response<WakeBody> {
+        let ask = self.ask(traits);
+        let (mut request, client) = with_read_ahead(self.shared, request);
+        let pass = self.pass(time);
+        let on_leave = if traits.repeatable { OnLeave::ComeAgain } else { OnLeave::WaitOn };
+        let hold = self.hold(&ask);
+        let held = request.body_mut().during(hold.until(pass.until, on_leave)).await;
+        match held {
+            Held::Ready => {
+                let passed = pass.send(&self.upstream, request.map(BodyExt::boxed_unsync), client).await;
+                let (response, answer) = match passed {
+                    Ok(response) => (response, AskAnswer::Passed),
+                    Err(error) => self.not_passed(error, traits.grpc),
+                };
+                ask.end(answer);
+                response
+            }
+            held => self.not_held(ask, held, traits),
+        }
+    }
+
+    async fn hold_and_redirect(
+        self,
+        request: Request<Incoming>,
+        traits: Traits,
+        time: Duration,
+        location: &str,
+    ) -> Response<WakeBody> {
+        let ask = self.ask(traits);
+        let (head, body) = request.into_parts();
+        let mut body = Discard::new(&head.headers, body, self.shared.limits.discard);
+        let stall = self.shared.limits.discard_stall;
+        if traits.found == Readiness::Ready {
+            // The proxy has not heard of it, or it sends us what the app itself answered.
+            let Some(pause) = self.shared.pacer.comes_back(self.caller) else {
+                body.finish(stall).await;
+                ask.end(AskAnswer::Looping);
+                return reply::unavailable(
+                    "the app is ready, but the proxy in front still sends requests here",
+                    self.shared.limits.retry_after,
+                );
+            };
+            body.during(sleep(pause)).await;
+            body.finish(stall).await;
+            ask.end(AskAnswer::Redirected);
+            return reply::redirect(location);
+        }
+        let held = body.during(self.hold(&ask).until(Instant::now() + time, OnLeave::ComeAgain)).await;
+        body.finish(stall).await;
+        let within = self.behind.manners.wake_timeout;
+        match held {
+            Held::Ready => {
+                ask.end(AskAnswer::Redirected);
+                reply::redirect(location)
+            }
+            Held::TooLong if self.shared.pacer.may_hop(self.caller, time, within) => {
+                ask.end(AskAnswer::Hop);
+                reply::redirect(location)
+            }
+            Held::Leaving => {
+                ask.end(AskAnswer::Leaving);
+                reply::redirect(location)
+            }
+            held => self.not_held(ask, held, traits),
+        }
+    }
+
+    async fn hold_and_show_page(
+        self,
+        request: Request<Incoming>,
+        traits: Traits,
+        patience: Duration,
+    ) -> Response<WakeBody> {
+        let ask = self.ask(traits);
+        let until = Instant::now() + patience;
+        let (mut request, _) = with_read_ahead(self.shared, request);
+        let held = {
+            let hold = self.hold(&ask);
+            request.body_mut().during(hold.until(until, OnLeave::ComeAgain)).await
+        };
+        let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
+        match (held, &self.location) {
+            (Held::TooLong, _) => {
+                ask.end(AskAnswer::Page);
+                reply::waiting_page()
+            }
+            (Held::Ready, Some(location)) if by_redirect => {
+                ask.end(AskAnswer::Redirected);
+                reply::redirect(location)
+            }
+            (Held::Ready, _) if self.way == Way::WakePort => {
+                let pass = self.pass(self.behind.manners.wake_timeout);
+                let passed = pass.send(&self.upstream, request.map(BodyExt::boxed_unsync), None).await;
+                let (response, answer) = match passed {
+                    Ok(response) => (response, AskAnswer::Passed),
+                    Err(error) => self.not_passed(error, traits.grpc),
+                };
+                ask.end(answer);
+                response
+            }
+            // The page asks again by itself, whoever then answers.
+            (Held::Ready, _) => {
+                ask.end(AskAnswer::Page);
+                reply::waiting_page()
+            }
+            (held, _) => self.not_held(ask, held, traits),
+        }
+    }
+
+    async fn hold_and_let_retry(
+        self,
+        request: Request<Incoming>,
+        traits: Traits,
+        time: Duration,
+    ) -> Response<WakeBody> {
+        let ask = self.ask(traits);
+        let (head, body) = request.into_parts();
+        let mut body = Discard::new(&head.headers, body, self.shared.limits.discard);
+        let held = body.during(self.hold(&ask).until(Instant::now() + time, OnLeave::WaitOn)).await;
+        body.finish(self.shared.limits.discard_stall).await;
+        match held {
+            Held::Ready | Held::TooLong => {
+                ask.end(AskAnswer::GrpcUnavailable);
+                reply::grpc_unavailable("the app was asleep, try again")
+            }
+            held => self.not_held(ask, held, traits),
+        }
+    }
+
+    fn ask(&self, traits: Traits) -> Ask {
+        Ask::begin(self.shared, &self.behind.apps, traits.found)
+    }
+
+    fn hold<'a>(&'a self, ask: &'a Ask) -> Hold<'a> {
+        Hold { shared: self.shared, door: &self.door, slot: &self.slot, ask }
+    }
+
+    fn pass(&self, time: Duration) -> Pass<'_> {
+        Pass { shared: self.shared, door: &self.door, slot: &self.slot, until: Instant::now() + time }
+    }
+
+    async fn leave_body(&self, request: Request<Incoming>) {
+        let (head, body) = request.into_parts();
+        discard(self.shared, &head.headers, body).await;
+    }
+
+    /// The answer to somebody whose waiting did not end well.
+    fn not_held(&self, ask: Ask, held: Held, traits: Traits) -> Response<WakeBody> {
+        ask.end(match held {
+            Held::Ready | Held::TooLong => AskAnswer::TimedOut,
+            Held::Failed { .. } => AskAnswer::Failed,
+            Held::Shed => AskAnswer::Shed,
+            Held::Leaving => AskAnswer::Leaving,
+        });
+        match (&held, &self.location) {
+            (Held::Leaving, Some(location)) if traits.repeatable => reply::redirect(location),
+            _ => refused(self.shared, held, traits.grpc),
+        }
+    }
+
+    fn not_passed(&self, error: PassError, grpc: bool) -> (Response<WakeBody>, AskAnswer) {
+        let broken =
+            |status, line| if grpc { reply::grpc_unavailable(line) } else { reply::text(status, line) };
+        match error {
+            PassError::TooLong => (refused(self.shared, Held::TooLong, grpc), AskAnswer::TimedOut),
+            PassError::Failed { reason, sentence, retry_after } => (
+                refused(self.shared, Held::Failed { reason, sentence, retry_after }, grpc),
+                AskAnswer::Failed,
+            ),
+            PassError::Broken => {
+                (broken(StatusCode::BAD_GATEWAY, "the app broke the connection off"), AskAnswer::Broken)
+            }
+            PassError::Silent => {
+                (broken(StatusCode::GATEWAY_TIMEOUT, "the app does not answer"), AskAnswer::TimedOut)
+            }
+        }
+    }
+}
+
+/// 503, or its like in gRPC, for somebody who cannot be served now.
+fn refused(shared: &Shared, held: Held, grpc: bool) -> Response<WakeBody> {
+    let (line, retry_after) = match &held {
+        Held::Failed { sentence, retry_after, .. } => (sentence.as_str(), *retry_after),
+        Held::Ready | Held::TooLong => ("the app was not ready in time", shared.limits.retry_after),
+        Held::Shed => ("too many requests wait", Duration::from_secs(1)),
+        Held::Leaving => ("asked at a moment of change, try again", Duration::from_secs(1)),
+    };
+    match held {
+        _ if grpc => reply::grpc_unavailable(line),
+        Held::Failed { reason, .. } => reply::failed(reason, line, retry_after),
+        Held::Ready | Held::TooLong | Held::Shed | Held::Leaving => reply::unavailable(line, retry_after),
+    }
+}
+
+/// The request with a body that can be read ahead, and its connection for later, if it is to change protocols.
+fn with_read_ahead(
+    shared: &Arc<Shared>,
+    mut request: Request<Incoming>,
+) -> (Request<ReadAhead>, Option<OnUpgrade>) {
+    let client = ask::wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+    (request.map(|body| ReadAhead::new(shared, body)), client)
+}
+
+async fn discard(shared: &Shared, headers: &http::HeaderMap, body: Incoming) {
+    Discard::new(headers, body, shared.limits.discard).finish(shared.limits.discard_stall).await;
+}
