@@ -94,13 +94,18 @@ impl ClusterError {
 
     /// Everything there is to say, the causes included, on one line.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
+        match self {
+            Self::Late(_) => self.to_string(),
+            Self::Conflict(cause) | Self::Gone(cause) | Self::Forbidden(cause) | Self::Other(cause) => {
+                let said = self.to_string();
+                let first = said.lines().next().unwrap_or_default();
+                match cause {
+                    // The status' own words; its Display repeats them three times.
+                    kube::Error::Api(status) => format!("{first}: {}", status.message),
+                    other => format!("{first}: {other}"),
+                }
+            }
         }
-        text
     }
 }
 
