@@ -68,7 +68,6 @@ pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
     let before = buffer.freeze();
     match (opening, &connection.entry) {
         (None, _) => turn_away(stream).await,
-        (Some(Opening::Probe), _) => {}
         (Some(Opening::Refused(refusal)), _) => {
             let stream = Replayed::lingering(before, stream);
             refuse(stream, refusal.status(), &shared.limits).await;
@@ -81,8 +80,8 @@ pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
         (Some(Opening::Unknown), Entry::WakePort(door, slot)) => {
             raw::serve(stream, before, raw::Caller { shared: &shared, door, slot, sealed: false }).await;
         }
-        // No proxy sends this on its error path.
-        (Some(Opening::Sealed | Opening::Unknown), Entry::ErrorPath(_)) => {}
+        // Nothing to answer; and no proxy sends anything else on its error path.
+        (Some(Opening::Probe), _) | (Some(Opening::Sealed | Opening::Unknown), Entry::ErrorPath(_)) => {}
     }
 }
 
