@@ -319,3 +319,18 @@ async fn the_count_of_each_answer_is_told() {
     );
     assert!(text.contains("kubenap_held_requests 0"));
 }
+
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_is_understood() {
+    let world = World::new();
+    let (pod, heard) = pod().await;
+    world.ready(pod);
+    let mut client = world.connect().await;
+    let head = format!("GET /slow?{} HTTP/1.1\r\nHost: web\r\n\r\n", "x".repeat(80));
+    for byte in head.as_bytes() {
+        client.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert!(hear(&mut client).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(heard.all().len(), 1);
+}
