@@ -326,8 +326,8 @@ async fn a_head_that_comes_byte_by_byte_is_understood() {
     let (pod, heard) = pod().await;
     world.ready(pod);
     let mut client = world.connect().await;
-    let head = format!("GET /slow?{} HTTP/1.1\r\nHost: web\r\n\r\n", "x".repeat(80));
-    for byte in head.as_bytes() {
+    let request = format!("GET /slow?{} HTTP/1.1\r\nHost: web\r\n\r\n", "x".repeat(80));
+    for byte in request.as_bytes() {
         client.write_all(&[*byte]).await.unwrap();
         tokio::task::yield_now().await;
     }
