@@ -57,7 +57,7 @@ pub(super) fn slices(turn: &mut Turn<'_>, namespace: &str, name: &str) {
     for (ports, endpoints) in wanted {
         let same = existing.iter().position(|(_, slice)| slice["ports"] == ports).unwrap_or(0);
         if existing.is_empty() {
-            create(turn, &service, &ports, endpoints);
+            create(turn, &service, &ports, &endpoints);
         } else {
             let (key, slice) = existing.remove(same);
             let mut new = Value::clone(&slice);
@@ -75,7 +75,7 @@ pub(super) fn slices(turn: &mut Turn<'_>, namespace: &str, name: &str) {
     }
 }
 
-fn create(turn: &mut Turn<'_>, service: &Value, ports: &Value, endpoints: Vec<Value>) {
+fn create(turn: &mut Turn<'_>, service: &Value, ports: &Value, endpoints: &[Value]) {
     let namespace = service["metadata"]["namespace"].as_str().unwrap_or("");
     let prefix = format!("{}-", object::name(service));
     let name = format!("{prefix}{}", turn.store.random.tail());
