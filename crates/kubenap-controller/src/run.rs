@@ -36,7 +36,9 @@ use crate::web::{self, Ready};
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A listener's address is not to be had.
-    #[error("cannot listen on {address}\nhint: is another KubeNap running here? choose another address for {flag}")]
+    #[error(
+        "cannot listen on {address}\nhint: is another KubeNap running here? choose another address for {flag}"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -46,7 +48,9 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// The namespace for Leases cannot be used.
-    #[error("cannot use the namespace {namespace} for Leases\nhint: create it, or name another one with --lease-namespace")]
+    #[error(
+        "cannot use the namespace {namespace} for Leases\nhint: create it, or name another one with --lease-namespace"
+    )]
     LeaseNamespace {
         /// The namespace.
         namespace: String,
@@ -82,7 +86,8 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
     let mut tasks = JoinSet::new();
     let telemetry = Arc::new(Telemetry::new());
     let queue = Queue::new();
-    let sources = activity::build(&settings.sources, &settings.credentials, &cluster.client()).map_err(RunError::Source)?;
+    let sources = activity::build(&settings.sources, &settings.credentials, &cluster.client())
+        .map_err(RunError::Source)?;
     let listener = listen(settings.admin_listen, "--admin-listen").await?;
     let admin = listener.local_addr().unwrap_or(settings.admin_listen);
     let asked = queue.clone();
@@ -105,7 +110,8 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
         let queue = queue.clone();
         Arc::new(move |app| queue.add(app))
     };
-    let stores = Stores::start(&cluster, &settings.namespaces, &settings.lease_namespace, &touched, &mut tasks);
+    let stores =
+        Stores::start(&cluster, &settings.namespaces, &settings.lease_namespace, &touched, &mut tasks);
     let members = Members::new(&settings.identity, &settings.lease_namespace, stores.clone());
     let lead = Lead::new();
     let (events, sending) = Events::new(cluster.clone(), settings.identity.clone(), settings.clock);
@@ -118,7 +124,8 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
     let polled = polls.polled();
     let mut claims = JoinSet::new();
     let (space, identity) = (settings.lease_namespace.clone(), settings.identity.clone());
-    let admin_url = settings.advertise.first().map(|ip| format!("http://{}", SocketAddr::new(*ip, admin.port())));
+    let admin_url =
+        settings.advertise.first().map(|ip| format!("http://{}", SocketAddr::new(*ip, admin.port())));
     claims.spawn(members.clone().attend(cluster.clone(), admin_url, settings.clock, stop.clone()));
     claims.spawn(lead.clone().seek(cluster.clone(), space, identity, settings.clock, stop.clone()));
 
@@ -237,7 +244,8 @@ async fn heed_polls(cx: Arc<Context>) {
             let label = BySource { source: name.clone() };
             cx.telemetry.source_up.get_or_create(&label).set(i64::from(state.up));
             let seen = state.samples.iter().map(|(_, sample)| &sample.activity);
-            let oldest = seen.filter(|activity| activity.blind.is_empty()).map(|activity| activity.watermark).min();
+            let oldest =
+                seen.filter(|activity| activity.blind.is_empty()).map(|activity| activity.watermark).min();
             if let Some(oldest) = oldest {
                 let age = cx.settings.clock.now().duration_since(oldest).as_secs_f64();
                 cx.telemetry.source_watermark_age.get_or_create(&label).set(age);
@@ -259,7 +267,8 @@ async fn heed_members(cx: Arc<Context>) {
             () = tokio::time::sleep(Duration::from_secs(1)) => false,
         };
         cx.telemetry.leader.set(i64::from(cx.lead.holds()));
-        cx.telemetry.count_apps(cx.board.all().iter().map(|status| status.phase.as_str()));
+        let board = cx.board.all();
+        cx.telemetry.count_apps(&board.iter().map(|status| status.phase.as_str()).collect::<Vec<_>>());
         let living = cx.members.living();
         if leading || living != known {
             tracing::info!(leads = cx.lead.holds(), members = living.len(), "members");
@@ -276,14 +285,21 @@ async fn become_ready(cx: Arc<Context>, ready: Ready) {
     loop {
         let apps = cx.stores.apps();
         let board = cx.board.all();
-        let looked_at = board.len() >= apps.iter().filter(|app| cx.stores.deployments.find(&app.namespace, &app.name).is_some()).count();
+        let looked_at = board.len()
+            >= apps
+                .iter()
+                .filter(|app| cx.stores.deployments.find(&app.namespace, &app.name).is_some())
+                .count();
         let mine = |namespace: &str, name: &str| {
             cx.stores.slices.within(namespace).values().any(|slice| {
                 matches!(&**slice, SlimSlice::Ours(slice)
                     if slice.member == cx.settings.identity && slice.apps.contains_key(name))
             })
         };
-        let placed = board.iter().filter(|status| status.phase == "asleep").all(|status| mine(&status.namespace, &status.name));
+        let placed = board
+            .iter()
+            .filter(|status| status.phase == "asleep")
+            .all(|status| mine(&status.namespace, &status.name));
         if looked_at && placed {
             ready.set(true);
             return;

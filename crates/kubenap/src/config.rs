@@ -22,16 +22,19 @@ enum Value {
 pub(crate) fn with_file(mut typed: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     let Some(path) = path(&typed) else { return Ok(typed) };
     let shown = path.to_string_lossy().into_owned();
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the config file {shown}"))?;
-    let values: BTreeMap<String, Value> =
-        serde_saphyr::from_str(&text).with_context(|| format!("the config file {shown} is not understood"))?;
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read the config file {shown}"))?;
+    let values: BTreeMap<String, Value> = serde_saphyr::from_str(&text)
+        .with_context(|| format!("the config file {shown} is not understood"))?;
     let (known, common) = known(&typed);
     let mut mistakes = Vec::new();
     for (name, value) in values {
         let Some(env) = known.get(&name) else {
             // A file may serve several commands: flags of another one are none of this one's business.
             if !common.contains(&name) {
-                mistakes.push(format!("{shown}: `{name}` is not a flag; accepted: the long flags of kubenap run, without dashes"));
+                mistakes.push(format!(
+                    "{shown}: `{name}` is not a flag; accepted: the long flags of kubenap run, without dashes"
+                ));
             }
             continue;
         };

@@ -49,7 +49,13 @@ impl Members {
     }
 
     /// Writes and renews this member's Lease until `stop`; takes it away then, so that others need not wait.
-    pub async fn attend(self, cluster: Cluster, admin: Option<String>, clock: Clock, stop: CancellationToken) {
+    pub async fn attend(
+        self,
+        cluster: Cluster,
+        admin: Option<String>,
+        clock: Clock,
+        stop: CancellationToken,
+    ) {
         let api: Api<Lease> = Api::namespaced(cluster.client(), &self.namespace);
         loop {
             if let Err(error) = self.renew(&cluster, &api, admin.as_deref(), clock).await {
@@ -123,7 +129,9 @@ impl Members {
             let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
             match cluster.call(api.delete(&name, &params)).await {
                 Ok(_) | Err(ClusterError::Conflict(_) | ClusterError::Gone(_)) => {}
-                Err(error) => tracing::warn!(error = error.chain(), "cannot clear a dead member's Lease away"),
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "cannot clear a dead member's Lease away");
+                }
             }
         }
     }

@@ -69,10 +69,17 @@ impl Cluster {
     }
 
     /// Waits for an API call, at most [`CALL`].
-    pub async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {
-        match tokio::time::timeout(CALL, call).await {
-            Ok(answer) => answer.map_err(ClusterError::of),
-            Err(_) => Err(ClusterError::Late(CALL)),
+    pub fn call<T>(
+        &self,
+        call: impl Future<Output = kube::Result<T>> + Send,
+    ) -> impl Future<Output = Result<T, ClusterError>> + Send {
+        // kube's futures are large, and a turn holds several.
+        let call = Box::pin(call);
+        async move {
+            match tokio::time::timeout(CALL, call).await {
+                Ok(answer) => answer.map_err(ClusterError::of),
+                Err(_) => Err(ClusterError::Late(CALL)),
+            }
         }
     }
 }

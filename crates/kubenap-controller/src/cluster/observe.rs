@@ -62,18 +62,14 @@ pub fn services_of(
     deployment: &SlimDeployment,
     policy: &Policy,
 ) -> (Vec<Arc<SlimService>>, Vec<String>) {
-    match &policy.services {
-        Some(names) => {
-            let (there, missing): (Vec<_>, Vec<_>) =
-                names.iter().partition(|name| around.services.contains_key(*name));
-            let there = there.into_iter().filter_map(|name| around.services.get(name).cloned()).collect();
-            (there, missing.into_iter().cloned().collect())
-        }
-        None => {
-            let selects = |service: &&Arc<SlimService>| deployment.is_selected_by(&service.selector);
-            (around.services.values().filter(selects).cloned().collect(), Vec::new())
-        }
+    if let Some(names) = &policy.services {
+        let (there, missing): (Vec<_>, Vec<_>) =
+            names.iter().partition(|name| around.services.contains_key(*name));
+        let there = there.into_iter().filter_map(|name| around.services.get(name).cloned()).collect();
+        return (there, missing.into_iter().cloned().collect());
     }
+    let selects = |service: &&Arc<SlimService>| deployment.is_selected_by(&service.selector);
+    (around.services.values().filter(selects).cloned().collect(), Vec::new())
 }
 
 /// The other opted-in Deployments behind one of the app's Services.

@@ -107,7 +107,7 @@ async fn known(cx: &Context, app: &AppId) -> Result<Option<Around>, ClusterError
 }
 
 async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
-    let mut gathered = gather(cx, around);
+    let mut gathered = gather(cx, &around);
     let listening = entrances::open(cx, &gathered);
     gathered.set_listening(listening);
     confirm(cx, &mut gathered).await?;
@@ -142,7 +142,7 @@ async fn read_again(
     let mut fresh = match &decision.step {
         Step::Arm { .. } | Step::ScaleDown { .. } => {
             let Some(around) = Around::live(&cx.cluster, &gathered.app).await? else { return Ok(None) };
-            gather(cx, around)
+            gather(cx, &around)
         }
         Step::ScaleUp { .. } => {
             let mut fresh = gathered.clone();
@@ -173,7 +173,9 @@ async fn read_again(
 /// What helps a decision that waits: the last look at the sources, and connections that prove the path.
 fn assist(cx: &Arc<Context>, gathered: &Gathered) {
     let Situation::Drowsy { epoch } = gathered.situation() else { return };
-    if !cx.lead.holds() || cx.memories.with(&gathered.app, |memory| memory.proving.replace(epoch) == Some(epoch)) {
+    if !cx.lead.holds()
+        || cx.memories.with(&gathered.app, |memory| memory.proving.replace(epoch) == Some(epoch))
+    {
         return;
     }
     let cx = Arc::clone(cx);
@@ -269,9 +271,10 @@ async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
     for slice in cx.stores.slices.within(&app.namespace).into_values() {
         let SlimSlice::Ours(slice) = &*slice else { continue };
         let mine = slice.member == cx.settings.identity || !living.contains(&slice.member);
-        let only = slice.apps.keys().all(|name| {
-            *name == app.name || cx.stores.deployments.find(&app.namespace, name).is_none()
-        });
+        let only = slice
+            .apps
+            .keys()
+            .all(|name| *name == app.name || cx.stores.deployments.find(&app.namespace, name).is_none());
         if !mine || !only || !slice.apps.contains_key(&app.name) {
             continue;
         }

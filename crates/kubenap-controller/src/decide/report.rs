@@ -82,7 +82,12 @@ pub fn carried_out(cx: &Context, gathered: &Gathered, decision: &Decision) {
                 send(Reason::NapRefused, format!("a person asked for a nap: {why}"));
             }
         },
-        Step::Stay | Step::Substitute | Step::MarkLeaving | Step::Withdraw | Step::SweepDead | Step::Forget => {}
+        Step::Stay
+        | Step::Substitute
+        | Step::MarkLeaving
+        | Step::Withdraw
+        | Step::SweepDead
+        | Step::Forget => {}
     }
 }
 
@@ -124,9 +129,9 @@ fn count_sleep(cx: &Context, gathered: &Gathered, situation: Situation) {
         Situation::Asleep { restore, .. } if cx.lead.holds() => Some(restore),
         _ => None,
     };
-    let before = cx.memories.with(&gathered.app, |memory| {
-        std::mem::replace(&mut memory.counted, restore.map(|_| now))
-    });
+    let before = cx
+        .memories
+        .with(&gathered.app, |memory| std::mem::replace(&mut memory.counted, restore.map(|_| now)));
     if let (Some(restore), Some(before)) = (restore, before) {
         cx.telemetry.count_sleep(&gathered.app, now - before, restore);
     }
