@@ -104,8 +104,6 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
         proxies.push(listener.local_addr().unwrap_or(proxy.address));
         tasks.spawn(wake::serve_proxy(listener, proxy.profile, doors.clone(), stop.clone()));
     }
-    lease_namespace(&cluster, &settings.lease_namespace).await?;
-
     let touched: Touched = {
         let queue = queue.clone();
         Arc::new(move |app| queue.add(app))
@@ -113,6 +111,16 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
     let stores =
         Stores::start(&cluster, &settings.namespaces, &settings.lease_namespace, &touched, &mut tasks);
     let members = Members::new(&settings.identity, &settings.lease_namespace, stores.clone());
+    let admin_url =
+        settings.advertise.first().map(|ip| format!("http://{}", SocketAddr::new(*ip, admin.port())));
+    match members.join(&cluster, admin_url.as_deref(), settings.clock).await {
+        Ok(()) => {}
+        Err(source @ (ClusterError::Gone(_) | ClusterError::Forbidden(_))) => {
+            return Err(RunError::LeaseNamespace { namespace: settings.lease_namespace, source });
+        }
+        // An API server that is away for a moment is waited for.
+        Err(error) => tracing::warn!(error = error.chain(), "cannot write this member's Lease yet"),
+    }
     let lead = Lead::new();
     let (events, sending) = Events::new(cluster.clone(), settings.identity.clone(), settings.clock);
     tasks.spawn(sending);
@@ -124,8 +132,6 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
     let polled = polls.polled();
     let mut claims = JoinSet::new();
     let (space, identity) = (settings.lease_namespace.clone(), settings.identity.clone());
-    let admin_url =
-        settings.advertise.first().map(|ip| format!("http://{}", SocketAddr::new(*ip, admin.port())));
     claims.spawn(members.clone().attend(cluster.clone(), admin_url, settings.clock, stop.clone()));
     claims.spawn(lead.clone().seek(cluster.clone(), space, identity, settings.clock, stop.clone()));
 
@@ -223,16 +229,6 @@ async fn withdraw_all(cx: &Context) {
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, flag, source })
-}
-
-async fn lease_namespace(cluster: &Cluster, namespace: &str) -> Result<(), RunError> {
-    // A Lease that cannot be read for want of a namespace reads as absent; the namespace itself tells.
-    let api: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(cluster.client());
-    match cluster.call(api.get(namespace)).await {
-        // A namespaced role may not read it; the Leases' own errors will say what is wrong.
-        Ok(_) | Err(ClusterError::Forbidden(_)) => Ok(()),
-        Err(source) => Err(RunError::LeaseNamespace { namespace: namespace.to_owned(), source }),
-    }
 }
 
 /// Looks at every app after each poll, and keeps the sources' metrics.

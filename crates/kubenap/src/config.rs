@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::CommandFactory as _;
@@ -16,6 +17,21 @@ enum Value {
     Number(i64),
     Text(String),
     List(Vec<String>),
+}
+
+/// What was typed to `kubectl nap`, which runs the program under the name `kubectl-nap`: `kubectl nap shop/web` naps.
+pub(crate) fn as_plugin(mut typed: Vec<OsString>) -> Vec<OsString> {
+    let plugin =
+        typed.first().and_then(|name| Path::new(name).file_stem()).is_some_and(|name| name == "kubectl-nap");
+    let command = |arg: &OsString| {
+        arg == "help"
+            || arg.to_string_lossy().starts_with('-')
+            || Args::command().get_subcommands().any(|command| arg == command.get_name())
+    };
+    if plugin && typed.get(1).is_some_and(|first| !command(first)) {
+        typed.insert(1, "nap".into());
+    }
+    typed
 }
 
 /// What was typed, with the file's flags added where neither the command line nor the environment has them.

@@ -48,7 +48,18 @@ impl Members {
         living
     }
 
-    /// Writes and renews this member's Lease until `stop`; takes it away then, so that others need not wait.
+    /// Writes this member's Lease for the first time.
+    pub async fn join(
+        &self,
+        cluster: &Cluster,
+        admin: Option<&str>,
+        clock: Clock,
+    ) -> Result<(), ClusterError> {
+        let api: Api<Lease> = Api::namespaced(cluster.client(), &self.namespace);
+        self.renew(cluster, &api, admin, clock).await
+    }
+
+    /// Renews this member's Lease until `stop`; takes it away then, so that others need not wait.
     pub async fn attend(
         self,
         cluster: Cluster,

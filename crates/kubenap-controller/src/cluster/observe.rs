@@ -31,6 +31,8 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         .filter(|other| !policy::opted_in(&other.labels) && other.id != deployment.id)
         .map(|other| other.id.to_string())
         .collect();
+    let named = policy.ingresses.iter().flatten();
+    let missing_ingresses = named.filter(|name| !around.ingresses.contains(*name)).cloned().collect();
     let pods = around
         .pods
         .values()
@@ -41,6 +43,7 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         deployment: deployment.seen.clone(),
         services: services.iter().map(|service| with_families(&service.seen, addresses)).collect(),
         missing_services,
+        missing_ingresses,
         slices,
         endpoints,
         pods,

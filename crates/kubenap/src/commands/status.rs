@@ -75,7 +75,8 @@ async fn read(cluster: &Cluster, namespaces: &[String]) -> anyhow::Result<Vec<Ap
     let mut apps = Vec::new();
     for api in places {
         let list = cluster.call(api.list(&params)).await.context("cannot list Deployments")?;
-        apps.extend(list.items.into_iter().map(status));
+        let meant = |one: &Deployment| one.labels().get(key::ENABLED).is_some_and(|value| value != "false");
+        apps.extend(list.items.into_iter().filter(meant).map(status));
     }
     apps.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     Ok(apps)
