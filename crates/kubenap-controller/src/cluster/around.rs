@@ -76,7 +76,7 @@ impl Around {
             services: slim(services),
             slices: slim(slices),
             pods: slim(pods),
-            ingresses: ingresses.iter().map(ResourceExt::name_any).collect(),
+            ingresses: ingresses.iter().map(kube::ResourceExt::name_any).collect(),
             scaler,
             live: true,
         }))

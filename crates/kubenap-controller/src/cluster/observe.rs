@@ -31,8 +31,8 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         .filter(|other| !policy::opted_in(&other.labels) && other.id != deployment.id)
         .map(|other| other.id.to_string())
         .collect();
-    let named = policy.ingresses.iter().flatten();
-    let missing_ingresses = named.filter(|name| !around.ingresses.contains(*name)).cloned().collect();
+    let wanted = policy.ingresses.iter().flatten();
+    let missing_ingresses = wanted.filter(|name| !around.ingresses.contains(*name)).cloned().collect();
     let pods = around
         .pods
         .values()
