@@ -179,6 +179,13 @@ impl Running {
         &self.cx
     }
 
+    /// Waits until something that must run for ever has ended. It never does, unless there is a bug.
+    pub async fn broken(&mut self) {
+        if self.tasks.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Leaves: claims given back, addresses out of every Service, what is held answered.
     ///
     /// The last member takes its addresses out too: a quick 503 is better than an address that answers nobody, or
