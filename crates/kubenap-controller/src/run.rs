@@ -306,5 +306,5 @@ async fn become_ready(cx: Arc<Context>, ready: Ready) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     ready.set(true);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
