@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::CommandFactory as _;
@@ -18,20 +19,38 @@ enum Value {
     List(Vec<String>),
 }
 
+/// What was typed to `kubectl nap`, which runs the program under the name `kubectl-nap`: `kubectl nap shop/web` naps.
+pub(crate) fn as_plugin(mut typed: Vec<OsString>) -> Vec<OsString> {
+    let plugin =
+        typed.first().and_then(|name| Path::new(name).file_stem()).is_some_and(|name| name == "kubectl-nap");
+    let command = |arg: &OsString| {
+        arg == "help"
+            || arg.to_string_lossy().starts_with('-')
+            || Args::command().get_subcommands().any(|command| arg == command.get_name())
+    };
+    if plugin && typed.get(1).is_some_and(|first| !command(first)) {
+        typed.insert(1, "nap".into());
+    }
+    typed
+}
+
 /// What was typed, with the file's flags added where neither the command line nor the environment has them.
 pub(crate) fn with_file(mut typed: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     let Some(path) = path(&typed) else { return Ok(typed) };
     let shown = path.to_string_lossy().into_owned();
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the config file {shown}"))?;
-    let values: BTreeMap<String, Value> =
-        serde_saphyr::from_str(&text).with_context(|| format!("the config file {shown} is not understood"))?;
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read the config file {shown}"))?;
+    let values: BTreeMap<String, Value> = serde_saphyr::from_str(&text)
+        .with_context(|| format!("the config file {shown} is not understood"))?;
     let (known, common) = known(&typed);
     let mut mistakes = Vec::new();
     for (name, value) in values {
         let Some(env) = known.get(&name) else {
             // A file may serve several commands: flags of another one are none of this one's business.
             if !common.contains(&name) {
-                mistakes.push(format!("{shown}: `{name}` is not a flag; accepted: the long flags of kubenap run, without dashes"));
+                mistakes.push(format!(
+                    "{shown}: `{name}` is not a flag; accepted: the long flags of kubenap run, without dashes"
+                ));
             }
             continue;
         };

@@ -1,12 +1,13 @@
 //! Runs the stories one after the other, each in a fresh namespace, and prints what failed and a table at the end.
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, timeout};
 
 use super::cluster::Cluster;
@@ -51,6 +52,7 @@ pub(crate) fn wants_contract(only: &[String]) -> bool {
 
 /// Runs the stories; the exit code is 1 if any failed.
 pub(crate) async fn run(cluster: Cluster, kubenap: PathBuf, only: &[String], keep: bool) -> Result<ExitCode> {
+    let _alone = alone(&cluster)?;
     let world = Arc::new(World::connect(cluster, kubenap).await?);
     let mut outcomes = Vec::new();
     let interrupted = tokio::select! {
@@ -63,6 +65,14 @@ pub(crate) async fn run(cluster: Cluster, kubenap: PathBuf, only: &[String], kee
     }
     let failed = outcomes.iter().any(|outcome| outcome.result.is_err());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Held while stories run: two runs in one cluster would take each other's addresses.
+fn alone(cluster: &Cluster) -> Result<File> {
+    let path = cluster.logs().join("stories.lock");
+    let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
+    file.try_lock().context("another run of the stories uses this cluster; wait for it to end")?;
+    Ok(file)
 }
 
 async fn run_all(world: &Arc<World>, stories: Vec<&'static Story>, keep: bool, outcomes: &mut Vec<Outcome>) {

@@ -28,7 +28,11 @@ pub struct Watched<T> {
 
 impl<T> Clone for Watched<T> {
     fn clone(&self) -> Self {
-        Self { objects: Arc::clone(&self.objects), synced: self.synced.clone(), changes: self.changes.clone() }
+        Self {
+            objects: Arc::clone(&self.objects),
+            synced: self.synced.clone(),
+            changes: self.changes.clone(),
+        }
     }
 }
 
@@ -39,6 +43,12 @@ pub type Changed<T> = Arc<dyn Fn(&Key, Option<&T>, Option<&T>) + Send + Sync>;
 const WATCH_SECONDS: u32 = 40;
 /// A list is asked for in pages.
 const PAGE: u32 = 500;
+
+impl<T: Slim> Default for Watched<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl<T: Slim> Watched<T> {
     /// Nothing known yet.
@@ -80,7 +90,7 @@ impl<T: Slim> Watched<T> {
                     }
                     for (key, slim) in listed {
                         own.insert(key.clone());
-                        self.replace(&key, Some(slim), &changed);
+                        self.replace(&key, Some(&slim), &changed);
                     }
                     if std::mem::take(&mut first) {
                         self.synced.send_modify(|count| *count += 1);
@@ -89,14 +99,16 @@ impl<T: Slim> Watched<T> {
                 Ok(Event::Apply(object)) => {
                     let (key, slim) = slimmed(object);
                     own.insert(key.clone());
-                    self.replace(&key, Some(slim), &changed);
+                    self.replace(&key, Some(&slim), &changed);
                 }
                 Ok(Event::Delete(object)) => {
                     let (key, _) = slimmed::<T, K>(object);
                     own.remove(&key);
                     self.replace(&key, None, &changed);
                 }
-                Err(error) => tracing::warn!(kind = %K::kind(&K::DynamicType::default()), %error, "watch failed"),
+                Err(error) => {
+                    tracing::warn!(kind = %K::kind(&K::DynamicType::default()), %error, "watch failed");
+                }
             }
         }
     }
@@ -149,13 +161,13 @@ impl<T: Slim> Watched<T> {
             }
         };
         // Running out of time is no error: see above.
-        drop(tokio::time::timeout(limit, changes.wait_for(|_| there())).await);
+        drop(tokio::time::timeout(limit, changes.wait_for(|()| there())).await);
     }
 
-    fn replace(&self, key: &Key, new: Option<Arc<T>>, changed: &Changed<T>) {
+    fn replace(&self, key: &Key, new: Option<&Arc<T>>, changed: &Changed<T>) {
         let old = {
             let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
-            match &new {
+            match new {
                 Some(slim) => {
                     let stale = objects
                         .get(key)
@@ -169,8 +181,8 @@ impl<T: Slim> Watched<T> {
             }
         };
         self.changes.send_replace(());
-        if old != new {
-            changed(key, old.as_deref(), new.as_deref());
+        if old.as_ref() != new {
+            changed(key, old.as_deref(), new.map(|new| &**new));
         }
     }
 

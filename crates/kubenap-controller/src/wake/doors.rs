@@ -30,7 +30,7 @@ pub struct Doors {
 
 /// What [`Doors`] needs from outside.
 pub struct DoorsSettings {
-    /// The addresses that wake ports are bound on: those that go into EndpointSlices.
+    /// The addresses that wake ports are bound on: those that go into `EndpointSlice`s.
     pub advertise: Vec<IpAddr>,
     /// All bounds.
     pub limits: Limits,

@@ -131,13 +131,10 @@ fn drowsy(facts: &Facts<'_>, epoch: u64) -> Decision {
     if substituted(facts) < facts.here.living.len().min(2) {
         return wait(Why::Substituting);
     }
-    if wish.is_none() {
-        if let Some(why) = last_look(facts) {
-            return match why {
-                Why::LastLook => wait(why),
-                _ => act(Step::Cancel { epoch }, why),
-            };
-        }
+    match last_look(facts).filter(|_| wish.is_none()) {
+        Some(why @ Why::LastLook) => return wait(why),
+        Some(why) => return act(Step::Cancel { epoch }, why),
+        None => {}
     }
     if facts.substituted_for < facts.timing.drowsy {
         return Decision {

@@ -18,6 +18,8 @@ pub struct Seen {
     pub services: Vec<ServiceSeen>,
     /// Services that an annotation names and that do not exist.
     pub missing_services: Vec<String>,
+    /// Ingresses that an annotation names and that do not exist.
+    pub missing_ingresses: Vec<String>,
     /// KubeNap's own slices of these Services.
     pub slices: Vec<Slice>,
     /// Everybody else's endpoints of these Services.

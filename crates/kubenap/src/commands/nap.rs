@@ -31,7 +31,11 @@ pub(crate) async fn run(args: NapArgs, at: &ClusterArgs) -> anyhow::Result<Outco
     let Some(before) = read else { bail!("{app} does not exist") };
     let before = SlimDeployment::of(before);
     if !policy::opted_in(&before.labels) {
-        bail!("{app} is not opted in\nhint: kubectl -n {} label deployment {} kubenap/enabled=true", app.namespace, app.name);
+        bail!(
+            "{app} is not opted in\nhint: kubectl -n {} label deployment {} kubenap/enabled=true",
+            app.namespace,
+            app.name
+        );
     }
     let record = &before.seen.record;
     if before.seen.replicas == 0 && record.phase == Some(Phase::Asleep) {
@@ -47,7 +51,10 @@ pub(crate) async fn run(args: NapArgs, at: &ClusterArgs) -> anyhow::Result<Outco
     let wish = if args.force { Wish::ForceNap } else { Wish::Nap };
     let body = json!({"metadata": {"annotations": {key::WISH: wish.text()}}});
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    cluster.call(api.patch(&app.name, &params, &Patch::Merge(body))).await.context("cannot write the wish")?;
+    cluster
+        .call(api.patch(&app.name, &params, &Patch::Merge(body)))
+        .await
+        .context("cannot write the wish")?;
     if args.no_wait {
         output::line(&format!("{app} is asked to nap"));
         return Ok(Outcome::Done);
@@ -55,12 +62,12 @@ pub(crate) async fn run(args: NapArgs, at: &ClusterArgs) -> anyhow::Result<Outco
     let followed = timeout_at(end, follow(api, &app, record.epoch)).await;
     let asleep = match followed {
         Ok(ended) => ended?,
-        Err(_) => return late(&app),
+        Err(_) => return Ok(late(&app)),
     };
     match asleep {
         Ended::Asleep => {
             if !gone(&cluster, &before, &pods, end).await? {
-                return late(&app);
+                return Ok(late(&app));
             }
             output::line(&format!("{app} sleeps"));
             Ok(Outcome::Done)
@@ -106,7 +113,11 @@ async fn follow(api: Api<Deployment>, app: &AppId, before: u64) -> anyhow::Resul
             Some(Phase::Asleep | Phase::Waking) if record.epoch > before => return Ok(Ended::Asleep),
             // Woken already: awake again after a wake says that pods answer, after a cancelled nap why it was.
             Some(Phase::Awake) if record.epoch > before => {
-                return Ok(if reason.starts_with("pods-ready:") { Ended::Asleep } else { Ended::Cancelled(why) });
+                return Ok(if reason.starts_with("pods-ready:") {
+                    Ended::Asleep
+                } else {
+                    Ended::Cancelled(why)
+                });
             }
             _ if record.epoch == before && !wished => return Ok(Ended::Cancelled(why)),
             _ => {}
@@ -123,7 +134,12 @@ async fn pods(cluster: &Cluster, of: &SlimDeployment) -> anyhow::Result<BTreeSet
 }
 
 /// Waits until none of these pods is left, whatever new ones there are.
-async fn gone(cluster: &Cluster, of: &SlimDeployment, old: &BTreeSet<String>, end: Instant) -> anyhow::Result<bool> {
+async fn gone(
+    cluster: &Cluster,
+    of: &SlimDeployment,
+    old: &BTreeSet<String>,
+    end: Instant,
+) -> anyhow::Result<bool> {
     loop {
         if pods(cluster, of).await?.is_disjoint(old) {
             return Ok(true);
@@ -135,7 +151,7 @@ async fn gone(cluster: &Cluster, of: &SlimDeployment, old: &BTreeSet<String>, en
     }
 }
 
-fn late(app: &AppId) -> anyhow::Result<Outcome> {
+fn late(app: &AppId) -> Outcome {
     output::note(&format!("error: {app} does not sleep in time\nhint: kubenap why {app}"));
-    Ok(Outcome::Late)
+    Outcome::Late
 }
