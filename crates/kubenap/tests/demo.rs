@@ -1,5 +1,4 @@
 //! The demo tells the whole story within its time, and the README shows what it really prints.
-#![expect(clippy::unwrap_used, reason = "a program that cannot be started is a failed test")]
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +11,8 @@ use tokio::time::timeout;
 /// `kubenap demo` itself gives up before this.
 const LIMIT: Duration = Duration::from_secs(30);
 
-const BEGIN: &str = "<!-- demo: UPDATE_EXPECT=1 cargo test -p kubenap --test demo -->\n```console\n$ kubenap demo\n";
+const BEGIN: &str =
+    "<!-- demo: UPDATE_EXPECT=1 cargo test -p kubenap --test demo -->\n```console\n$ kubenap demo\n";
 const END: &str = "```\n<!-- end of demo -->";
 
 #[tokio::test]
@@ -35,13 +35,15 @@ async fn the_demo_naps_and_wakes_an_app_as_the_readme_shows_it() {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(&path, format!("{before}{BEGIN}{said}{END}{after}")).unwrap();
     } else {
-        let hint = "the README shows something else; `UPDATE_EXPECT=1 cargo test -p kubenap --test demo` mends it";
+        let hint =
+            "the README shows something else; `UPDATE_EXPECT=1 cargo test -p kubenap --test demo` mends it";
         assert_eq!(shape(shown), shape(&said), "{hint}");
     }
 }
 
 /// What does not change from run to run: words with a digit, and names of pods, are left out.
 fn shape(said: &str) -> Vec<String> {
-    let steady = |word: &&str| !word.contains(|sign: char| sign.is_ascii_digit()) && !word.starts_with("web-");
+    let steady =
+        |word: &&str| !word.contains(|sign: char| sign.is_ascii_digit()) && !word.starts_with("web-");
     said.lines().map(|line| line.split_whitespace().filter(steady).collect::<Vec<_>>().join(" ")).collect()
 }

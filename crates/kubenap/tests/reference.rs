@@ -16,7 +16,8 @@ use kubenap_core::app::{AppId, key};
 use kubenap_core::policy::{self, Defaults, KEYS, Texts, Weight};
 use kubenap_core::why::Why;
 
-const WRITTEN: &str = "<!-- Written from the code by `UPDATE_EXPECT=1 cargo test -p kubenap --test reference`. -->\n\n";
+const WRITTEN: &str =
+    "<!-- Written from the code by `UPDATE_EXPECT=1 cargo test -p kubenap --test reference`. -->\n\n";
 
 #[test]
 fn annotations_are_as_the_code_reads_and_writes_them() {
@@ -43,7 +44,10 @@ fn annotations_are_as_the_code_reads_and_writes_them() {
             [code(key::MANAGED_BY), format!("label: {}", code(key::MANAGER))],
             [code(key::SERVICE_NAME), "label: the Service".to_owned()],
             [code(key::SLICE_MEMBER), "annotation: the member whose addresses the slice holds".to_owned()],
-            [code(key::SLICE_APPS), "annotation: nap and remembered count of each app behind the Service".to_owned()],
+            [
+                code(key::SLICE_APPS),
+                "annotation: nap and remembered count of each app behind the Service".to_owned(),
+            ],
         ],
     );
     expect_file!["../../../docs/reference/annotations.md"].assert_eq(&page);
@@ -76,7 +80,8 @@ fn metrics_are_as_the_controller_shows_them() {
          `namespace`, `app` and `source`.",
     );
     let text = telemetry().encode();
-    let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' ')).collect();
+    let families: Vec<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' ')).collect();
     let rows = families.iter().map(|(name, help)| {
         let kind = text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} "))).unwrap();
         let sample = text.lines().find(|line| !line.starts_with('#') && line.starts_with(name)).unwrap();
@@ -105,11 +110,20 @@ fn reasons_are_as_the_code_says_them() {
          `kubenap status` and `kubenap why`.",
     );
     page += "## Why an app does what it does\n\n";
-    page += &table(&["label", "sentence, with an example's values"], Why::reference().into_iter().map(|(label, sentence)| [code(label), sentence]));
+    page += &table(
+        &["label", "sentence, with an example's values"],
+        Why::reference().into_iter().map(|(label, sentence)| [code(label), sentence]),
+    );
     page += "\n## Why a source cannot tell\n\nAnything of this keeps the app awake.\n\n";
-    page += &table(&["label", "a source …"], Blind::ALL.map(|blind| [code(blind.label()), blind.sentence().to_owned()]));
+    page += &table(
+        &["label", "a source …"],
+        Blind::ALL.map(|blind| [code(blind.label()), blind.sentence().to_owned()]),
+    );
     page += "\n## Events on the Deployment\n\n";
-    page += &table(&["reason", "when"], events::Reason::ALL.map(|reason| [code(reason.text()), when(reason).to_owned()]));
+    page += &table(
+        &["reason", "when"],
+        events::Reason::ALL.map(|reason| [code(reason.text()), when(reason).to_owned()]),
+    );
     page += "\n## Complaints\n\nA complaint names the key, the value, what is wrong and what is accepted. Examples:\n\n";
     let rows = complaints().into_iter().map(|complaint| {
         let then = match complaint.weight {
@@ -158,7 +172,8 @@ fn complaints() -> Vec<policy::Complaint> {
         ("dependsOn", "shop/db"),
         ("proxy", "nginx"),
     ];
-    let defaults = Defaults { sources: vec!["ingress".to_owned(), "prometheus".to_owned()], ..Defaults::default() };
+    let defaults =
+        Defaults { sources: vec!["ingress".to_owned(), "prometheus".to_owned()], ..Defaults::default() };
     let read = |(name, value): (&str, &str)| {
         let annotations = Texts::from([(format!("kubenap/{name}"), value.to_owned())]);
         policy::read(&Texts::new(), &annotations, &defaults).complaints
@@ -204,12 +219,14 @@ fn help(command: &[&str]) -> String {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
 }
 
 fn commands(help: &str) -> Vec<String> {
     let (_, list) = help.split_once("Commands:\n").unwrap();
-    let names = list.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    let names =
+        list.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
     names.filter(|name| *name != "help").map(str::to_owned).collect()
 }
 

@@ -1,10 +1,16 @@
 //! Without a cluster, or with one that does not answer: exit code 1, why, and what to do.
 
-use crate::command::Home;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::command::{Home, LIMIT};
 
 #[test]
 fn without_any_configuration_a_command_fails_with_a_hint() {
-    for command in [&["run"][..], &["status"], &["why", "web"], &["nap", "web"], &["wake", "web"], &["doctor"]] {
+    for command in
+        [&["run"][..], &["status"], &["why", "web"], &["nap", "web"], &["wake", "web"], &["doctor"]]
+    {
         let ended = Home::empty().kubenap(command);
         ended.fails(1, &["error: no cluster is configured", "hint: give --kubeconfig, or set KUBECONFIG"]);
     }
@@ -40,16 +46,26 @@ fn doctor_says_on_stdout_what_is_missing_and_fails() {
     assert_eq!(findings[0]["state"], "failed");
 }
 
-#[test]
-fn the_controller_does_not_start_against_an_api_server_that_is_not_there() {
-    let ended = Home::with_dead_cluster().kubenap(&[
-        "run",
-        "--advertise-address",
-        "127.0.0.1",
-        "--admin-listen",
-        "127.0.0.1:0",
-        "--proxy-listen",
-        "127.0.0.1:0",
-    ]);
-    ended.fails(1, &["cannot use the namespace kubenap-system for Leases", "--lease-namespace"]);
+#[tokio::test]
+async fn the_controller_waits_for_an_api_server_that_is_away_and_leaves_when_told_to() {
+    let home = Home::with_dead_cluster();
+    let own = ["127.0.0.1", "127.0.0.1:0", "127.0.0.1:0"];
+    let flags = ["--advertise-address", "--admin-listen", "--proxy-listen"];
+    let mut program = home.program(&["run", "--log-format", "text"]);
+    program.args(flags.iter().zip(own).flat_map(|(flag, value)| [*flag, value]));
+    let story = async {
+        let mut running = program.spawn().unwrap();
+        let mut log = BufReader::new(running.stderr.take().unwrap()).lines();
+        while let Some(line) = log.next_line().await.unwrap() {
+            if line.contains("cannot write this member's Lease yet") {
+                break;
+            }
+        }
+        let pid = running.id().unwrap().to_string();
+        assert!(Command::new("kill").arg(&pid).status().await.unwrap().success());
+        // Reading on, so that it does not stand still on a full pipe.
+        while log.next_line().await.unwrap().is_some() {}
+        running.wait().await.unwrap().code()
+    };
+    assert_eq!(timeout(LIMIT, story).await.expect("it neither complains nor leaves"), Some(0));
 }

@@ -1,13 +1,21 @@
 //! Runs the program with an environment of its own, in which there is no cluster.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+
+/// No command here has anything to wait for.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A home folder with nothing in it, and what is set in the environment.
 pub(crate) struct Home {
     folder: TempDir,
+    program: PathBuf,
     variables: Vec<(String, String)>,
 }
 
@@ -21,7 +29,8 @@ pub(crate) struct Ended {
 
 impl Home {
     pub(crate) fn empty() -> Self {
-        Self { folder: TempDir::new().unwrap(), variables: Vec::new() }
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_kubenap"));
+        Self { folder: TempDir::new().unwrap(), program, variables: Vec::new() }
     }
 
     /// With a kubeconfig whose cluster nobody serves.
@@ -42,6 +51,14 @@ impl Home {
         self
     }
 
+    /// With the program linked under another name.
+    pub(crate) fn called(mut self, name: &str) -> Self {
+        let link = self.folder.path().join(name);
+        std::os::unix::fs::symlink(&self.program, &link).unwrap();
+        self.program = link;
+        self
+    }
+
     /// Writes a file into it.
     pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
@@ -49,15 +66,21 @@ impl Home {
         path
     }
 
+    /// The program, ready to be started; it ends with what it was started by.
+    pub(crate) fn program(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).env_clear().env("HOME", self.folder.path()).env("COLUMNS", "100");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs it to its end.
     pub(crate) fn kubenap(&self, args: &[&str]) -> Ended {
-        let output = Command::new(env!("CARGO_BIN_EXE_kubenap"))
-            .args(args)
-            .env_clear()
-            .env("HOME", self.folder.path())
-            .env("COLUMNS", "100")
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .output()
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let output = runtime
+            .block_on(async { timeout(LIMIT, self.program(args).output()).await })
+            .unwrap_or_else(|_| panic!("`kubenap {}` does not end", args.join(" ")))
             .unwrap();
         Ended {
             code: output.status.code(),

@@ -40,7 +40,10 @@ fn a_key_that_is_no_flag_is_named_with_its_file() {
     let home = Home::with_dead_cluster();
     let path = home.file("kubenap.yaml", "idleAfter: 10m\npoll: 15s\npol: 15s\n");
     let ended = home.kubenap(&["run", "--config", path.to_str().unwrap()]);
-    ended.fails(2, &["kubenap.yaml: `idleAfter` is not a flag", "kubenap.yaml: `pol` is not a flag", "accepted"]);
+    ended.fails(
+        2,
+        &["kubenap.yaml: `idleAfter` is not a flag", "kubenap.yaml: `pol` is not a flag", "accepted"],
+    );
     assert!(!ended.err.contains("`poll`"), "{ended:#?}");
 }
 
@@ -64,7 +67,8 @@ fn the_file_itself_may_be_named_by_the_environment() {
 #[test]
 fn a_file_that_cannot_be_read_or_understood_is_named() {
     let home = Home::with_dead_cluster();
-    home.kubenap(&["run", "--config", "/nowhere.yaml"]).fails(2, &["cannot read the config file /nowhere.yaml"]);
+    home.kubenap(&["run", "--config", "/nowhere.yaml"])
+        .fails(2, &["cannot read the config file /nowhere.yaml"]);
     let path = home.file("kubenap.yaml", "poll: {every: 15s}\n");
     home.kubenap(&["run", "--config", path.to_str().unwrap()]).fails(2, &["kubenap.yaml is not understood"]);
 }

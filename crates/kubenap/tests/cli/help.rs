@@ -19,7 +19,10 @@ fn help_names_every_command_with_one_line_about_it() {
 #[test]
 fn version_is_the_one_of_the_manifest() {
     let version = Home::empty().kubenap(&["--version"]);
-    assert_eq!((version.code, version.out.as_str()), (Some(0), concat!("kubenap ", env!("CARGO_PKG_VERSION"), "\n")));
+    assert_eq!(
+        (version.code, version.out.as_str()),
+        (Some(0), concat!("kubenap ", env!("CARGO_PKG_VERSION"), "\n"))
+    );
 }
 
 #[test]

@@ -15,7 +15,9 @@ fn a_duration_in_days_is_refused_with_what_is_accepted() {
 
 #[test]
 fn a_duration_that_is_too_short_is_refused_with_the_least() {
-    Home::empty().kubenap(&["run", "--idle-after", "10ms"]).fails(2, &["`10ms`", "--idle-after", "at least 1s"]);
+    Home::empty()
+        .kubenap(&["run", "--idle-after", "10ms"])
+        .fails(2, &["`10ms`", "--idle-after", "at least 1s"]);
     Home::empty().kubenap(&["nap", "web", "--timeout", "0"]).fails(2, &["`0`", "--timeout", "at least 1s"]);
 }
 
@@ -82,4 +84,11 @@ fn all_mistakes_are_told_at_once() {
         "0.0.0.0",
     ]);
     ended.fails(2, &["--no-substitute", "--manage-proxies", "`Upper_Case`", "0.0.0.0"]);
+}
+
+#[test]
+fn linked_as_a_plugin_of_kubectl_it_naps_what_is_named() {
+    let home = Home::with_dead_cluster().called("kubectl-nap");
+    home.kubenap(&["shop/web"]).fails(1, &["cannot read shop/web"]);
+    home.kubenap(&["status"]).fails(1, &["cannot list Deployments"]);
 }

@@ -38,7 +38,9 @@ fn every_path_that_the_documents_name_exists() {
     for document in documents() {
         for name in quoted(&document.text) {
             let place = name.trim_end_matches('/');
-            let starts = ["crates/", "xtask/", "e2e/", "docs/", ".ci/", ".github/"].iter().any(|start| name.starts_with(start));
+            let starts = ["crates/", "xtask/", "e2e/", "docs/", ".ci/", ".github/"]
+                .iter()
+                .any(|start| name.starts_with(start));
             let plain = !place.contains([' ', '*', '<', '{', '$']);
             if starts && plain && !top().join(place).exists() {
                 broken.push(format!("{}: `{name}`", document.path));
@@ -67,9 +69,15 @@ fn every_link_between_documents_leads_somewhere() {
 
 #[test]
 fn the_documents_that_people_look_for_are_there() {
-    for name in
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "docs/reference"]
-    {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "LICENSE",
+        "docs/reference",
+    ] {
         assert!(top().join(name).exists(), "{name} is missing");
     }
 }

@@ -33,17 +33,32 @@ fn nothing_is_left_open() {
         concat!("#[ig", "nore"),
         concat!("#[should_", "panic"),
     ];
-    none_of(&lines_with(&rust(), &Part::All, &marks), "finish it, or write it down as an issue; a slow test belongs into e2e");
+    none_of(
+        &lines_with(&rust(), &Part::All, &marks),
+        "finish it, or write it down as an issue; a slow test belongs into e2e",
+    );
 }
 
 #[test]
 fn the_core_has_no_clock_no_io_and_nothing_to_wait_for() {
     let core = files(&["crates/kubenap-core/src"]);
     let clocks = ["Timestamp::now", "Zoned::now", "SystemTime", "Instant"];
-    let io = ["std::fs", "std::io", "std::env", "std::process", "std::thread", "TcpStream", "TcpListener", "UdpSocket"];
+    let io = [
+        "std::fs",
+        "std::io",
+        "std::env",
+        "std::process",
+        "std::thread",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+    ];
     let waiting = ["async fn", "async move", ".await", "tokio"];
     let forbidden = [&clocks[..], &io, &waiting].concat();
-    none_of(&lines_with(&core, &Part::Code, &forbidden), "the core is pure: hand it the time, and the facts, as arguments");
+    none_of(
+        &lines_with(&core, &Part::Code, &forbidden),
+        "the core is pure: hand it the time, and the facts, as arguments",
+    );
 }
 
 #[test]

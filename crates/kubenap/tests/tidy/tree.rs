@@ -56,11 +56,11 @@ pub(crate) fn none_of(broken: &[String], rule: &str) {
 }
 
 fn walk(top: &Path, place: &Path, found: &mut Vec<File>) {
+    // Every folder that Cargo builds into has the mark, whatever it is called; in a worktree `.git` is a file.
+    if place.ends_with(".git") || place.join("CACHEDIR.TAG").exists() {
+        return;
+    }
     if place.is_dir() {
-        // Every folder that Cargo builds into has this mark, whatever it is called.
-        if place.join("CACHEDIR.TAG").exists() || place.ends_with(".git") {
-            return;
-        }
         for entry in fs::read_dir(place).unwrap() {
             walk(top, &entry.unwrap().path(), found);
         }
