@@ -110,6 +110,6 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn documents() -> Vec<crate::tree::File> {
     let all = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs"];
     let mut documents = files(&all);
-    documents.retain(|file| file.path.ends_with(".md"));
+    documents.retain(|file| file.is("md"));
     documents
 }

@@ -42,7 +42,7 @@ fn one_tls_library_and_one_calendar_are_locked() {
     assert!(lock.contains("name = \"rustls\""), "the lock file is not read as it should be");
     let banned = ["openssl-sys", "native-tls", "aws-lc-sys", "aws-lc-rs", "chrono"];
     let locked = |name: &&str| lock.lines().any(|line| line == format!("name = \"{name}\""));
-    let broken: Vec<_> = banned.iter().copied().filter(|name| locked(&name)).map(str::to_owned).collect();
+    let broken: Vec<_> = banned.iter().copied().filter(locked).map(str::to_owned).collect();
     none_of(&broken, "find out with `cargo tree -i NAME` who wants these, and turn that feature off");
 }
 

@@ -11,6 +11,13 @@ pub(crate) struct File {
     pub(crate) text: String,
 }
 
+impl File {
+    /// Whether its name has this ending.
+    pub(crate) fn is(&self, ending: &str) -> bool {
+        Path::new(&self.path).extension().is_some_and(|own| own == ending)
+    }
+}
+
 /// The top of the project.
 pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
@@ -31,7 +38,7 @@ pub(crate) fn files(below: &[&str]) -> Vec<File> {
 /// Every Rust file of the project.
 pub(crate) fn rust() -> Vec<File> {
     let mut all = files(&["crates", "xtask", "e2e"]);
-    all.retain(|file| Path::new(&file.path).extension().is_some_and(|ending| ending == "rs"));
+    all.retain(|file| file.is("rs"));
     assert!(all.len() > 50, "only {} Rust files are found", all.len());
     all
 }
