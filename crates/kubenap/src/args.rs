@@ -21,6 +21,7 @@ pub(crate) struct Args {
 
 /// Which cluster, and where KubeNap's own things are in it.
 #[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Cluster")]
 pub(crate) struct ClusterArgs {
     /// A YAML file with flags of the same names
     #[arg(long, global = true, env = "KUBENAP_CONFIG", value_name = "FILE")]
@@ -179,7 +180,7 @@ pub(crate) struct WakeArgs {
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct RestoreArgs {
     /// The apps: NAMESPACE/NAME, or NAME with -n
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(conflicts_with = "all")]
     pub(crate) apps: Vec<String>,
     /// Every app that KubeNap has touched
     #[arg(long)]

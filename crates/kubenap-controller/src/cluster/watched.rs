@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -67,14 +66,19 @@ impl<T: Slim> Watched<T> {
         if let Some(labels) = labels {
             config = config.labels(&labels);
         }
-        let mut events = watcher::watcher(api, config).backoff(Backoff::default()).boxed();
+        let mut events = watcher::watcher(api, config).boxed();
         // A relist is complete only at its end; what it did not name is gone then.
         let mut listed: Option<BTreeMap<Key, Arc<T>>> = None;
         let mut own = BTreeSet::<Key>::new();
         let mut first = true;
+        // kube's own backoff begins again with every list that is tried; this one only when something arrived.
+        let mut failures = 0_u32;
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => listed = Some(BTreeMap::new()),
+                Ok(Event::Init) => {
+                    listed = Some(BTreeMap::new());
+                    continue;
+                }
                 Ok(Event::InitApply(object)) => {
                     let (key, slim) = slimmed(object);
                     if let Some(listed) = &mut listed {
@@ -107,9 +111,17 @@ impl<T: Slim> Watched<T> {
                     self.replace(&key, None, &changed);
                 }
                 Err(error) => {
-                    tracing::warn!(kind = %K::kind(&K::DynamicType::default()), %error, "watch failed");
+                    failures += 1;
+                    let kind = K::kind(&K::DynamicType::default()).into_owned();
+                    // Once in a while is enough to know.
+                    if failures.is_power_of_two() {
+                        tracing::warn!(kind, failures, %error, "watch failed");
+                    }
+                    tokio::time::sleep(Duration::from_millis(50 << failures.min(6))).await;
+                    continue;
                 }
             }
+            failures = 0;
         }
     }
 
@@ -199,23 +211,4 @@ fn slimmed<T: Slim<Object = K>, K: Resource>(object: K) -> (Key, Arc<T>) {
 /// Versions are numbers that grow: a promise of the API since Kubernetes 1.35, and true of etcd's before.
 fn number(text: &str) -> u64 {
     text.parse().unwrap_or(0)
-}
-
-/// Waits a little longer after each failure, never more than a few seconds, without dice.
-#[derive(Debug, Default)]
-struct Backoff(u32);
-
-impl Iterator for Backoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0 = (self.0 + 1).min(6);
-        Some(Duration::from_millis(50 << self.0))
-    }
-}
-
-impl kube::runtime::utils::Backoff for Backoff {
-    fn reset(&mut self) {
-        self.0 = 0;
-    }
 }

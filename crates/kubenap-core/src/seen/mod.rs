@@ -305,7 +305,7 @@ impl ServiceRefusal {
             Self::ExternalName => "is of type ExternalName",
             Self::NoSelector => "has no selector",
             Self::NotTcp => "has a port that is not TCP",
-            Self::NotReadyToo => "publishes addresses that are not ready",
+            Self::NotReadyToo => "has publishNotReadyAddresses",
             Self::LocalOnly => "has a traffic policy Local",
             Self::NoSuchFamily => "has an address family that KubeNap has no address of",
             Self::NoPorts => "has no ports",

@@ -8,6 +8,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::Api;
 use kube::api::PostParams;
 use kubenap_controller::cluster::Cluster;
+use kubenap_controller::decide::board::AppStatus;
 use kubenap_controller::web::SourceStatus;
 use serde::Serialize;
 
@@ -62,7 +63,13 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
             return finish(&findings, args.output);
         }
     }
-    rights(&cluster, at, &mut findings).await?;
+    if let Err(error) = rights(&cluster, at, &mut findings).await {
+        failed(
+            &mut findings,
+            format!("{error:#}"),
+            "every account may ask this by default; look at the API server's roles",
+        );
+    }
     let namespace = connect::lease_namespace(at);
     match members::leader(&cluster, &namespace).await {
         Ok(Some(leader)) => ok(&mut findings, format!("{leader} leads")),
@@ -87,18 +94,35 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
             "run doctor where members can be reached",
         ),
     }
-    for app in status::all(&cluster, at).await? {
-        let name = format!("{}/{}", app.namespace, app.name);
-        ok(&mut findings, format!("{name} is {}: {}", app.phase, app.why));
-        for complaint in &app.complaints {
-            warn(&mut findings, format!("{name}: {complaint}"), "until it is mended the app does not nap");
+    match status::all(&cluster, at).await {
+        Ok(apps) => {
+            for app in &apps {
+                tell_app(&cluster, app, sources.as_deref().unwrap_or_default(), &mut findings).await;
+            }
         }
-        manners(&cluster, &app.namespace, &app.name, &mut findings).await?;
-        if let Ok(sources) = &sources {
-            lag(&app, sources, &mut findings);
-        }
+        Err(error) => failed(
+            &mut findings,
+            format!("{error:#}"),
+            "grant list on deployments to the account that is used here",
+        ),
     }
     finish(&findings, args.output)
+}
+
+async fn tell_app(cluster: &Cluster, app: &AppStatus, sources: &[SourceStatus], findings: &mut Vec<Finding>) {
+    let name = format!("{}/{}", app.namespace, app.name);
+    ok(findings, format!("{name} is {}: {}", app.phase, app.why));
+    for complaint in &app.complaints {
+        warn(findings, format!("{name}: {complaint}"), "until it is mended the app does not nap");
+    }
+    if let Err(error) = manners(cluster, &app.namespace, &app.name, findings).await {
+        failed(
+            findings,
+            format!("{name}: {error:#}"),
+            "grant get on deployments to the account that is used here",
+        );
+    }
+    lag(app, sources, findings);
 }
 
 async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>) -> anyhow::Result<()> {

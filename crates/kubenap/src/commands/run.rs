@@ -46,7 +46,7 @@ pub(crate) fn log(format: Option<LogFormat>) {
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,kubenap=info,kubenap_controller=info"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,kube_client=off,kubenap=info,kubenap_controller=info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match format {
         LogFormat::Text => builder.with_ansi(terminal).with_target(false).try_init(),
