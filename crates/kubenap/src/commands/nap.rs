@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt};
 use kubenap_controller::cluster::slim::{Slim as _, SlimDeployment};
 use kubenap_controller::cluster::{Cluster, FIELD_MANAGER};
 use kubenap_core::app::{AppId, key};
@@ -141,7 +141,7 @@ async fn pods(
     let all = cluster.call(api.list(&ListParams::default())).await.context("cannot list pods")?;
     let own: Vec<_> = all.items.into_iter().filter(|pod| of.selector.takes(pod.labels())).collect();
     let stopping = own.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some());
-    Ok((own.iter().filter_map(|pod| pod.uid()).collect(), stopping.filter_map(|pod| pod.uid()).collect()))
+    Ok((own.iter().filter_map(ResourceExt::uid).collect(), stopping.filter_map(ResourceExt::uid).collect()))
 }
 
 /// Where the pods of before have got to.

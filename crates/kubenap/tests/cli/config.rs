@@ -72,3 +72,20 @@ fn a_file_that_cannot_be_read_or_understood_is_named() {
     let path = home.file("kubenap.yaml", "poll: {every: 15s}\n");
     home.kubenap(&["run", "--config", path.to_str().unwrap()]).fails(2, &["kubenap.yaml is not understood"]);
 }
+
+#[test]
+fn a_namespace_typed_as_n_goes_before_the_file_s() {
+    let home = Home::with_dead_cluster();
+    let path = home.file("kubenap.yaml", "namespace: [office]\n");
+    let config = path.to_str().unwrap();
+    home.kubenap(&["-n", "shop", "nap", "web", "--config", config]).fails(1, &["cannot read shop/web"]);
+    home.kubenap(&["nap", "-nshop", "web", "--config", config]).fails(1, &["cannot read shop/web"]);
+}
+
+#[test]
+fn an_app_called_like_a_command_is_an_app() {
+    let home = Home::with_dead_cluster();
+    let path = home.file("kubenap.yaml", "idle-after: 10m\n");
+    let ended = home.kubenap(&["nap", "run", "--config", path.to_str().unwrap()]);
+    ended.fails(1, &["cannot read default/run"]);
+}

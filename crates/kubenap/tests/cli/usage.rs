@@ -54,7 +54,7 @@ fn a_listener_s_profile_of_a_later_version_says_so() {
 
 #[test]
 fn restore_wants_apps_or_all_of_them_and_not_both() {
-    Home::empty().kubenap(&["restore"]).fails(2, &["<APPS>"]);
+    Home::empty().kubenap(&["restore"]).fails(2, &["no app is named", "--all"]);
     Home::empty().kubenap(&["restore", "--all", "shop/web"]).fails(2, &["--all"]);
 }
 
@@ -90,5 +90,6 @@ fn all_mistakes_are_told_at_once() {
 fn linked_as_a_plugin_of_kubectl_it_naps_what_is_named() {
     let home = Home::with_dead_cluster().called("kubectl-nap");
     home.kubenap(&["shop/web"]).fails(1, &["cannot read shop/web"]);
+    home.kubenap(&["-n", "shop", "web"]).fails(1, &["cannot read shop/web"]);
     home.kubenap(&["status"]).fails(1, &["cannot list Deployments"]);
 }
