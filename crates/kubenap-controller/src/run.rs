@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use kubenap_core::policy::Defaults;
+use kubenap_core::app::AppId;
+use kubenap_core::policy::{self, Defaults};
 use kubenap_core::write::Write;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
 use crate::cluster::stores::{Stores, Touched};
 use crate::cluster::{Cluster, ClusterError};
-use crate::decide::board::Board;
+use crate::decide::board::{AppStatus, Board};
 use crate::decide::events::Events;
 use crate::decide::memory::Memories;
 use crate::decide::queue::Queue;
@@ -188,6 +189,13 @@ impl Running {
         &self.cx
     }
 
+    /// Waits until something that must run for ever has ended. It never does, unless there is a bug.
+    pub async fn broken(&mut self) {
+        if self.tasks.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Leaves: claims given back, addresses out of every Service, what is held answered.
     ///
     /// The last member takes its addresses out too: a quick 503 is better than an address that answers nobody, or
@@ -285,30 +293,27 @@ async fn heed_members(cx: Arc<Context>) {
     }
 }
 
-/// Ready once every app that is not awake has this member's right slices.
+/// Ready once every app was looked at, and every sleeping one has this member's slices. Goes on for ever.
 async fn become_ready(cx: Arc<Context>, ready: Ready) {
+    let shown = |app: &AppId| {
+        let deployment = cx.stores.deployments.find(&app.namespace, &app.name);
+        deployment
+            .is_some_and(|deployment| policy::opted_in(&deployment.labels) || deployment.seen.record.any)
+    };
+    let placed = |status: &AppStatus| {
+        cx.stores.slices.within(&status.namespace).values().any(|slice| {
+            matches!(&**slice, SlimSlice::Ours(slice)
+                if slice.member == cx.settings.identity && slice.apps.contains_key(&status.name))
+        })
+    };
     loop {
-        let apps = cx.stores.apps();
         let board = cx.board.all();
-        let looked_at = board.len()
-            >= apps
-                .iter()
-                .filter(|app| cx.stores.deployments.find(&app.namespace, &app.name).is_some())
-                .count();
-        let mine = |namespace: &str, name: &str| {
-            cx.stores.slices.within(namespace).values().any(|slice| {
-                matches!(&**slice, SlimSlice::Ours(slice)
-                    if slice.member == cx.settings.identity && slice.apps.contains_key(name))
-            })
-        };
-        let placed = board
-            .iter()
-            .filter(|status| status.phase == "asleep")
-            .all(|status| mine(&status.namespace, &status.name));
-        if looked_at && placed {
-            ready.set(true);
-            return;
+        let looked_at = board.len() >= cx.stores.apps().iter().filter(|app| shown(app)).count();
+        if looked_at && board.iter().filter(|status| status.phase == "asleep").all(placed) {
+            break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    ready.set(true);
+    std::future::pending::<()>().await;
 }

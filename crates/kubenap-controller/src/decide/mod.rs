@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use kubenap_core::app::AppId;
 use kubenap_core::decide::{Decision, decide};
 use kubenap_core::policy::Defaults;
@@ -294,11 +296,18 @@ async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
     Ok(())
 }
 
+/// An app whose turn panicked is left alone for this long.
+const AFTER_PANIC: Duration = Duration::from_secs(30);
+
 /// Looks at apps, several at a time, until the process ends.
 pub async fn work(cx: Arc<Context>) {
     loop {
         let app = cx.queue.next().await;
-        turn(&cx, &app).await;
+        // One bad object must not stop the others.
+        if AssertUnwindSafe(turn(&cx, &app)).catch_unwind().await.is_err() {
+            tracing::error!(%app, "a turn panicked; this is a bug of KubeNap");
+            cx.queue.add_after(&app, AFTER_PANIC);
+        }
         cx.queue.done(&app);
     }
 }

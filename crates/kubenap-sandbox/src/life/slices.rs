@@ -2,7 +2,7 @@
 use crate::life::Turn;
 use crate::store::{Key, Store, object};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const SERVICE: &str = "kubernetes.io/service-name";
 const MAKER: &str = "endpointslice.kubernetes.io/managed-by";
@@ -11,12 +11,15 @@ const OURS: &str = "endpointslice-controller.k8s.io";
 const MOST: usize = 100;
 
 /// The names of the Services that select a pod, in any of its states.
-pub(super) fn services_of(store: &Store, namespace: &str, pods: &[&Value]) -> Vec<String> {
-    store
-        .all("services", Some(namespace))
-        .filter(|(_, service)| pods.iter().any(|pod| selects(service, pod)))
-        .map(|(key, _)| key.name.clone())
-        .collect()
+pub(super) fn services_of(store: &Store, namespace: &str, pods: &[&Value]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for pod in pods {
+        for (label, value) in object::labels(pod) {
+            let selecting = store.selecting(namespace, label, value).into_iter();
+            names.extend(selecting.filter(|(_, service)| selects(service, pod)).map(|(key, _)| key.name));
+        }
+    }
+    names
 }
 
 fn selects(service: &Value, pod: &Value) -> bool {

@@ -19,22 +19,26 @@ pub(crate) async fn run(run: RunArgs, cluster: &ClusterArgs) -> anyhow::Result<O
     let client = Client::try_from(config).context("cannot set up a client for the cluster")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
-    let running = tokio::select! {
+    let mut running = tokio::select! {
         running = start(client, settings) => running?,
         _ = terminate.recv() => return Ok(Outcome::Done),
         _ = interrupt.recv() => return Ok(Outcome::Done),
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Outcome::Done,
+        _ = interrupt.recv() => Outcome::Done,
+        () = running.broken() => {
+            tracing::error!("a part of the controller ended; leaving, to be started again");
+            Outcome::Failed
+        }
+    };
     tracing::info!("leaving");
     tokio::select! {
         () = running.leave() => {}
         // Told twice: at once.
         _ = interrupt.recv() => {}
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 /// The log goes to stderr. `RUST_LOG` chooses what; by default our own at info and others' warnings.
