@@ -10,7 +10,7 @@ use kubenap_core::app::AppId;
 use kubenap_core::policy::{self, Defaults};
 use kubenap_core::write::Write;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -161,6 +161,7 @@ pub async fn start_with(
         telemetry,
         board: Board::default(),
         events,
+        choosing: Mutex::new(()),
     });
     tasks.spawn(routes::follow(Arc::clone(&cx), targets));
     tasks.spawn(heed_polls(Arc::clone(&cx)));
@@ -216,6 +217,8 @@ impl Running {
     pub fn crash(mut self) {
         self.tasks.abort_all();
         self.claims.abort_all();
+        self.stop.cancel();
+        self.cx.doors.slam();
     }
 }
 
