@@ -124,7 +124,7 @@ impl App {
 }
 
 impl Space {
-    /// Creates the app and waits until all of it is ready, and reachable if it has a host.
+    /// Creates the app and waits until all of it is ready and reachable by every way it has.
     pub(crate) async fn deploy(&self, app: &App) -> Result<()> {
         self.create(app).await?;
         let what = format!("{} has {} ready replicas", app.name, app.replicas);
@@ -134,6 +134,16 @@ impl Space {
             Ok(())
         })
         .await?;
+        // kube-proxy and Traefik hear of it up to two seconds later than the Deployment says so.
+        if !app.service.is_null() {
+            let address = self.cluster_address(&app.name, 80).await?;
+            eventually(
+                &format!("{} is reached at its ClusterIP", app.name),
+                Duration::from_secs(30),
+                async || http::get(address, &app.name, "/").await?.ensure_from_app(),
+            )
+            .await?;
+        }
         if let Some(host) = &app.host {
             eventually(&format!("{host} is reached through Traefik"), Duration::from_secs(30), async || {
                 http::get(TRAEFIK, host, "/").await?.ensure_from_app()

@@ -224,6 +224,11 @@ async fn confirm(cx: &Context, gathered: &mut Gathered) -> Result<(), ClusterErr
     }
     let memory = cx.memories.with(&gathered.app, |memory| memory.clone());
     if memory.emptied != Some(epoch) && memory.confirmed != Some(epoch) {
+        let deployment = &gathered.seen.deployment;
+        if deployment.observed_generation < deployment.generation {
+            gathered.seen.pods_confirmed = false;
+            return Ok(());
+        }
         let Some(pods) = around::settled_pods(&cx.cluster, &gathered.around.deployment).await? else {
             gathered.seen.pods_confirmed = false;
             return Ok(());

@@ -246,6 +246,13 @@ impl Doors {
         door.set_state(state);
     }
 
+    /// Says whether every member knows that the app is ready. Until then nobody is sent back: the way back may lead
+    /// to a member that would hold the request again. Does not touch what is passed.
+    pub fn set_settled(&self, key: &DoorKey, settled: bool) {
+        let door = self.shared.registry().door(key, &self.shared.limits);
+        door.set_settled(settled);
+    }
+
     /// Who asked for `app`, over all its doors.
     pub fn asks(&self, app: &AppId) -> AskView {
         self.shared.registry().asks.get(app).map(|asks| asks.view()).unwrap_or_default()

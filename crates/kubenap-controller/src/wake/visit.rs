@@ -192,6 +192,7 @@ impl Visit<'_> {
         let within = self.behind.manners.wake_timeout;
         match held {
             Held::Ready => {
+                self.door.settle(self.shared.limits.settle).await;
                 ask.end(AskAnswer::Redirected);
                 reply::redirect(location)
             }
@@ -223,6 +224,7 @@ impl Visit<'_> {
         let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
         match (held, &self.location) {
             (Held::Ready, Some(location)) if by_redirect => {
+                self.door.settle(self.shared.limits.settle).await;
                 ask.end(AskAnswer::Redirected);
                 reply::redirect(location)
             }
