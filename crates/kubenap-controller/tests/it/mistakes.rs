@@ -128,8 +128,11 @@ async fn a_service_shared_with_a_deployment_that_is_not_opted_in_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn an_autoscaler_that_may_go_to_zero_is_left_alone() {
-    refused("hpa", "NapRefused", "HorizontalPodAutoscaler web scales it to zero by itself", |world| {
-        world.put(autoscaler(0));
+    refused("keda", "NapRefused", "HorizontalPodAutoscaler web scales it to zero by itself", |world| {
+        let mut keda = autoscaler(1);
+        let owner = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "web", "uid": "1"});
+        keda["metadata"]["ownerReferences"] = json!([owner]);
+        world.put(keda);
     })
     .await;
 }
@@ -160,14 +163,12 @@ async fn a_paused_or_unready_app_is_waited_for() {
         |world| world.edit("deployments", "web", |app| app["spec"]["paused"] = json!(false)),
     )
     .await;
-    let broken = |value: Value| {
+    let noted = |notes: Value| {
         move |world: &World| {
-            world.edit("deployments", "web", |app| {
-                app["spec"]["template"]["metadata"]["annotations"]["sandbox/broken"] = value;
-            });
+            world.edit("deployments", "web", |app| app["spec"]["template"]["metadata"]["annotations"] = notes);
         }
     };
-    waits("a rollout that hangs", broken(json!("ImagePullBackOff")), broken(Value::Null)).await;
+    waits("a rollout that hangs", noted(json!({"sandbox/broken": "ImagePullBackOff"})), noted(json!({}))).await;
 }
 
 #[tokio::test(start_paused = true)]
