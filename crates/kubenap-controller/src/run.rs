@@ -10,12 +10,12 @@ use kubenap_core::app::AppId;
 use kubenap_core::policy::{self, Defaults};
 use kubenap_core::write::Write;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::activity::{self, Polls, SourceError, Watched};
+use crate::activity::{self, Polls, SourceError, TrafficMetricsSource, Watched};
 use crate::cluster::lease::Lead;
 use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
@@ -82,13 +82,22 @@ pub struct Running {
 
 /// Starts the controller. It works from here on; [`Running::leave`] ends it.
 pub async fn start(client: Client, settings: Settings) -> Result<Running, RunError> {
+    let sources =
+        activity::build(&settings.sources, &settings.credentials, &client).map_err(RunError::Source)?;
+    start_with(client, settings, sources).await
+}
+
+/// Starts the controller with these sources of traffic, whatever the settings name.
+pub async fn start_with(
+    client: Client,
+    settings: Settings,
+    sources: Vec<Arc<dyn TrafficMetricsSource>>,
+) -> Result<Running, RunError> {
     let cluster = Cluster::new(client);
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let telemetry = Arc::new(Telemetry::new());
     let queue = Queue::new();
-    let sources = activity::build(&settings.sources, &settings.credentials, &cluster.client())
-        .map_err(RunError::Source)?;
     let listener = listen(settings.admin_listen, "--admin-listen").await?;
     let admin = listener.local_addr().unwrap_or(settings.admin_listen);
     let asked = queue.clone();
@@ -152,6 +161,7 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
         telemetry,
         board: Board::default(),
         events,
+        choosing: Mutex::new(()),
     });
     tasks.spawn(routes::follow(Arc::clone(&cx), targets));
     tasks.spawn(heed_polls(Arc::clone(&cx)));
@@ -207,6 +217,8 @@ impl Running {
     pub fn crash(mut self) {
         self.tasks.abort_all();
         self.claims.abort_all();
+        self.stop.cancel();
+        self.cx.doors.slam();
     }
 }
 

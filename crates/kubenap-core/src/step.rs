@@ -68,6 +68,11 @@ pub enum Step {
 }
 
 impl Step {
+    /// It gives the app wake ports, of which no two apps may have the same.
+    pub fn takes_ports(&self) -> bool {
+        matches!(self, Self::Arm { .. } | Self::Record { .. })
+    }
+
     /// Putting apps to sleep needs the leader; waking them never does.
     pub fn needs_leader(&self) -> bool {
         match self {

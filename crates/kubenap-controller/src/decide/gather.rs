@@ -91,8 +91,9 @@ pub fn gather(cx: &Context, around: &Around) -> Gathered {
     let peers = observe::peers_of(around, &gathered.reading.policy);
     gathered.seen.peers = peers.iter().filter_map(|id| peer(cx, around, id)).collect();
     remember(cx, &mut gathered);
-    // Which ports are free is worked out only for a step that needs to know.
-    if matches!(decide(&gathered.facts(cx)).step, Step::Arm { .. } | Step::Record { .. }) {
+    // The pace, and which ports are free, are worked out only for a step that needs to know.
+    if decide(&gathered.facts(cx)).step.takes_ports() {
+        gathered.may_arm = may_arm(cx);
         gathered.ports = allot(cx, &gathered.around, &gathered.seen);
     }
     gathered
@@ -117,13 +118,6 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
     let seen = observe::observe(around, &reading.policy, &cx.addresses);
     let polled = cx.polled.borrow().clone();
     let activity = polled.activity(&app, reading.policy.metrics.as_deref());
-    let apps = cx.stores.deployments.len();
-    let pace = cx
-        .settings
-        .naps_per_minute
-        .map_or((apps / 50).max(1), |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let may_arm =
-        (pace == 0 || cx.memories.armed_lately() < pace) && cx.memories.drowsy() < (apps / 100).max(5);
     Gathered {
         here: Here {
             name: cx.settings.identity.clone(),
@@ -142,7 +136,7 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
         in_phase: Duration::ZERO,
         substituted_for: Duration::ZERO,
         path_proved: false,
-        may_arm,
+        may_arm: true,
         ports: Some(WakePorts::default()),
     }
 }
@@ -204,6 +198,15 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
             memory.substituted.map_or(Duration::ZERO, |(_, since)| now - since)
         });
     }
+}
+
+/// Whether the pace of naps allows one more. Counted in the stores, which show this member's own writes at once.
+fn may_arm(cx: &Context) -> bool {
+    let apps = cx.stores.deployments.all();
+    let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    let pace = cx.settings.naps_per_minute.map_or((apps.len() / 50).max(1), limit);
+    let drowsy = apps.values().filter(|app| app.seen.record.phase == Some(Phase::Drowsy)).count();
+    (pace == 0 || cx.memories.armed_lately() < pace) && drowsy < (apps.len() / 100).max(5)
 }
 
 /// How many connections arrived on the app's wake ports.

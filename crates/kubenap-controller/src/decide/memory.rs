@@ -57,12 +57,6 @@ impl Memories {
         self.apps().remove(app);
     }
 
-    /// How many apps are drowsy, as this member last saw them.
-    pub fn drowsy(&self) -> usize {
-        let apps = self.apps();
-        apps.values().filter(|memory| matches!(memory.phase, Some((Phase::Drowsy, ..)))).count()
-    }
-
     /// One more nap began.
     pub fn armed(&self) {
         self.arms.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());

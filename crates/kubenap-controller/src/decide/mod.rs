@@ -14,7 +14,7 @@ use kubenap_core::seen::Phase;
 use kubenap_core::situation::Situation;
 use kubenap_core::step::{Step, writes};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use crate::activity::{Polled, Polls};
@@ -74,6 +74,8 @@ pub struct Context {
     pub board: board::Board,
     /// Events on their way.
     pub events: events::Events,
+    /// Held from choosing wake ports until they are written: two apps must not choose the same.
+    pub choosing: Mutex<()>,
 }
 
 /// One turn. An app that nobody knows any more is swept.
@@ -115,6 +117,7 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
     confirm(cx, &mut gathered).await?;
     entrances::tell(cx, &gathered);
     let mut decision = decide(&gathered.facts(cx));
+    let _choosing = if decision.step.takes_ports() { Some(cx.choosing.lock().await) } else { None };
     if let Some((fresh, again)) = read_again(cx, &gathered, &decision).await? {
         // What a live reading says stands, also when it says no.
         (gathered, decision) = (fresh, again);
@@ -142,7 +145,8 @@ async fn read_again(
     decision: &Decision,
 ) -> Result<Option<(Gathered, Decision)>, ClusterError> {
     let mut fresh = match &decision.step {
-        Step::Arm { .. } | Step::ScaleDown { .. } => {
+        // Also what takes wake ports: another app may have taken them while this one waited for its turn.
+        Step::Arm { .. } | Step::Record { .. } | Step::ScaleDown { .. } => {
             let Some(around) = Around::live(&cx.cluster, &gathered.app).await? else { return Ok(None) };
             gather(cx, &around)
         }
@@ -159,7 +163,6 @@ async fn read_again(
         Step::Stay
         | Step::Substitute
         | Step::Cancel { .. }
-        | Step::Record { .. }
         | Step::MarkLeaving
         | Step::Withdraw
         | Step::SweepDead

@@ -7,6 +7,11 @@ use tokio::time::Instant;
 use super::doors::Doors;
 
 impl Doors {
+    /// Listens on nothing from now on, without a word to anybody who waits.
+    pub fn slam(&self) {
+        self.shared.closed.cancel();
+    }
+
     /// Leaves. For `propagation` everything goes on, so that proxies hear that this member's addresses are
     /// gone; then nothing is accepted any more, and what is held is answered: by a 307 to the same URL where
     /// the client may follow one, spread over [`Limits::leave_spread`](super::Limits::leave_spread), otherwise

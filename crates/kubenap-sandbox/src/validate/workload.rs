@@ -133,9 +133,6 @@ pub(super) fn lease(new: &Value, causes: &mut Vec<Cause>) {
         let count = spec["leaseTransitions"].clone();
         causes.push(Cause::invalid("spec.leaseTransitions", count, "must be greater than or equal to 0"));
     }
-    if spec["holderIdentity"] == json!("") {
-        causes.push(Cause::invalid("spec.holderIdentity", "", "must not be empty"));
-    }
 }
 
 fn replicas(value: &Value, field: &str, causes: &mut Vec<Cause>) {

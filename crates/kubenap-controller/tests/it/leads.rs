@@ -1,0 +1,121 @@
+//! Several members: one leads, all stand in, and the death of one is nobody's trouble.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kubenap_controller::clock::Clock;
+use kubenap_controller::run::Running;
+
+use crate::world::World;
+
+fn leads(running: &Running) -> bool {
+    running.context().lead.holds()
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_members_one_leads_and_both_stand_in() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let one = world.join(1).await;
+    let two = world.join(2).await;
+    world.asleep("web").await;
+    for _ in 0..100 {
+        assert!(leads(&one) ^ leads(&two));
+        world.pass(1).await;
+    }
+    let mut members = world.members_in("web");
+    members.sort();
+    assert_eq!(members, ["m1", "m2"]);
+    assert!(World::metrics(&one).await.contains("kubenap_leader 1"));
+    assert!(World::metrics(&two).await.contains("kubenap_leader 0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_leaves_is_followed_within_seconds_and_takes_its_slices_along() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let one = world.join(1).await;
+    world.until("the first leads", 5, || leads(&one)).await;
+    let two = world.join(2).await;
+    world.asleep("web").await;
+    world.until("both stand in", 10, || world.members_in("web").len() == 2).await;
+    one.leave().await;
+    assert_eq!(world.members_in("web"), ["m2"]);
+    world.until("the second leads", 5, || leads(&two)).await;
+    assert!(world.sandbox.get("leases", "kubenap-system", "kubenap-m1").is_none());
+    world.annotate("web", "wish", "wake");
+    world.awake("web", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_crashes_is_followed_within_seventeen_seconds_and_swept_within_twenty() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let one = world.join(1).await;
+    world.until("the first leads", 5, || leads(&one)).await;
+    let two = world.join(2).await;
+    world.asleep("web").await;
+    world.until("both stand in", 10, || world.members_in("web").len() == 2).await;
+    one.crash();
+    world.until("the second leads", 17, || leads(&two)).await;
+    world.until("the first one's slices are gone", 5, || world.members_in("web") == ["m2"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_member_stands_in_for_what_sleeps_already() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let _one = world.join(1).await;
+    world.asleep("web").await;
+    let _two = world.join(2).await;
+    world.until("both stand in", 10, || world.members_in("web").len() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nap_goes_on_or_is_undone_when_its_leader_crashes_at_any_moment() {
+    for tenths in 0..26 {
+        let world = World::quick();
+        world.app("web", 2, &[]).await;
+        let one = world.join(1).await;
+        world.until("the first leads", 5, || leads(&one)).await;
+        let _two = world.join(2).await;
+        world.until("drowsy", 30, || world.phase("web") == "drowsy").await;
+        tokio::time::sleep(Duration::from_millis(100 * tenths)).await;
+        one.crash();
+        world.until("asleep or awake", 90, || matches!(world.phase("web").as_str(), "asleep" | "awake")).await;
+        world.asleep("web").await;
+        world.until("only the living stand in", 25, || world.members_in("web") == ["m2"]).await;
+        assert_eq!(world.note("web", "restoreReplicas").as_deref(), Some("2"));
+        world.annotate("web", "wish", "wake");
+        world.awake("web", 2).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_five_minutes_apart_do_not_matter() {
+    for minutes in [-5, 5] {
+        let world = World::quick();
+        world.app("web", 1, &[]).await;
+        let one = world.join(1).await;
+        world.until("the first leads", 5, || leads(&one)).await;
+        let skewed = shifted(world.now(), minutes);
+        let settings =
+            kubenap_controller::settings::Settings { clock: Clock::starting_at(skewed), ..world.settings(2) };
+        let two = world.join_as(settings).await;
+        world.asleep("web").await;
+        for _ in 0..60 {
+            world.pass(1).await;
+            assert!(leads(&one) && !leads(&two));
+        }
+        world.until("both stand in", 10, || world.members_in("web").len() == 2).await;
+        one.crash();
+        world.until("the second leads", 17, || leads(&two)).await;
+        world.until("the first one's slices are gone", 5, || world.members_in("web") == ["m2"]).await;
+        world.annotate("web", "wish", "wake");
+        world.awake("web", 1).await;
+    }
+}
+
+fn shifted(now: Timestamp, minutes: i64) -> Timestamp {
+    now + SignedDuration::from_mins(minutes)
+}

@@ -1,0 +1,16 @@
+//! Stories: the whole controller against a small Kubernetes in memory, on a clock that jumps.
+
+mod world;
+mod traffic;
+mod visitor;
+
+mod naps;
+mod sources;
+mod wishes;
+mod mistakes;
+mod wakes;
+mod zeros;
+mod surroundings;
+mod leads;
+mod restarts;
+mod by_hand;

@@ -1,0 +1,86 @@
+//! What is not known about traffic keeps an app awake, and what is known again lets it nap.
+
+use std::time::Duration;
+
+use kubenap_core::activity::Blind;
+
+use crate::traffic::{Mood, Traffic};
+use crate::world::World;
+use kubenap_controller::run::start_with;
+
+async fn never_naps_while(mood: Mood, label: &str) {
+    let world = World::quick();
+    world.traffic.mood(mood);
+    world.app("web", 1, &[]).await;
+    let running = world.join(1).await;
+    world.pass(600).await;
+    assert_eq!(world.phase("web"), "awake", "{mood:?}");
+    assert!(world.writes(0).is_empty(), "{mood:?}: {}", world.show());
+    assert_eq!(World::label(&running, "web"), label, "{mood:?}");
+    world.traffic.mood(Mood::Fine);
+    world.asleep("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_down_keeps_the_app_awake_until_it_is_back() {
+    never_naps_while(Mood::Down, "blind").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_has_never_heard_of_the_app_keeps_it_awake() {
+    never_naps_while(Mood::Empty, "blind").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_blind_in_any_way_keeps_the_app_awake() {
+    for why in [Blind::Stale, Blind::NoSeries, Blind::NotMapped, Blind::Partial, Blind::Starting] {
+        never_naps_while(Mood::Blind(why), "blind").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_whose_knowledge_stands_still_keeps_the_app_awake() {
+    let world = World::quick();
+    let stuck = world.now() + Duration::from_secs(5);
+    drop(world);
+    never_naps_while(Mood::Stuck(stuck), "had-traffic").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_goes_blind_in_the_drowsy_phase_ends_the_nap() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let _running = world.join(1).await;
+    world.until("drowsy", 30, || world.phase("web") == "drowsy").await;
+    world.traffic.mood(Mood::Down);
+    world.awake("web", 1).await;
+    assert_eq!(world.events("web", "Asleep").len(), 0, "{}", world.show());
+    world.pass(120).await;
+    assert_eq!(world.phase("web"), "awake");
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_in_the_drowsy_phase_ends_the_nap_though_no_request_came_here() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let _running = world.join(1).await;
+    world.until("drowsy", 30, || world.phase("web") == "drowsy").await;
+    world.traffic.visit("web", world.now());
+    world.awake("web", 1).await;
+    assert_eq!(world.events("web", "Asleep").len(), 0, "{}", world.show());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_more_source_can_only_keep_an_app_awake() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    world.app("chosen", 1, &[("metrics", "script")]).await;
+    let second = Traffic::new("second", world.now());
+    second.mood(Mood::Down);
+    let sources: Vec<std::sync::Arc<dyn kubenap_controller::activity::TrafficMetricsSource>> =
+        vec![world.traffic.clone(), second];
+    let _running = start_with(world.client(), world.settings(1), sources).await.unwrap();
+    world.asleep("chosen").await;
+    world.pass(60).await;
+    assert_eq!(world.phase("web"), "awake");
+}
