@@ -158,6 +158,7 @@ pub async fn start_with(
         polled,
         memories: Memories::default(),
         queue,
+        started: Instant::now(),
         telemetry,
         board: Board::default(),
         events,

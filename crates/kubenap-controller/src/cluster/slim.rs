@@ -40,6 +40,8 @@ pub struct SlimDeployment {
     pub selector: Selector,
     /// The labels of its pods.
     pub template_labels: Texts,
+    /// When it was made, by the API server's clock.
+    pub created: Timestamp,
     /// The facts for the core.
     pub seen: DeploymentSeen,
 }
@@ -137,6 +139,7 @@ impl Slim for SlimDeployment {
             labels: ours(meta.labels),
             annotations,
             selector: Selector::of(spec.selector),
+            created: meta.creation_timestamp.map_or(Timestamp::MIN, |time| time.0),
             template_labels: spec.template.metadata.and_then(|meta| meta.labels).unwrap_or_default(),
             seen,
         }
@@ -315,9 +318,4 @@ pub fn count(number: Option<i32>) -> u32 {
 /// Whether the label is there at all, whatever its value.
 pub fn is_labelled(labels: &BTreeMap<String, String>) -> bool {
     labels.contains_key(key::ENABLED)
-}
-
-/// When an object was made, for messages.
-pub fn since(time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Option<Timestamp> {
-    time.map(|time| time.0)
 }

@@ -162,9 +162,14 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
         // Awake, an ask comes from a proxy that is behind: it is traffic like any other, and passed.
         let since_then = matches!(phase, Phase::Drowsy | Phase::Asleep) && asks.total > memory.asks_before;
         gathered.asked = asks.held > 0 || since_then;
-        if let Some(last) = asks.last {
-            gathered.activity.last_seen = gathered.activity.last_seen.max(last);
-        }
+        // A new app, or one that is newly opted in, was not idle before: sources that know no request of it yet
+        // would date its quiet from the proxy's start.
+        let opted_in = policy::opted_in(&gathered.around.deployment.labels);
+        memory.opted_in = opted_in
+            .then(|| memory.opted_in.unwrap_or(if cx.starting() { Timestamp::MIN } else { gathered.now }));
+        let begins = [asks.last, memory.opted_in, Some(gathered.around.deployment.created)];
+        let begin = begins.into_iter().flatten().max().unwrap_or(Timestamp::MIN);
+        gathered.activity.last_seen = gathered.activity.last_seen.max(begin);
         gathered.path_proved = arrivals > memory.arrivals_before;
         let observed = deployment.observed_generation >= deployment.generation;
         match situation {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use kubenap_core::seen::Phase;
 use tokio::time::Instant;
@@ -18,6 +19,8 @@ pub struct Memories {
 /// What is remembered of one app.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
+    /// Since when it is opted in, where that was seen to happen.
+    pub opted_in: Option<Timestamp>,
     /// The phase and epoch it was last seen in, and since when.
     pub phase: Option<(Phase, u64, Instant)>,
     /// How many asks there were when that phase was first seen.

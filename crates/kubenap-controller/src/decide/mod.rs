@@ -15,7 +15,7 @@ use kubenap_core::situation::Situation;
 use kubenap_core::step::{Step, writes};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::activity::{Polled, Polls};
 use crate::cluster::around::{self, Around};
@@ -68,6 +68,8 @@ pub struct Context {
     pub memories: Memories,
     /// What is to be looked at.
     pub queue: Queue,
+    /// When this process began.
+    pub started: Instant,
     /// Metrics.
     pub telemetry: Arc<Telemetry>,
     /// What people are shown.
@@ -76,6 +78,16 @@ pub struct Context {
     pub events: events::Events,
     /// Held from choosing wake ports until they are written: two apps must not choose the same.
     pub choosing: Mutex<()>,
+}
+
+/// What is opted in this soon after the start was so before.
+const STARTING: Duration = Duration::from_secs(5);
+
+impl Context {
+    /// Whether this process began only just now, so that whatever it sees for the first time may be old.
+    fn starting(&self) -> bool {
+        self.started.elapsed() < STARTING
+    }
 }
 
 /// One turn. An app that nobody knows any more is swept.
