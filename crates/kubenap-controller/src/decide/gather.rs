@@ -12,7 +12,7 @@ use kubenap_core::keep_awake::unwilling;
 use kubenap_core::policy::{self, Reading};
 use kubenap_core::seen::{Peer, Phase, PortKey, Seen, WakePorts};
 use kubenap_core::situation::{Situation, situation};
-use kubenap_core::step::{self, Step};
+use kubenap_core::step;
 use tokio::time::Instant;
 
 use super::Context;
