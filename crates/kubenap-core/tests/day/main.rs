@@ -155,7 +155,11 @@ fn taking_the_label_away_wakes_the_app_in_every_phase_and_leaves_no_trace() {
     tell(&[
         &DROWSY,
         &ASLEEP,
-        &[(700, request, "up 1, to 2", "asked"), (701, label_gone, "stay", "pods-coming")],
+        &[
+            (700, request, "up 1, to 2", "asked"),
+            (701, label_gone, "stay", "pods-coming"),
+            (702, settled, "stay", "pods-coming"),
+        ],
         &GONE,
     ]);
 }
@@ -193,7 +197,8 @@ fn a_service_that_changes_while_the_app_sleeps_is_followed() {
         &[
             (700, service_changes_its_port, "record 1, remember 2", "record-lost"),
             (700, nothing, "substitute", "asleep"),
-            (701, settled, "stay", "asleep"),
+            (701, settled, "sweep", "member-dead"),
+            (701, nothing, "stay", "asleep"),
         ],
     ]);
     tell(&[&DROWSY, &ASLEEP, &[(700, service_goes, "up 1, to 2", "service-missing")]]);
