@@ -2,7 +2,7 @@
 
 mod facts;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +20,8 @@ use proptest::collection::btree_map;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 use crate::facts::{any_activity, any_case, any_key, any_text};
 
@@ -162,16 +164,7 @@ proptest! {
         let mut case = idle(replicas, epoch);
         case.seen.scaler = least.map(|least| Scaler { name: "HorizontalPodAutoscaler web".into(), least, owns_zero: false });
         let before = case.annotations.clone();
-        let mut steps = Vec::new();
-        for _ in 0..8 {
-            let (decision, writes) = case.decide(&case.activity);
-            steps.push(decision.step.clone());
-            for write in writes {
-                carry_out(&mut case, write);
-            }
-            // A request, once it sleeps.
-            case.asked |= decision.step == Step::Stay;
-        }
+        let steps: Vec<_> = (0..8).map(|_| turn(&mut case)).collect();
         prop_assert!(steps.iter().any(|step| matches!(step, Step::ScaleDown { .. })), "{steps:?}");
         prop_assert!(steps.iter().any(|step| matches!(step, Step::ScaleUp { .. })), "{steps:?}");
         prop_assert_eq!(case.seen.deployment.replicas, replicas.max(least.unwrap_or(1)));
@@ -188,6 +181,37 @@ proptest! {
         prop_assert!(record.restore != Some(0));
     }
 }
+
+#[test]
+fn random_facts_lead_to_every_step() {
+    let mut runner = TestRunner::deterministic();
+    let mut steps: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..20_000 {
+        let case = any_case().new_tree(&mut runner).unwrap().current();
+        let step = format!("{:?}", case.decide(&case.activity).0.step);
+        let name = step.split([' ', '{']).next().unwrap_or_default();
+        *steps.entry(name.to_owned()).or_default() += 1;
+    }
+    println!("{steps:?}");
+    let rare: Vec<_> = STEPS.iter().filter(|step| steps.get(**step).copied().unwrap_or(0) < 20).collect();
+    assert!(rare.is_empty(), "{rare:?} of {steps:?}: the other properties would say little");
+}
+
+const STEPS: [&str; 13] = [
+    "Stay",
+    "Arm",
+    "Substitute",
+    "ScaleDown",
+    "Cancel",
+    "Record",
+    "ScaleUp",
+    "MarkLeaving",
+    "Withdraw",
+    "SweepDead",
+    "FinishWake",
+    "ClearWish",
+    "Forget",
+];
 
 impl Case {
     fn may_arm_or_is_armed(&self) -> bool {
@@ -248,6 +272,24 @@ fn idle(replicas: u32, epoch: u64) -> Case {
         may_arm: true,
         ports: Some(WakePorts([(("web".to_owned(), 80), 16_000)].into())),
     }
+}
+
+/// The same app, so many turns later.
+fn turned(mut case: Case, turns: usize) -> Case {
+    for _ in 0..turns {
+        turn(&mut case);
+    }
+    case
+}
+
+/// One step, carried out; once it sleeps, there is a request.
+fn turn(case: &mut Case) -> Step {
+    let (decision, writes) = case.decide(&case.activity);
+    for write in writes {
+        carry_out(case, write);
+    }
+    case.asked = decision.step == Step::Stay;
+    decision.step
 }
 
 fn carry_out(case: &mut Case, write: Write) {
