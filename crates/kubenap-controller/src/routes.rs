@@ -51,7 +51,8 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
         history = history.max(reading.policy.idle_after);
         let (services, _) = observe::services_of(&around, &around.deployment, &reading.policy);
         let ingresses = cx.stores.ingresses.within(&app.namespace);
-        let chosen = |name: &String| reading.policy.ingresses.as_ref().is_none_or(|names| names.contains(name));
+        let chosen =
+            |name: &String| reading.policy.ingresses.as_ref().is_none_or(|names| names.contains(name));
         let mut apps = observe::peers_of(&around, &reading.policy);
         apps.push(app.clone());
         apps.sort();
@@ -60,17 +61,23 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
             let mut target = TargetService {
                 namespace: app.namespace.clone(),
                 name: service.seen.name.clone(),
-                ports: service.seen.ports.iter().map(|port| TargetPort {
-                    name: Some(port.name.clone()).filter(|name| !name.is_empty()),
-                    number: port.number,
-                }).collect(),
+                ports: service
+                    .seen
+                    .ports
+                    .iter()
+                    .map(|port| TargetPort {
+                        name: Some(port.name.clone()).filter(|name| !name.is_empty()),
+                        number: port.number,
+                    })
+                    .collect(),
                 ..TargetService::default()
             };
             for (name, ingress) in ingresses.iter().filter(|(name, _)| chosen(name)) {
                 add_rules(&mut target, name, ingress);
                 for rule in ingress.rules.iter().filter(|rule| rule.service == service.seen.name) {
                     let number = service.seen.ports.iter().find(|port| {
-                        port.number.to_string() == rule.port || (!port.name.is_empty() && port.name == rule.port)
+                        port.number.to_string() == rule.port
+                            || (!port.name.is_empty() && port.name == rule.port)
                     });
                     let (Some(host), Some(port)) = (&rule.host, number) else { continue };
                     let key = DoorKey {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use kubenap_core::policy::Defaults;
+use kubenap_core::app::AppId;
+use kubenap_core::policy::{self, Defaults};
 use kubenap_core::write::Write;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
 use crate::cluster::stores::{Stores, Touched};
 use crate::cluster::{Cluster, ClusterError};
-use crate::decide::board::Board;
+use crate::decide::board::{AppStatus, Board};
 use crate::decide::events::Events;
 use crate::decide::memory::Memories;
 use crate::decide::queue::Queue;
@@ -36,7 +37,9 @@ use crate::web::{self, Ready};
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A listener's address is not to be had.
-    #[error("cannot listen on {address}\nhint: is another KubeNap running here? choose another address for {flag}")]
+    #[error(
+        "cannot listen on {address}\nhint: is another KubeNap running here? choose another address for {flag}"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -46,7 +49,9 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// The namespace for Leases cannot be used.
-    #[error("cannot use the namespace {namespace} for Leases\nhint: create it, or name another one with --lease-namespace")]
+    #[error(
+        "cannot use the namespace {namespace} for Leases\nhint: create it, or name another one with --lease-namespace"
+    )]
     LeaseNamespace {
         /// The namespace.
         namespace: String,
@@ -82,7 +87,8 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
     let mut tasks = JoinSet::new();
     let telemetry = Arc::new(Telemetry::new());
     let queue = Queue::new();
-    let sources = activity::build(&settings.sources, &settings.credentials, &cluster.client()).map_err(RunError::Source)?;
+    let sources = activity::build(&settings.sources, &settings.credentials, &cluster.client())
+        .map_err(RunError::Source)?;
     let listener = listen(settings.admin_listen, "--admin-listen").await?;
     let admin = listener.local_addr().unwrap_or(settings.admin_listen);
     let asked = queue.clone();
@@ -99,14 +105,23 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
         proxies.push(listener.local_addr().unwrap_or(proxy.address));
         tasks.spawn(wake::serve_proxy(listener, proxy.profile, doors.clone(), stop.clone()));
     }
-    lease_namespace(&cluster, &settings.lease_namespace).await?;
-
     let touched: Touched = {
         let queue = queue.clone();
         Arc::new(move |app| queue.add(app))
     };
-    let stores = Stores::start(&cluster, &settings.namespaces, &settings.lease_namespace, &touched, &mut tasks);
+    let stores =
+        Stores::start(&cluster, &settings.namespaces, &settings.lease_namespace, &touched, &mut tasks);
     let members = Members::new(&settings.identity, &settings.lease_namespace, stores.clone());
+    let admin_url =
+        settings.advertise.first().map(|ip| format!("http://{}", SocketAddr::new(*ip, admin.port())));
+    match members.join(&cluster, admin_url.as_deref(), settings.clock).await {
+        Ok(()) => {}
+        Err(source @ (ClusterError::Gone(_) | ClusterError::Forbidden(_))) => {
+            return Err(RunError::LeaseNamespace { namespace: settings.lease_namespace, source });
+        }
+        // An API server that is away for a moment is waited for.
+        Err(error) => tracing::warn!(error = error.chain(), "cannot write this member's Lease yet"),
+    }
     let lead = Lead::new();
     let (events, sending) = Events::new(cluster.clone(), settings.identity.clone(), settings.clock);
     tasks.spawn(sending);
@@ -118,7 +133,6 @@ pub async fn start(client: Client, settings: Settings) -> Result<Running, RunErr
     let polled = polls.polled();
     let mut claims = JoinSet::new();
     let (space, identity) = (settings.lease_namespace.clone(), settings.identity.clone());
-    let admin_url = settings.advertise.first().map(|ip| format!("http://{}", SocketAddr::new(*ip, admin.port())));
     claims.spawn(members.clone().attend(cluster.clone(), admin_url, settings.clock, stop.clone()));
     claims.spawn(lead.clone().seek(cluster.clone(), space, identity, settings.clock, stop.clone()));
 
@@ -164,6 +178,13 @@ impl Running {
     /// What a turn of this controller would rest on; for the demo and for tests.
     pub fn context(&self) -> &Arc<Context> {
         &self.cx
+    }
+
+    /// Waits until something that must run for ever has ended. It never does, unless there is a bug.
+    pub async fn broken(&mut self) {
+        if self.tasks.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Leaves: claims given back, addresses out of every Service, what is held answered.
@@ -218,16 +239,6 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, flag, source })
 }
 
-async fn lease_namespace(cluster: &Cluster, namespace: &str) -> Result<(), RunError> {
-    // A Lease that cannot be read for want of a namespace reads as absent; the namespace itself tells.
-    let api: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(cluster.client());
-    match cluster.call(api.get(namespace)).await {
-        // A namespaced role may not read it; the Leases' own errors will say what is wrong.
-        Ok(_) | Err(ClusterError::Forbidden(_)) => Ok(()),
-        Err(source) => Err(RunError::LeaseNamespace { namespace: namespace.to_owned(), source }),
-    }
-}
-
 /// Looks at every app after each poll, and keeps the sources' metrics.
 async fn heed_polls(cx: Arc<Context>) {
     let mut polled = cx.polled.clone();
@@ -237,7 +248,8 @@ async fn heed_polls(cx: Arc<Context>) {
             let label = BySource { source: name.clone() };
             cx.telemetry.source_up.get_or_create(&label).set(i64::from(state.up));
             let seen = state.samples.iter().map(|(_, sample)| &sample.activity);
-            let oldest = seen.filter(|activity| activity.blind.is_empty()).map(|activity| activity.watermark).min();
+            let oldest =
+                seen.filter(|activity| activity.blind.is_empty()).map(|activity| activity.watermark).min();
             if let Some(oldest) = oldest {
                 let age = cx.settings.clock.now().duration_since(oldest).as_secs_f64();
                 cx.telemetry.source_watermark_age.get_or_create(&label).set(age);
@@ -259,7 +271,8 @@ async fn heed_members(cx: Arc<Context>) {
             () = tokio::time::sleep(Duration::from_secs(1)) => false,
         };
         cx.telemetry.leader.set(i64::from(cx.lead.holds()));
-        cx.telemetry.count_apps(cx.board.all().iter().map(|status| status.phase.as_str()));
+        let board = cx.board.all();
+        cx.telemetry.count_apps(&board.iter().map(|status| status.phase.as_str()).collect::<Vec<_>>());
         let living = cx.members.living();
         if leading || living != known {
             tracing::info!(leads = cx.lead.holds(), members = living.len(), "members");
@@ -271,23 +284,27 @@ async fn heed_members(cx: Arc<Context>) {
     }
 }
 
-/// Ready once every app that is not awake has this member's right slices.
+/// Ready once every app was looked at, and every sleeping one has this member's slices. Goes on for ever.
 async fn become_ready(cx: Arc<Context>, ready: Ready) {
+    let shown = |app: &AppId| {
+        let deployment = cx.stores.deployments.find(&app.namespace, &app.name);
+        deployment
+            .is_some_and(|deployment| policy::opted_in(&deployment.labels) || deployment.seen.record.any)
+    };
+    let placed = |status: &AppStatus| {
+        cx.stores.slices.within(&status.namespace).values().any(|slice| {
+            matches!(&**slice, SlimSlice::Ours(slice)
+                if slice.member == cx.settings.identity && slice.apps.contains_key(&status.name))
+        })
+    };
     loop {
-        let apps = cx.stores.apps();
         let board = cx.board.all();
-        let looked_at = board.len() >= apps.iter().filter(|app| cx.stores.deployments.find(&app.namespace, &app.name).is_some()).count();
-        let mine = |namespace: &str, name: &str| {
-            cx.stores.slices.within(namespace).values().any(|slice| {
-                matches!(&**slice, SlimSlice::Ours(slice)
-                    if slice.member == cx.settings.identity && slice.apps.contains_key(name))
-            })
-        };
-        let placed = board.iter().filter(|status| status.phase == "asleep").all(|status| mine(&status.namespace, &status.name));
-        if looked_at && placed {
-            ready.set(true);
-            return;
+        let looked_at = board.len() >= cx.stores.apps().iter().filter(|app| shown(app)).count();
+        if looked_at && board.iter().filter(|status| status.phase == "asleep").all(placed) {
+            break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    ready.set(true);
+    std::future::pending::<()>().await;
 }

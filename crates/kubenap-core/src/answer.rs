@@ -18,6 +18,7 @@ pub enum WakeMode {
 
 /// What is known of a request when its head has arrived.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact about the head")]
 pub struct Request<'a> {
     /// The method, upper case as on the wire.
     pub method: &'a str,

@@ -10,7 +10,8 @@ use crate::why::Why;
 type Question = fn(&Facts<'_>) -> Option<Why>;
 
 /// What forbids a nap whoever asks for it.
-const REFUSALS: &[Question] = &[bad_annotation, service_problem, shared, unsettled, rollout, scaled_by_other];
+const REFUSALS: &[Question] =
+    &[bad_annotation, service_problem, ingress_missing, shared, unsettled, rollout, scaled_by_other];
 
 /// What forbids a nap that nobody asked for.
 const DOUBTS: &[Question] = &[asked, woke_recently, blind, had_traffic, peer_unwilling, paced];
@@ -44,6 +45,10 @@ pub fn service_problem(facts: &Facts<'_>) -> Option<Why> {
         .services
         .iter()
         .find_map(|service| service.refusal.map(|why| Why::ServiceRefused(service.name.clone(), why)))
+}
+
+fn ingress_missing(facts: &Facts<'_>) -> Option<Why> {
+    facts.seen.missing_ingresses.first().map(|name| Why::IngressMissing(name.clone()))
 }
 
 fn bad_annotation(facts: &Facts<'_>) -> Option<Why> {

@@ -30,6 +30,8 @@ pub enum Why {
     NoService,
     /// A Service that is named does not exist.
     ServiceMissing(String),
+    /// An Ingress that is named does not exist.
+    IngressMissing(String),
     /// A Service is of a kind that KubeNap cannot stand in for.
     ServiceRefused(String, ServiceRefusal),
     /// A Deployment that is not opted in shares a Service.
@@ -112,9 +114,8 @@ impl Why {
             Self::NoService => {
                 ("no-service", "no Service selects its pods, so no request could wake it".into())
             }
-            Self::ServiceMissing(name) => {
-                ("service-missing", format!("kubenap/service names \"{name}\", which does not exist"))
-            }
+            Self::ServiceMissing(name) => ("service-missing", missing("service", name, "Services")),
+            Self::IngressMissing(name) => ("ingress-missing", missing("ingress", name, "Ingresses")),
             Self::ServiceRefused(name, why) => (
                 "service-refused",
                 format!("its Service {name} {}, which KubeNap cannot stand in for", why.sentence()),
@@ -174,6 +175,7 @@ impl Why {
             Self::BadAnnotation("kubenap/idleAfter: \"1d\" is not a duration; accepted: …".into()),
             Self::NoService,
             Self::ServiceMissing("web".into()),
+            Self::IngressMissing("web".into()),
             Self::ServiceRefused("web".into(), ServiceRefusal::Headless),
             Self::SharedWith("shop/other".into()),
             Self::Deleting,
@@ -204,6 +206,10 @@ impl Why {
             Self::Leftover,
         ]
     }
+}
+
+fn missing(key: &str, name: &str, kind: &str) -> String {
+    format!("kubenap/{key}: \"{name}\" does not exist; accepted: names of {kind} of its namespace")
 }
 
 impl fmt::Display for Why {

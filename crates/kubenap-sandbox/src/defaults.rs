@@ -74,10 +74,9 @@ pub(crate) fn begin(kind: &Kind, object: &mut Value, store: &mut Store) -> Resul
 pub(crate) fn keep(kind: &Kind, new: &mut Value, old: &Value) {
     if kind.plural == "services" && new["spec"]["type"] != "ExternalName" {
         for field in ["clusterIP", "clusterIPs"] {
-            if new["spec"].get(field).is_none_or(|value| value.is_null() || value == "") {
-                if let Some(kept) = old["spec"].get(field) {
-                    new["spec"][field] = kept.clone();
-                }
+            let is_missing = new["spec"].get(field).is_none_or(|value| value.is_null() || value == "");
+            if let Some(kept) = old["spec"].get(field).filter(|_| is_missing) {
+                new["spec"][field] = kept.clone();
             }
         }
     }

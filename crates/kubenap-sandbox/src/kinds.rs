@@ -6,7 +6,8 @@ pub(crate) struct Kind {
     /// Empty for the core group.
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
-    pub(crate) kind: &'static str,
+    /// As objects name it.
+    pub(crate) name: &'static str,
     /// The name in paths, and of the place where its objects are stored.
     pub(crate) plural: &'static str,
     pub(crate) short: &'static str,
@@ -27,11 +28,11 @@ pub(crate) enum Put {
     UnconditionalOrCreate,
 }
 
-const fn kind(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
+const fn kind(group: &'static str, version: &'static str, name: &'static str, plural: &'static str) -> Kind {
     Kind {
         group,
         version,
-        kind,
+        name,
         plural,
         short: "",
         namespaced: true,
@@ -89,10 +90,10 @@ pub(crate) fn served(group: &str, version: &str, plural: &str) -> Option<&'stati
 
 /// The kind of an object that says what it is.
 pub(crate) fn named(api_version: &str, name: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|kind| kind.kind == name && kind.api_version() == api_version)
+    KINDS.iter().find(|kind| kind.name == name && kind.api_version() == api_version)
 }
 
 /// The kind whose plural or name this is.
 pub(crate) fn called(word: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|kind| kind.plural == word || kind.kind == word)
+    KINDS.iter().find(|kind| kind.plural == word || kind.name == word)
 }

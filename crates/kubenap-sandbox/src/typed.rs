@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// The object as its type writes it, and the paths of what the type does not know.
-pub(crate) fn normal(kind: &Kind, object: Value) -> Result<(Value, Vec<String>), String> {
+pub(crate) fn normal(kind: &Kind, object: &Value) -> Result<(Value, Vec<String>), String> {
     match kind.plural {
         "namespaces" => through::<Namespace>(object),
         "nodes" => through::<Node>(object),
@@ -30,11 +30,11 @@ pub(crate) fn normal(kind: &Kind, object: Value) -> Result<(Value, Vec<String>),
     }
 }
 
-fn through<T: Serialize + DeserializeOwned>(object: Value) -> Result<(Value, Vec<String>), String> {
+fn through<T: Serialize + DeserializeOwned>(object: &Value) -> Result<(Value, Vec<String>), String> {
     let typed: T = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
     let normal = serde_json::to_value(typed).map_err(|error| error.to_string())?;
     let mut lost = Vec::new();
-    compare(&object, &normal, "", &mut lost);
+    compare(object, &normal, "", &mut lost);
     Ok((normal, lost))
 }
 

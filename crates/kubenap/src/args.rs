@@ -21,6 +21,7 @@ pub(crate) struct Args {
 
 /// Which cluster, and where KubeNap's own things are in it.
 #[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Cluster")]
 pub(crate) struct ClusterArgs {
     /// A YAML file with flags of the same names
     #[arg(long, global = true, env = "KUBENAP_CONFIG", value_name = "FILE")]
@@ -78,13 +79,25 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "KUBENAP_WAKE_PORTS", default_value = "16000-29999", value_parser = port_range, value_name = "FROM-TO")]
     pub(crate) wake_ports: PortRange,
     /// Where proxies' error paths, and /wake, are answered; may be repeated
-    #[arg(long, env = "KUBENAP_PROXY_LISTEN", default_value = "any=0.0.0.0:8080", value_delimiter = ',', value_name = "[PROFILE=]ADDR")]
+    #[arg(
+        long,
+        env = "KUBENAP_PROXY_LISTEN",
+        default_value = "any=0.0.0.0:8080",
+        value_delimiter = ',',
+        value_name = "[PROFILE=]ADDR"
+    )]
     pub(crate) proxy_listen: Vec<ProxyListen>,
     /// Where /metrics, /livez, /readyz and the command line's API are answered
     #[arg(long, env = "KUBENAP_ADMIN_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDR")]
     pub(crate) admin_listen: SocketAddr,
     /// Who knows the traffic; may be repeated: ingress, ingress=URL, prometheus=URL
-    #[arg(long, env = "KUBENAP_SOURCE", default_value = "ingress", value_delimiter = ',', value_name = "NAME[=URL]")]
+    #[arg(
+        long,
+        env = "KUBENAP_SOURCE",
+        default_value = "ingress",
+        value_delimiter = ',',
+        value_name = "NAME[=URL]"
+    )]
     pub(crate) source: Vec<SourceSpec>,
     /// How often sources are asked
     #[arg(long, env = "KUBENAP_POLL", default_value = "15s", value_parser = at_least_100ms, value_name = "DURATION")]
@@ -167,7 +180,7 @@ pub(crate) struct WakeArgs {
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct RestoreArgs {
     /// The apps: NAMESPACE/NAME, or NAME with -n
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(conflicts_with = "all")]
     pub(crate) apps: Vec<String>,
     /// Every app that KubeNap has touched
     #[arg(long)]
@@ -199,7 +212,8 @@ pub(crate) struct PortRange {
 }
 
 fn port_range(text: &str) -> Result<PortRange, String> {
-    let refuse = || format!("`{text}` is not a range of ports; accepted: FROM-TO within 1-65535, such as 16000-29999");
+    let refuse =
+        || format!("`{text}` is not a range of ports; accepted: FROM-TO within 1-65535, such as 16000-29999");
     let (from, to) = text.split_once('-').ok_or_else(refuse)?;
     let (from, to) = (from.parse().map_err(|_| refuse())?, to.parse().map_err(|_| refuse())?);
     if from == 0 || from > to { Err(refuse()) } else { Ok(PortRange { from, to }) }
@@ -214,7 +228,11 @@ fn at_least(text: &str, least: Duration) -> Result<Duration, String> {
     if value >= least {
         return Ok(value);
     }
-    Err(format!("`{text}` is too short; accepted: {} of at least {}", duration::ACCEPTED, duration::show(least)))
+    Err(format!(
+        "`{text}` is too short; accepted: {} of at least {}",
+        duration::ACCEPTED,
+        duration::show(least)
+    ))
 }
 
 fn at_least_1s(text: &str) -> Result<Duration, String> {

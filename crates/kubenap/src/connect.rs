@@ -14,7 +14,8 @@ pub(crate) async fn config(args: &ClusterArgs) -> anyhow::Result<Config> {
     let config = match &args.kubeconfig {
         Some(path) => {
             let shown = path.display();
-            let file = Kubeconfig::read_from(path).with_context(|| format!("cannot use the kubeconfig {shown}"))?;
+            let file =
+                Kubeconfig::read_from(path).with_context(|| format!("cannot use the kubeconfig {shown}"))?;
             Config::from_custom_kubeconfig(file, &options)
                 .await
                 .with_context(|| format!("cannot use the kubeconfig {shown}"))?
@@ -50,7 +51,9 @@ pub(crate) fn lease_namespace(args: &ClusterArgs) -> String {
 /// `NAMESPACE/NAME`, or `NAME` in the first `-n`, or in `default`.
 pub(crate) fn app(args: &ClusterArgs, text: &str) -> anyhow::Result<AppId> {
     if text.contains('/') {
-        return text.parse().map_err(|error: String| anyhow::Error::new(crate::outcome::Outcome::Usage).context(error));
+        return text
+            .parse()
+            .map_err(|error: String| anyhow::Error::new(crate::outcome::Outcome::Usage).context(error));
     }
     let namespace = args.namespace.first().map_or("default", String::as_str);
     Ok(AppId::new(namespace, text))

@@ -17,7 +17,7 @@ use args::Args;
 use outcome::Outcome;
 
 fn main() -> ExitCode {
-    let typed: Vec<_> = std::env::args_os().collect();
+    let typed = config::as_plugin(std::env::args_os().collect());
     let args = match config::with_file(typed) {
         Ok(all) => match Args::try_parse_from(all) {
             Ok(args) => args,

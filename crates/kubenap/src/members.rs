@@ -35,7 +35,8 @@ pub(crate) async fn leader(cluster: &Cluster, namespace: &str) -> anyhow::Result
         return Ok(None);
     }
     let renewed = first.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
-    let age = renewed.map(|renewed| kubenap_controller::clock::Clock::System.now().duration_since(renewed).as_secs());
+    let age = renewed
+        .map(|renewed| kubenap_controller::clock::Clock::System.now().duration_since(renewed).as_secs());
     if age.is_some_and(|age| (-2..5).contains(&age)) {
         return Ok(holder(&first));
     }
@@ -51,9 +52,16 @@ pub(crate) async fn leader(cluster: &Cluster, namespace: &str) -> anyhow::Result
 }
 
 /// Asks the leader's admin listener; any other member's where the leader's cannot be reached.
-pub(crate) async fn ask<T: DeserializeOwned>(cluster: &Cluster, namespace: &str, path: &str) -> anyhow::Result<T> {
+pub(crate) async fn ask<T: DeserializeOwned>(
+    cluster: &Cluster,
+    namespace: &str,
+    path: &str,
+) -> anyhow::Result<T> {
     let api: Api<Lease> = Api::namespaced(cluster.client(), namespace);
-    let leases = cluster.call(api.list(&kube::api::ListParams::default())).await.context("cannot list KubeNap's Leases")?;
+    let leases = cluster
+        .call(api.list(&kube::api::ListParams::default()))
+        .await
+        .context("cannot list KubeNap's Leases")?;
     let leader = leases
         .items
         .iter()
@@ -67,7 +75,9 @@ pub(crate) async fn ask<T: DeserializeOwned>(cluster: &Cluster, namespace: &str,
     for lease in members {
         let url = lease.annotations().get(ADMIN).cloned().unwrap_or_default();
         match timeout(DIRECT, direct(&url, path)).await {
-            Ok(Ok(body)) => return serde_json::from_slice(&body).context("the member's answer is not understood"),
+            Ok(Ok(body)) => {
+                return serde_json::from_slice(&body).context("the member's answer is not understood");
+            }
             Ok(Err(error)) => last = error,
             Err(_) => last = anyhow!("{url} does not answer"),
         }
@@ -87,14 +97,24 @@ async fn direct(url: &str, path: &str) -> anyhow::Result<Bytes> {
         return Err(anyhow!("{url} answers {}", answer.status()));
     }
     let body = Limited::new(answer.into_body(), LIMIT).collect().await;
-    body.map(http_body_util::Collected::to_bytes).map_err(|error| anyhow!("the answer of {url} breaks off: {error}"))
+    body.map(http_body_util::Collected::to_bytes)
+        .map_err(|error| anyhow!("the answer of {url} breaks off: {error}"))
 }
 
 /// Through the API server, which reaches pods that a laptop cannot.
-async fn proxied(cluster: &Cluster, namespace: &str, lease: &Lease, url: &str, path: &str) -> anyhow::Result<String> {
+async fn proxied(
+    cluster: &Cluster,
+    namespace: &str,
+    lease: &Lease,
+    url: &str,
+    path: &str,
+) -> anyhow::Result<String> {
     let pod = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
     let port = url.rsplit_once(':').map_or("8081", |(_, port)| port);
     let uri = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}");
     let request = http::Request::get(uri).body(Vec::new())?;
-    cluster.call(cluster.client().request_text(request)).await.context("cannot reach it through the API server")
+    cluster
+        .call(cluster.client().request_text(request))
+        .await
+        .context("cannot reach it through the API server")
 }

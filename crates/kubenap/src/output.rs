@@ -10,13 +10,11 @@ use crate::args::Format;
 use crate::outcome::Outcome;
 
 /// One line of data.
-#[expect(clippy::print_stdout, reason = "the one place that writes data")]
 pub(crate) fn line(text: &str) {
     anstream::println!("{text}");
 }
 
 /// One line about what is going on.
-#[expect(clippy::print_stderr, reason = "the one place that writes about progress")]
 pub(crate) fn note(text: &str) {
     anstream::eprintln!("{text}");
 }

@@ -19,7 +19,11 @@ const PROPAGATION: Duration = Duration::from_secs(6);
 const GRACE: Duration = Duration::from_secs(40);
 
 /// Settings for `kubenap run` against the cluster of `config`.
-pub(crate) fn settings(run: RunArgs, cluster: &ClusterArgs, config: &kube::Config) -> anyhow::Result<Settings> {
+pub(crate) fn settings(
+    run: RunArgs,
+    cluster: &ClusterArgs,
+    config: &kube::Config,
+) -> anyhow::Result<Settings> {
     let RunArgs {
         advertise_address,
         wake_ports,
@@ -56,7 +60,9 @@ pub(crate) fn settings(run: RunArgs, cluster: &ClusterArgs, config: &kube::Confi
     }
     let v4 = advertise.iter().filter(|address| address.is_ipv4()).count();
     if v4 > 1 || advertise.len() - v4 > 1 {
-        mistakes.push("--advertise-address: more than one address of a family; accepted: one a family".to_owned());
+        mistakes.push(
+            "--advertise-address: more than one address of a family; accepted: one a family".to_owned(),
+        );
     }
     let identity = identity.unwrap_or_else(own_name);
     if !is_name(&identity) {
@@ -109,7 +115,8 @@ fn advertise(given: Vec<IpAddr>, config: &kube::Config) -> anyhow::Result<Vec<Ip
         socket.connect((host.as_str(), port))?;
         Ok(socket.local_addr()?.ip())
     };
-    let address = route().context("cannot tell which local address leads to the API server; give --advertise-address")?;
+    let address = route()
+        .context("cannot tell which local address leads to the API server; give --advertise-address")?;
     Ok(vec![address])
 }
 
@@ -127,7 +134,8 @@ fn own_name() -> String {
         .take(60)
         .collect();
     // The standard library's hasher is seeded at random in every process.
-    let tail = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), clean.as_str());
+    let tail =
+        std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), clean.as_str());
     let host = clean.trim_matches('-');
     format!("{}-{:06x}", if host.is_empty() { "kubenap" } else { host }, tail & 0x00ff_ffff)
 }

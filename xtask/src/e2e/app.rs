@@ -10,9 +10,10 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::PostParams;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::cluster::TRAEFIK;
-use super::http::{self, Caller};
+use super::http::{self, Call, Caller};
 use super::world::{Space, eventually};
 
 /// An app to deploy; its Service and Ingress have its name.
@@ -123,7 +124,7 @@ impl App {
 }
 
 impl Space {
-    /// Creates the app and waits until all of it is ready, and reachable if it has a host.
+    /// Creates the app and waits until all of it is ready and reachable by every way it has.
     pub(crate) async fn deploy(&self, app: &App) -> Result<()> {
         self.create(app).await?;
         let what = format!("{} has {} ready replicas", app.name, app.replicas);
@@ -133,6 +134,16 @@ impl Space {
             Ok(())
         })
         .await?;
+        // kube-proxy and Traefik hear of it up to two seconds later than the Deployment says so.
+        if !app.service.is_null() {
+            let address = self.cluster_address(&app.name, 80).await?;
+            eventually(
+                &format!("{} is reached at its ClusterIP", app.name),
+                Duration::from_secs(30),
+                async || http::get(address, &app.name, "/").await?.ensure_from_app(),
+            )
+            .await?;
+        }
         if let Some(host) = &app.host {
             eventually(&format!("{host} is reached through Traefik"), Duration::from_secs(30), async || {
                 http::get(TRAEFIK, host, "/").await?.ensure_from_app()
@@ -172,5 +183,20 @@ impl Space {
     /// A visitor inside the cluster, one connection for each request.
     pub(crate) async fn neighbour(&self, app: &str) -> Result<Caller> {
         Ok(Caller::fresh(self.cluster_address(app, 80).await?, app))
+    }
+}
+
+/// Does the work while a visitor comes through Traefik twice a second, so that the app does not nap again meanwhile.
+pub(crate) async fn while_visited<T>(host: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let visits = async {
+        let mut visitor = Caller::fresh(TRAEFIK, host);
+        loop {
+            visitor.follow(&Call::get("/visit"), 1).await?.reply.ensure_from_app()?;
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        stopped = visits => stopped,
     }
 }

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::world::{Space, eventually};
 
-/// What `KubeNap` writes on a Deployment while an app does not simply run.
-const STATE: [&str; 3] = ["kubenap/restoreReplicas", "kubenap/wakePorts", "kubenap/wish"];
+/// What `KubeNap` takes away when an app is awake again (epoch and wake ports stay for the next nap).
+const STATE: [&str; 2] = ["kubenap/restoreReplicas", "kubenap/wish"];
 /// How long an app may take from "nothing hinders it" to its next phase.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -116,7 +116,7 @@ impl Space {
         .await
     }
 
-    /// Waits until the app is awake with so many ready replicas and nothing of `KubeNap`'s is left on it or in its Service.
+    /// Waits until the app is awake with so many ready replicas no nap in memory, and nothing of `KubeNap`'s in its Service.
     pub(crate) async fn until_awake(&self, app: &str, service: &str, replicas: i32) -> Result<()> {
         eventually(&format!("{app} is awake with {replicas}"), SOON, async || {
             let (asked, ready) = (self.replicas(app).await?, self.ready_replicas(app).await?);
@@ -129,7 +129,7 @@ impl Space {
         .await
     }
 
-    /// Fails unless the phase is awake, no other state is written on the Deployment, and no slice of ours is left.
+    /// Fails unless the phase is awake, no count is remembered, no wish is open, and no slice of ours is left.
     pub(crate) async fn ensure_untouched(&self, app: &str, service: &str) -> Result<()> {
         let phase = self.phase(app).await?;
         ensure!(phase == "awake", "phase {phase}");

@@ -182,7 +182,8 @@ impl TrafficMetricsSource for IngressSource {
                 }
                 Err(error) if instance.must_answer => {
                     tracing::debug!(instance = %instance.name, %error, "ingress cannot be scraped");
-                    let kinds = instance.preset.map_or(Preset::PROXIES.to_vec(), |preset| vec![preset]);
+                    let kinds =
+                        instance.preset.map_or_else(|| Preset::PROXIES.to_vec(), |preset| vec![preset]);
                     for preset in kinds {
                         looks.entry(preset).or_default().down.insert(Arc::clone(&instance.name));
                         blind.entry(preset).or_default().insert(Blind::SourceDown);
@@ -199,6 +200,7 @@ impl TrafficMetricsSource for IngressSource {
         }
         let live: BTreeSet<_> =
             looks.iter().filter(|(_, look)| !look.live.is_empty()).map(|(preset, _)| *preset).collect();
+        let dark = looks.keys().filter(|preset| !live.contains(preset)).copied().collect();
         for (preset, look) in looks {
             if live.contains(&preset) {
                 let ledger = ledgers.entry(preset).or_insert_with(|| Ledger::since(beginning(&look, at)));
@@ -214,7 +216,7 @@ impl TrafficMetricsSource for IngressSource {
             }
             (*preset, View { ledger, live: live.contains(preset), blind })
         });
-        Ok(samples(ask, &views.collect()))
+        Ok(samples(ask, &views.collect(), &dark))
     }
 }
 

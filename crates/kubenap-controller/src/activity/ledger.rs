@@ -66,7 +66,7 @@ pub(super) struct Shown {
 }
 
 /// An instance that ended this long after its last scrape may have served anything meanwhile.
-pub(super) const BLINK: Duration = Duration::from_secs(120);
+pub(super) const BLINK: Duration = Duration::from_mins(2);
 
 /// Activity older than this is forgotten; nothing before it is known any more then.
 const MEMORY: SignedDuration = SignedDuration::from_hours(24 * 31);

@@ -54,7 +54,7 @@ pub struct Polls {
 }
 
 /// What a poll may take at most; a source's own deadlines are shorter.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// How many callers of `ask_now` may wait for one source before the next one waits for a place.
 const WAITING: usize = 64;
@@ -146,10 +146,7 @@ impl Turn {
             let mut waiting = Vec::new();
             tokio::select! {
                 _ = ticks.tick() => {}
-                ask = asked.recv(), if open => match ask {
-                    Some(done) => waiting.push(done),
-                    None => { open = false; continue }
-                },
+                ask = asked.recv(), if open => if let Some(done) = ask { waiting.push(done) } else { open = false; continue },
             }
             // Everybody who asked before this poll begins is served by it.
             while let Ok(done) = asked.try_recv() {
@@ -189,9 +186,10 @@ impl Turn {
             let before = polled.per_source.get(name);
             let since = before.filter(|state| state.up == up).map_or(at, |state| state.since);
             if before.is_none_or(|state| state.error != error) {
-                match &error {
-                    Some(error) => tracing::warn!(source = name, error, "source cannot be asked"),
-                    None => tracing::info!(source = name, "source answers"),
+                if let Some(error) = &error {
+                    tracing::warn!(source = name, error, "source cannot be asked");
+                } else {
+                    tracing::info!(source = name, "source answers");
                 }
             }
             let state = SourceState { up, since, error, samples: Arc::new(samples) };
@@ -245,11 +243,8 @@ mod tests {
                 Third::Panics if third => panic!("a bug"),
                 Third::Answers | Third::Fails | Third::Panics => {}
             }
-            let sample = AppSample {
-                activity: Activity::seen(ask.now, ask.now),
-                matched: 1,
-                looked_for: Vec::new(),
-            };
+            let sample =
+                AppSample { activity: Activity::seen(ask.now, ask.now), matched: 1, looked_for: Vec::new() };
             Ok(ask.targets.iter().map(|target| (target.app.clone(), sample.clone())).collect())
         }
     }

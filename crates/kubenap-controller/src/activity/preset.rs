@@ -50,7 +50,7 @@ impl Preset {
         }
     }
 
-    /// The counter as PromQL selects it.
+    /// The counter as `PromQL` selects it.
     pub(super) fn selector(self) -> String {
         let filter = match self {
             Self::Traefik | Self::IngressNginx => "",
@@ -113,7 +113,7 @@ impl Preset {
     }
 }
 
-/// Whether a pod of this name belongs to the Deployment: its name, a ReplicaSet's hash, and a tail of five.
+/// Whether a pod of this name belongs to the Deployment: its name, a `ReplicaSet`'s hash, and a tail of five.
 /// Kubernetes cuts what comes before the tail to 58 letters.
 pub(super) fn is_pod_of(pod: &str, deployment: &str) -> bool {
     if let Some(rest) = pod.strip_prefix(deployment).and_then(|rest| rest.strip_prefix('-')) {

@@ -53,7 +53,7 @@ const INSTANT: Limits = Limits { deadline: Duration::from_secs(10), bytes: 64 <<
 const RANGE: Limits = Limits { deadline: Duration::from_secs(30), bytes: 256 << 20 };
 
 /// The longest history that is asked for.
-pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_hours(24);
 
 /// How the server's time is put on the controller's clock.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +193,10 @@ impl TrafficMetricsSource for PrometheusSource {
             }
             (*preset, View { ledger, live: live.contains(preset), blind })
         });
-        Ok(samples(ask, &views.collect()))
+        let dark =
+            memory.ledgers.keys().filter(|preset| Preset::PROXIES.contains(preset) && !live.contains(preset));
+        let dark = dark.copied().collect();
+        Ok(samples(ask, &views.collect(), &dark))
     }
 }
 

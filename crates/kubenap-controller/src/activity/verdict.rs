@@ -28,11 +28,12 @@ const TOLD: usize = 8;
 const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
 const TRAEFIK_CONTROLLER: &str = "traefik.io/ingress-controller";
 
-/// What the views say about every app that was asked for.
-pub(super) fn samples(ask: &Ask, views: &BTreeMap<Preset, View<'_>>) -> Samples {
+/// What the views say about every app that was asked for. Proxies in the `dark` exist but do not answer: an app
+/// may be behind one of them as long as nobody says which controller its Ingresses have.
+pub(super) fn samples(ask: &Ask, views: &BTreeMap<Preset, View<'_>>, dark: &BTreeSet<Preset>) -> Samples {
     let views: BTreeMap<Preset, Indexed<'_>> =
         views.iter().map(|(preset, view)| (*preset, Indexed { view, index: view.ledger.index() })).collect();
-    ask.targets.iter().map(|target| (target.app.clone(), sample(target, ask.now, &views))).collect()
+    ask.targets.iter().map(|target| (target.app.clone(), sample(target, ask.now, &views, dark))).collect()
 }
 
 struct Indexed<'a> {
@@ -47,13 +48,18 @@ struct Word {
     blind: BTreeSet<Blind>,
 }
 
-fn sample(target: &Target, now: Timestamp, views: &BTreeMap<Preset, Indexed<'_>>) -> AppSample {
+fn sample(
+    target: &Target,
+    now: Timestamp,
+    views: &BTreeMap<Preset, Indexed<'_>>,
+    dark: &BTreeSet<Preset>,
+) -> AppSample {
     let mut words = Vec::new();
     let mut matched = 0;
     let mut looked_for = BTreeSet::new();
     let mut hints = Vec::new();
 
-    let unserved = unserved(target, views);
+    let unserved = unserved(target, views, dark);
     for preset in Preset::PROXIES {
         let expected = preset.expected(target);
         if let Some(indexed) = views.get(&preset) {
@@ -114,7 +120,11 @@ fn is_routed(target: &Target) -> bool {
 }
 
 /// Why the live proxies cannot speak for all of the app's Ingresses.
-fn unserved(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> Option<Blind> {
+fn unserved(
+    target: &Target,
+    views: &BTreeMap<Preset, Indexed<'_>>,
+    dark: &BTreeSet<Preset>,
+) -> Option<Blind> {
     let live = |preset: Preset| views.get(&preset).is_some_and(|indexed| indexed.view.live);
     // Traefik's provider for ingress-nginx's class has a name of its own in the labels.
     let traefik_as_nginx = || {
@@ -128,6 +138,9 @@ fn unserved(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> Option<Bl
         if service.open_hosts && may_be_nginx && live(Preset::IngressNginx) {
             // ingress-nginx does not count what comes for a host that no Ingress spells out.
             return Some(Blind::NotMapped);
+        }
+        if service.controllers.is_empty() && !dark.is_empty() {
+            return Some(Blind::SourceDown);
         }
         for controller in &service.controllers {
             let served = match controller.as_str() {

@@ -1,12 +1,13 @@
 //! Everything around one app, from the stores or read live, before it becomes the core's facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use kubenap_core::app::AppId;
@@ -30,6 +31,8 @@ pub struct Around {
     pub slices: BTreeMap<String, Arc<SlimSlice>>,
     /// Pods of the namespace.
     pub pods: BTreeMap<String, Arc<SlimPod>>,
+    /// The names of the namespace's Ingresses.
+    pub ingresses: BTreeSet<String>,
     /// Who else scales the Deployment; known from a live reading only.
     pub scaler: Option<Scaler>,
     /// It was read live.
@@ -46,6 +49,7 @@ impl Around {
             services: stores.services.within(&app.namespace),
             slices: stores.slices.within(&app.namespace),
             pods: stores.pods.within(&app.namespace),
+            ingresses: stores.ingresses.within(&app.namespace).into_keys().collect(),
             scaler: None,
             live: false,
         })
@@ -57,11 +61,12 @@ impl Around {
         let api: Api<Deployment> = Api::namespaced(client.clone(), space);
         // The Deployment first: all that is read after it is at least as new.
         let Some(deployment) = cluster.call(api.get_opt(&app.name)).await? else { return Ok(None) };
-        let (deployments, services, slices, pods, scaler) = tokio::try_join!(
+        let (deployments, services, slices, pods, ingresses, scaler) = tokio::try_join!(
             list(cluster, Api::<Deployment>::namespaced(client.clone(), space)),
             list(cluster, Api::<Service>::namespaced(client.clone(), space)),
             list(cluster, Api::<EndpointSlice>::namespaced(client.clone(), space)),
             list(cluster, Api::<Pod>::namespaced(client.clone(), space)),
+            list(cluster, Api::<Ingress>::namespaced(client.clone(), space)),
             scaler(cluster, app),
         )?;
         let deployment = Arc::new(SlimDeployment::of(deployment));
@@ -71,6 +76,7 @@ impl Around {
             services: slim(services),
             slices: slim(slices),
             pods: slim(pods),
+            ingresses: ingresses.iter().map(kube::ResourceExt::name_any).collect(),
             scaler,
             live: true,
         }))

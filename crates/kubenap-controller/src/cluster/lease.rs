@@ -49,7 +49,14 @@ impl Lead {
     }
 
     /// Seeks and keeps the Lease until `stop`; gives it back then.
-    pub async fn seek(self, cluster: Cluster, namespace: String, identity: String, clock: Clock, stop: CancellationToken) {
+    pub async fn seek(
+        self,
+        cluster: Cluster,
+        namespace: String,
+        identity: String,
+        clock: Clock,
+        stop: CancellationToken,
+    ) {
         let api: Api<Lease> = Api::namespaced(cluster.client(), &namespace);
         let mut observed: Option<(String, Instant)> = None;
         loop {
@@ -134,7 +141,12 @@ async fn turn(
     won(cluster.call(api.replace(LEADER, &params(), &next)).await)
 }
 
-async fn release(cluster: &Cluster, api: &Api<Lease>, identity: &str, now: Timestamp) -> Result<(), ClusterError> {
+async fn release(
+    cluster: &Cluster,
+    api: &Api<Lease>,
+    identity: &str,
+    now: Timestamp,
+) -> Result<(), ClusterError> {
     let Some(mut lease) = cluster.call(api.get_opt(LEADER)).await? else { return Ok(()) };
     let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
     if spec.holder_identity.as_deref() != Some(identity) {

@@ -48,8 +48,25 @@ impl Members {
         living
     }
 
-    /// Writes and renews this member's Lease until `stop`; takes it away then, so that others need not wait.
-    pub async fn attend(self, cluster: Cluster, admin: Option<String>, clock: Clock, stop: CancellationToken) {
+    /// Writes this member's Lease for the first time.
+    pub async fn join(
+        &self,
+        cluster: &Cluster,
+        admin: Option<&str>,
+        clock: Clock,
+    ) -> Result<(), ClusterError> {
+        let api: Api<Lease> = Api::namespaced(cluster.client(), &self.namespace);
+        self.renew(cluster, &api, admin, clock).await
+    }
+
+    /// Renews this member's Lease until `stop`; takes it away then, so that others need not wait.
+    pub async fn attend(
+        self,
+        cluster: Cluster,
+        admin: Option<String>,
+        clock: Clock,
+        stop: CancellationToken,
+    ) {
         let api: Api<Lease> = Api::namespaced(cluster.client(), &self.namespace);
         loop {
             if let Err(error) = self.renew(&cluster, &api, admin.as_deref(), clock).await {
@@ -123,7 +140,9 @@ impl Members {
             let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
             match cluster.call(api.delete(&name, &params)).await {
                 Ok(_) | Err(ClusterError::Conflict(_) | ClusterError::Gone(_)) => {}
-                Err(error) => tracing::warn!(error = error.chain(), "cannot clear a dead member's Lease away"),
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "cannot clear a dead member's Lease away");
+                }
             }
         }
     }

@@ -69,10 +69,17 @@ impl Cluster {
     }
 
     /// Waits for an API call, at most [`CALL`].
-    pub async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {
-        match tokio::time::timeout(CALL, call).await {
-            Ok(answer) => answer.map_err(ClusterError::of),
-            Err(_) => Err(ClusterError::Late(CALL)),
+    pub fn call<T>(
+        &self,
+        call: impl Future<Output = kube::Result<T>> + Send,
+    ) -> impl Future<Output = Result<T, ClusterError>> + Send {
+        // kube's futures are large, and a turn holds several.
+        let call = Box::pin(call);
+        async move {
+            match tokio::time::timeout(CALL, call).await {
+                Ok(answer) => answer.map_err(ClusterError::of),
+                Err(_) => Err(ClusterError::Late(CALL)),
+            }
         }
     }
 }
@@ -94,13 +101,18 @@ impl ClusterError {
 
     /// Everything there is to say, the causes included, on one line.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
+        match self {
+            Self::Late(_) => self.to_string(),
+            Self::Conflict(cause) | Self::Gone(cause) | Self::Forbidden(cause) | Self::Other(cause) => {
+                let said = self.to_string();
+                let first = said.lines().next().unwrap_or_default();
+                match cause {
+                    // The status' own words; its Display repeats them three times.
+                    kube::Error::Api(status) => format!("{first}: {}", status.message),
+                    other => format!("{first}: {other}"),
+                }
+            }
         }
-        text
     }
 }
 

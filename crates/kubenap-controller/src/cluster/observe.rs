@@ -31,6 +31,8 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         .filter(|other| !policy::opted_in(&other.labels) && other.id != deployment.id)
         .map(|other| other.id.to_string())
         .collect();
+    let wanted = policy.ingresses.iter().flatten();
+    let missing_ingresses = wanted.filter(|name| !around.ingresses.contains(*name)).cloned().collect();
     let pods = around
         .pods
         .values()
@@ -41,6 +43,7 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         deployment: deployment.seen.clone(),
         services: services.iter().map(|service| with_families(&service.seen, addresses)).collect(),
         missing_services,
+        missing_ingresses,
         slices,
         endpoints,
         pods,
@@ -62,18 +65,14 @@ pub fn services_of(
     deployment: &SlimDeployment,
     policy: &Policy,
 ) -> (Vec<Arc<SlimService>>, Vec<String>) {
-    match &policy.services {
-        Some(names) => {
-            let (there, missing): (Vec<_>, Vec<_>) =
-                names.iter().partition(|name| around.services.contains_key(*name));
-            let there = there.into_iter().filter_map(|name| around.services.get(name).cloned()).collect();
-            (there, missing.into_iter().cloned().collect())
-        }
-        None => {
-            let selects = |service: &&Arc<SlimService>| deployment.is_selected_by(&service.selector);
-            (around.services.values().filter(selects).cloned().collect(), Vec::new())
-        }
+    if let Some(names) = &policy.services {
+        let (there, missing): (Vec<_>, Vec<_>) =
+            names.iter().partition(|name| around.services.contains_key(*name));
+        let there = there.into_iter().filter_map(|name| around.services.get(name).cloned()).collect();
+        return (there, missing.into_iter().cloned().collect());
     }
+    let selects = |service: &&Arc<SlimService>| deployment.is_selected_by(&service.selector);
+    (around.services.values().filter(selects).cloned().collect(), Vec::new())
 }
 
 /// The other opted-in Deployments behind one of the app's Services.

@@ -18,14 +18,15 @@ pub fn allot(
 ) -> Option<WakePorts> {
     let mut given = BTreeMap::new();
     let mut used = taken.clone();
-    let keys = services.iter().flat_map(|service| {
-        service.ports.iter().map(|port| (service.name.clone(), port.number))
-    });
+    let keys = services
+        .iter()
+        .flat_map(|service| service.ports.iter().map(|port| (service.name.clone(), port.number)));
     for key in keys {
         let usable = |port: &u16| range.contains(port) && !used.contains(port) && free(&key, *port);
         let port = kept.get(&key).copied().filter(usable);
         // A port that a sister Service port keeps is not to be given away here.
-        let others: BTreeSet<u16> = kept.iter().filter(|(other, _)| **other != key).map(|(_, port)| *port).collect();
+        let others: BTreeSet<u16> =
+            kept.iter().filter(|(other, _)| **other != key).map(|(_, port)| *port).collect();
         let port = port.or_else(|| range.clone().find(|port| !others.contains(port) && usable(port)))?;
         used.insert(port);
         given.insert(key, port);
@@ -49,14 +50,18 @@ mod tests {
 
     #[test]
     fn a_port_is_kept_from_nap_to_nap() {
-        let ports = allot(&[service("web", &[80])], &kept("web", 80, 16003), &[].into(), &(16000..=16009), |_, _| true);
+        let ports =
+            allot(&[service("web", &[80])], &kept("web", 80, 16003), &[].into(), &(16000..=16009), |_, _| {
+                true
+            });
         assert_eq!(ports.unwrap().text(), "web:80=16003");
     }
 
     #[test]
     fn a_port_that_somebody_else_has_is_not_given_twice() {
         let taken = [16000, 16003].into();
-        let ports = allot(&[service("web", &[80])], &kept("web", 80, 16003), &taken, &(16000..=16009), |_, _| true);
+        let ports =
+            allot(&[service("web", &[80])], &kept("web", 80, 16003), &taken, &(16000..=16009), |_, _| true);
         assert_eq!(ports.unwrap().text(), "web:80=16001");
     }
 

@@ -45,7 +45,7 @@ impl Slim for SlimSlice {
         let label = |name: &str| object.labels().get(name).cloned();
         let service = label(key::SERVICE_NAME).unwrap_or_default();
         if label(key::MANAGED_BY).as_deref() == Some(key::MANAGER) {
-            return Self::Ours(ours(service, object));
+            return Self::Ours(ours(service, &object));
         }
         let resource_version = object.resource_version().unwrap_or_default();
         let ports = object.ports.unwrap_or_default();
@@ -54,7 +54,8 @@ impl Slim for SlimSlice {
             let conditions = endpoint.conditions.unwrap_or_default();
             let ready = conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or(false);
             let pod = endpoint.target_ref.and_then(|ObjectReference { uid, .. }| uid).unwrap_or_default();
-            let Some(address) = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok()) else {
+            let Some(address) = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok())
+            else {
                 continue;
             };
             for port in &ports {
@@ -79,10 +80,13 @@ impl Slim for SlimSlice {
     }
 }
 
-fn ours(service: String, object: EndpointSlice) -> Slice {
+fn ours(service: String, object: &EndpointSlice) -> Slice {
     let text = |name: &str| object.annotations().get(name).cloned().unwrap_or_default();
     let leaving = object.endpoints.iter().any(|endpoint| {
-        endpoint.conditions.as_ref().is_some_and(|one| one.terminating == Some(true) || one.ready == Some(false))
+        endpoint
+            .conditions
+            .as_ref()
+            .is_some_and(|one| one.terminating == Some(true) || one.ready == Some(false))
     });
     let addresses = object.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
     let mut ports: Vec<_> = object

@@ -150,7 +150,8 @@ impl Slim for SlimDeployment {
 impl SlimDeployment {
     /// Whether a Service with this selector sends traffic to the Deployment's pods.
     pub fn is_selected_by(&self, selector: &Texts) -> bool {
-        !selector.is_empty() && selector.iter().all(|(name, value)| self.template_labels.get(name) == Some(value))
+        !selector.is_empty()
+            && selector.iter().all(|(name, value)| self.template_labels.get(name) == Some(value))
     }
 }
 
@@ -192,7 +193,11 @@ impl Slim for SlimService {
             .into_iter()
             .filter_map(|port| {
                 let number = u16::try_from(port.port).ok()?;
-                Some(ServicePort { name: port.name.unwrap_or_default(), number, app_protocol: port.app_protocol })
+                Some(ServicePort {
+                    name: port.name.unwrap_or_default(),
+                    number,
+                    app_protocol: port.app_protocol,
+                })
             })
             .collect();
         ports.sort();
@@ -246,14 +251,16 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
         return Some(Trouble::Unschedulable);
     }
     let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    containers
-        .filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.as_deref())
-        .find_map(|reason| match reason {
-            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => Some(Trouble::Image),
+    containers.filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.as_deref()).find_map(|reason| {
+        match reason {
+            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+                Some(Trouble::Image)
+            }
             "CrashLoopBackOff" => Some(Trouble::CrashLoop),
             "CreateContainerConfigError" | "CreateContainerError" => Some(Trouble::Refused),
             _ => None,
-        })
+        }
+    })
 }
 
 impl Slim for SlimIngress {

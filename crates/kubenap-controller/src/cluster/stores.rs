@@ -57,7 +57,7 @@ impl Stores {
             leases: Watched::new(),
             namespaces: namespaces.to_vec(),
         };
-        let label = Some(key::ENABLED.to_owned());
+        let label = Some(key::ENABLED);
         let tell = Arc::clone(touched);
         let deployment: Changed<SlimDeployment> =
             Arc::new(move |(namespace, name), _, _| tell(&AppId::new(namespace, name)));
@@ -138,12 +138,18 @@ impl Stores {
         &self,
         cluster: &Cluster,
         store: &Watched<T>,
-        labels: Option<String>,
+        labels: Option<&str>,
         changed: &Changed<T>,
         tasks: &mut JoinSet<()>,
     ) where
         T: Slim<Object = K>,
-        K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K: Resource<Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
         K::DynamicType: Default + Eq + Hash + Clone,
     {
         let apis: Vec<Api<K>> = if self.namespaces.is_empty() {
@@ -152,7 +158,7 @@ impl Stores {
             self.namespaces.iter().map(|name| Api::namespaced(cluster.client(), name)).collect()
         };
         for api in apis {
-            tasks.spawn(store.clone().follow(api, labels.clone(), Arc::clone(changed)));
+            tasks.spawn(store.clone().follow(api, labels.map(str::to_owned), Arc::clone(changed)));
         }
     }
 }

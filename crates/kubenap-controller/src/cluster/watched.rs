@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -28,7 +27,11 @@ pub struct Watched<T> {
 
 impl<T> Clone for Watched<T> {
     fn clone(&self) -> Self {
-        Self { objects: Arc::clone(&self.objects), synced: self.synced.clone(), changes: self.changes.clone() }
+        Self {
+            objects: Arc::clone(&self.objects),
+            synced: self.synced.clone(),
+            changes: self.changes.clone(),
+        }
     }
 }
 
@@ -39,6 +42,12 @@ pub type Changed<T> = Arc<dyn Fn(&Key, Option<&T>, Option<&T>) + Send + Sync>;
 const WATCH_SECONDS: u32 = 40;
 /// A list is asked for in pages.
 const PAGE: u32 = 500;
+
+impl<T: Slim> Default for Watched<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl<T: Slim> Watched<T> {
     /// Nothing known yet.
@@ -57,14 +66,19 @@ impl<T: Slim> Watched<T> {
         if let Some(labels) = labels {
             config = config.labels(&labels);
         }
-        let mut events = watcher::watcher(api, config).backoff(Backoff::default()).boxed();
+        let mut events = watcher::watcher(api, config).boxed();
         // A relist is complete only at its end; what it did not name is gone then.
         let mut listed: Option<BTreeMap<Key, Arc<T>>> = None;
         let mut own = BTreeSet::<Key>::new();
         let mut first = true;
+        // kube's own backoff begins again with every list that is tried; this one only when something arrived.
+        let mut failures = 0_u32;
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => listed = Some(BTreeMap::new()),
+                Ok(Event::Init) => {
+                    listed = Some(BTreeMap::new());
+                    continue;
+                }
                 Ok(Event::InitApply(object)) => {
                     let (key, slim) = slimmed(object);
                     if let Some(listed) = &mut listed {
@@ -80,7 +94,7 @@ impl<T: Slim> Watched<T> {
                     }
                     for (key, slim) in listed {
                         own.insert(key.clone());
-                        self.replace(&key, Some(slim), &changed);
+                        self.replace(&key, Some(&slim), &changed);
                     }
                     if std::mem::take(&mut first) {
                         self.synced.send_modify(|count| *count += 1);
@@ -89,15 +103,25 @@ impl<T: Slim> Watched<T> {
                 Ok(Event::Apply(object)) => {
                     let (key, slim) = slimmed(object);
                     own.insert(key.clone());
-                    self.replace(&key, Some(slim), &changed);
+                    self.replace(&key, Some(&slim), &changed);
                 }
                 Ok(Event::Delete(object)) => {
                     let (key, _) = slimmed::<T, K>(object);
                     own.remove(&key);
                     self.replace(&key, None, &changed);
                 }
-                Err(error) => tracing::warn!(kind = %K::kind(&K::DynamicType::default()), %error, "watch failed"),
+                Err(error) => {
+                    failures += 1;
+                    let kind = K::kind(&K::DynamicType::default()).into_owned();
+                    // Once in a while is enough to know.
+                    if failures.is_power_of_two() {
+                        tracing::warn!(kind, failures, %error, "watch failed");
+                    }
+                    tokio::time::sleep(Duration::from_millis(50 << failures.min(6))).await;
+                    continue;
+                }
             }
+            failures = 0;
         }
     }
 
@@ -149,13 +173,13 @@ impl<T: Slim> Watched<T> {
             }
         };
         // Running out of time is no error: see above.
-        drop(tokio::time::timeout(limit, changes.wait_for(|_| there())).await);
+        drop(tokio::time::timeout(limit, changes.wait_for(|()| there())).await);
     }
 
-    fn replace(&self, key: &Key, new: Option<Arc<T>>, changed: &Changed<T>) {
+    fn replace(&self, key: &Key, new: Option<&Arc<T>>, changed: &Changed<T>) {
         let old = {
             let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
-            match &new {
+            match new {
                 Some(slim) => {
                     let stale = objects
                         .get(key)
@@ -169,8 +193,8 @@ impl<T: Slim> Watched<T> {
             }
         };
         self.changes.send_replace(());
-        if old != new {
-            changed(key, old.as_deref(), new.as_deref());
+        if old.as_ref() != new {
+            changed(key, old.as_deref(), new.map(|new| &**new));
         }
     }
 
@@ -187,23 +211,4 @@ fn slimmed<T: Slim<Object = K>, K: Resource>(object: K) -> (Key, Arc<T>) {
 /// Versions are numbers that grow: a promise of the API since Kubernetes 1.35, and true of etcd's before.
 fn number(text: &str) -> u64 {
     text.parse().unwrap_or(0)
-}
-
-/// Waits a little longer after each failure, never more than a few seconds, without dice.
-#[derive(Debug, Default)]
-struct Backoff(u32);
-
-impl Iterator for Backoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0 = (self.0 + 1).min(6);
-        Some(Duration::from_millis(50 << self.0))
-    }
-}
-
-impl kube::runtime::utils::Backoff for Backoff {
-    fn reset(&mut self) {
-        self.0 = 0;
-    }
 }

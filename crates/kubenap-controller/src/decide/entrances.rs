@@ -5,7 +5,7 @@ use std::time::Duration;
 use kubenap_core::answer::OwnedManners;
 use kubenap_core::app::AppId;
 use kubenap_core::policy::Policy;
-use kubenap_core::seen::ServiceSeen;
+use kubenap_core::seen::{ServiceSeen, Slice};
 use kubenap_core::situation::Situation;
 
 use super::Context;
@@ -51,6 +51,15 @@ pub fn open(cx: &Context, gathered: &Gathered) -> bool {
 /// Tells those who wait what to expect.
 pub fn tell(cx: &Context, gathered: &Gathered) {
     let situation = gathered.situation();
+    let living = cx.members.living();
+    // W5: a member marks its addresses once it has seen the app ready itself.
+    let unaware = |slice: &Slice| !slice.leaving && living.contains(&slice.member);
+    let settled = match situation {
+        Situation::Waking { .. } => !gathered.seen.slices.iter().any(unaware),
+        Situation::Awake | Situation::Drowsy { .. } | Situation::Asleep { .. } | Situation::OwnersZero => {
+            true
+        }
+    };
     for service in &gathered.seen.services {
         for port in &service.ports {
             let targets = || gathered.seen.targets(&service.name, &port.name);
@@ -72,7 +81,9 @@ pub fn tell(cx: &Context, gathered: &Gathered) {
                     retry_after: RETRY,
                 },
             };
-            cx.doors.set_state(&key_of(&gathered.app, service, port.number), state);
+            let key = key_of(&gathered.app, service, port.number);
+            cx.doors.set_settled(&key, settled);
+            cx.doors.set_state(&key, state);
         }
     }
 }

@@ -102,7 +102,7 @@ async fn send(cluster: Cluster, identity: String, clock: Clock, mut queue: mpsc:
         let event = Event {
             metadata: ObjectMeta {
                 // The name must differ from Event to Event, also between members.
-                generate_name: Some(format!("{}.", app.name.chars().take(200).collect::<String>())),
+                generate_name: Some(format!("{}-", app.name.chars().take(200).collect::<String>())),
                 namespace: Some(app.namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -126,7 +126,7 @@ async fn send(cluster: Cluster, identity: String, clock: Clock, mut queue: mpsc:
         let api: Api<Event> = Api::namespaced(cluster.client(), &app.namespace);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         if let Err(error) = cluster.call(api.create(&params, &event)).await {
-            tracing::debug!(%app, error = error.chain(), "cannot send an Event");
+            tracing::warn!(%app, error = error.chain(), "cannot send an Event");
         }
     }
 }

@@ -86,10 +86,10 @@ impl Gathered {
 }
 
 /// Gathers an app with its peers, and keeps memory in line with what is seen.
-pub fn gather(cx: &Context, around: Around) -> Gathered {
-    let mut gathered = alone(cx, &around);
-    let peers = observe::peers_of(&around, &gathered.reading.policy);
-    gathered.seen.peers = peers.iter().filter_map(|id| peer(cx, &around, id)).collect();
+pub fn gather(cx: &Context, around: &Around) -> Gathered {
+    let mut gathered = alone(cx, around);
+    let peers = observe::peers_of(around, &gathered.reading.policy);
+    gathered.seen.peers = peers.iter().filter_map(|id| peer(cx, around, id)).collect();
     remember(cx, &mut gathered);
     // Which ports are free is worked out only for a step that needs to know.
     if matches!(decide(&gathered.facts(cx)).step, Step::Arm { .. } | Step::Record { .. }) {
@@ -118,8 +118,12 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
     let polled = cx.polled.borrow().clone();
     let activity = polled.activity(&app, reading.policy.metrics.as_deref());
     let apps = cx.stores.deployments.len();
-    let pace = cx.settings.naps_per_minute.map_or((apps / 50).max(1), |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let may_arm = (pace == 0 || cx.memories.armed_lately() < pace) && cx.memories.drowsy() < (apps / 100).max(5);
+    let pace = cx
+        .settings
+        .naps_per_minute
+        .map_or((apps / 50).max(1), |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let may_arm =
+        (pace == 0 || cx.memories.armed_lately() < pace) && cx.memories.drowsy() < (apps / 100).max(5);
     Gathered {
         here: Here {
             name: cx.settings.identity.clone(),

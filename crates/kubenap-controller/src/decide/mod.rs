@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use kubenap_core::app::AppId;
 use kubenap_core::decide::{Decision, decide};
 use kubenap_core::policy::Defaults;
@@ -107,7 +109,7 @@ async fn known(cx: &Context, app: &AppId) -> Result<Option<Around>, ClusterError
 }
 
 async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
-    let mut gathered = gather(cx, around);
+    let mut gathered = gather(cx, &around);
     let listening = entrances::open(cx, &gathered);
     gathered.set_listening(listening);
     confirm(cx, &mut gathered).await?;
@@ -142,7 +144,7 @@ async fn read_again(
     let mut fresh = match &decision.step {
         Step::Arm { .. } | Step::ScaleDown { .. } => {
             let Some(around) = Around::live(&cx.cluster, &gathered.app).await? else { return Ok(None) };
-            gather(cx, around)
+            gather(cx, &around)
         }
         Step::ScaleUp { .. } => {
             let mut fresh = gathered.clone();
@@ -173,7 +175,9 @@ async fn read_again(
 /// What helps a decision that waits: the last look at the sources, and connections that prove the path.
 fn assist(cx: &Arc<Context>, gathered: &Gathered) {
     let Situation::Drowsy { epoch } = gathered.situation() else { return };
-    if !cx.lead.holds() || cx.memories.with(&gathered.app, |memory| memory.proving.replace(epoch) == Some(epoch)) {
+    if !cx.lead.holds()
+        || cx.memories.with(&gathered.app, |memory| memory.proving.replace(epoch) == Some(epoch))
+    {
         return;
     }
     let cx = Arc::clone(cx);
@@ -217,6 +221,11 @@ async fn confirm(cx: &Context, gathered: &mut Gathered) -> Result<(), ClusterErr
     }
     let memory = cx.memories.with(&gathered.app, |memory| memory.clone());
     if memory.emptied != Some(epoch) && memory.confirmed != Some(epoch) {
+        let deployment = &gathered.seen.deployment;
+        if deployment.observed_generation < deployment.generation {
+            gathered.seen.pods_confirmed = false;
+            return Ok(());
+        }
         let Some(pods) = around::settled_pods(&cx.cluster, &gathered.around.deployment).await? else {
             gathered.seen.pods_confirmed = false;
             return Ok(());
@@ -269,9 +278,10 @@ async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
     for slice in cx.stores.slices.within(&app.namespace).into_values() {
         let SlimSlice::Ours(slice) = &*slice else { continue };
         let mine = slice.member == cx.settings.identity || !living.contains(&slice.member);
-        let only = slice.apps.keys().all(|name| {
-            *name == app.name || cx.stores.deployments.find(&app.namespace, name).is_none()
-        });
+        let only = slice
+            .apps
+            .keys()
+            .all(|name| *name == app.name || cx.stores.deployments.find(&app.namespace, name).is_none());
         if !mine || !only || !slice.apps.contains_key(&app.name) {
             continue;
         }
@@ -291,11 +301,18 @@ async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
     Ok(())
 }
 
+/// An app whose turn panicked is left alone for this long.
+const AFTER_PANIC: Duration = Duration::from_secs(30);
+
 /// Looks at apps, several at a time, until the process ends.
 pub async fn work(cx: Arc<Context>) {
     loop {
         let app = cx.queue.next().await;
-        turn(&cx, &app).await;
+        // One bad object must not stop the others.
+        if AssertUnwindSafe(turn(&cx, &app)).catch_unwind().await.is_err() {
+            tracing::error!(%app, "a turn panicked; this is a bug of KubeNap");
+            cx.queue.add_after(&app, AFTER_PANIC);
+        }
         cx.queue.done(&app);
     }
 }

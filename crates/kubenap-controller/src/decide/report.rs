@@ -82,20 +82,28 @@ pub fn carried_out(cx: &Context, gathered: &Gathered, decision: &Decision) {
                 send(Reason::NapRefused, format!("a person asked for a nap: {why}"));
             }
         },
-        Step::Stay | Step::Substitute | Step::MarkLeaving | Step::Withdraw | Step::SweepDead | Step::Forget => {}
+        Step::Stay
+        | Step::Substitute
+        | Step::MarkLeaving
+        | Step::Withdraw
+        | Step::SweepDead
+        | Step::Forget => {}
     }
 }
 
 /// Events about what a person has to mend: each message once.
 fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
     let mut messages: Vec<(Reason, String)> = Vec::new();
-    if gathered.opted_in() {
+    // A label whose value is not understood opts nothing in, but somebody meant it to.
+    if gathered.opted_in() || gathered.reading.refuses() {
         let complaints = gathered.reading.complaints.iter();
         messages.extend(complaints.map(|complaint| (Reason::BadAnnotation, complaint.to_string())));
     }
     match why {
+        Why::ServiceMissing(_) | Why::IngressMissing(_) => {
+            messages.push((Reason::BadAnnotation, why.to_string()));
+        }
         Why::NoService
-        | Why::ServiceMissing(_)
         | Why::ServiceRefused(..)
         | Why::SharedWith(_)
         | Why::ScaledByOther(_)
@@ -124,9 +132,9 @@ fn count_sleep(cx: &Context, gathered: &Gathered, situation: Situation) {
         Situation::Asleep { restore, .. } if cx.lead.holds() => Some(restore),
         _ => None,
     };
-    let before = cx.memories.with(&gathered.app, |memory| {
-        std::mem::replace(&mut memory.counted, restore.map(|_| now))
-    });
+    let before = cx
+        .memories
+        .with(&gathered.app, |memory| std::mem::replace(&mut memory.counted, restore.map(|_| now)));
     if let (Some(restore), Some(before)) = (restore, before) {
         cx.telemetry.count_sleep(&gathered.app, now - before, restore);
     }
@@ -143,7 +151,12 @@ pub fn status(gathered: &Gathered, situation: Situation, why: &Why) -> AppStatus
         Situation::Awake | Situation::Drowsy { .. } | Situation::OwnersZero => None,
     };
     let mut complaints: Vec<_> = gathered.reading.complaints.iter().map(ToString::to_string).collect();
-    if let Why::ServiceMissing(_) | Why::ServiceRefused(..) | Why::NoService | Why::SharedWith(_) = why {
+    if let Why::ServiceMissing(_)
+    | Why::IngressMissing(_)
+    | Why::ServiceRefused(..)
+    | Why::NoService
+    | Why::SharedWith(_) = why
+    {
         complaints.push(why.to_string());
     }
     AppStatus {

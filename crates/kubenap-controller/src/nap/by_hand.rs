@@ -92,7 +92,8 @@ async fn step(
     let mut seen = observe::observe(&around, &reading.policy, &BTreeSet::new());
     let state = situation(&app.name, &reading.policy, &seen);
     if let Situation::Waking { .. } = state {
-        seen.pods_confirmed = settled_pods(cluster, &around.deployment).await?.is_some();
+        let observed = seen.deployment.observed_generation >= seen.deployment.generation;
+        seen.pods_confirmed = observed && settled_pods(cluster, &around.deployment).await?.is_some();
     }
     if want == Want::Awake {
         if matches!(state, Situation::Awake) {

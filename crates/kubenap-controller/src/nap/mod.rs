@@ -20,7 +20,11 @@ pub mod prove;
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Carries out one write. `stores`, where there are any, have seen it when this returns.
-pub async fn carry_out(cluster: &Cluster, stores: Option<&Stores>, write: &Write) -> Result<(), ClusterError> {
+pub async fn carry_out(
+    cluster: &Cluster,
+    stores: Option<&Stores>,
+    write: &Write,
+) -> Result<(), ClusterError> {
     match write {
         Write::Deployment(patch) => deployment(cluster, stores, patch).await,
         Write::PutSlice { namespace, slice, owner } => {

@@ -15,7 +15,13 @@ const PAUSE: Duration = Duration::from_millis(40);
 ///
 /// Any connection on the wake port proves the path, so one by a client does as well. With P pods and R members a
 /// connection gets here with a chance of 1 in P + R.
-pub async fn prove(cluster_ip: IpAddr, port: u16, tries: usize, window: Duration, arrived: impl Fn() -> bool) {
+pub async fn prove(
+    cluster_ip: IpAddr,
+    port: u16,
+    tries: usize,
+    window: Duration,
+    arrived: impl Fn() -> bool,
+) {
     let end = Instant::now() + window;
     for _ in 0..tries {
         if arrived() || Instant::now() >= end {

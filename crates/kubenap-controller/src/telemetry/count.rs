@@ -5,7 +5,8 @@ use std::time::Duration;
 use kubenap_core::app::AppId;
 
 use super::{
-    ByApp, ByNapOutcome, ByPhase, ByWakeOutcome, ByWakePart, NapOutcome, PhaseLabel, Telemetry, WakeOutcome, WakePart,
+    ByApp, ByNapOutcome, ByPhase, ByWakeOutcome, ByWakePart, NapOutcome, PhaseLabel, Telemetry, WakeOutcome,
+    WakePart,
 };
 
 impl Telemetry {
@@ -38,9 +39,9 @@ impl Telemetry {
     }
 
     /// How many apps are in each phase.
-    pub fn count_apps<'a>(&self, phases: impl Iterator<Item = &'a str> + Clone) {
+    pub fn count_apps(&self, phases: &[&str]) {
         for phase in PhaseLabel::ALL {
-            let count = phases.clone().filter(|name| *name == phase.label()).count();
+            let count = phases.iter().filter(|name| **name == phase.label()).count();
             self.apps.get_or_create(&ByPhase { phase }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

@@ -68,7 +68,6 @@ pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
     let before = buffer.freeze();
     match (opening, &connection.entry) {
         (None, _) => turn_away(stream).await,
-        (Some(Opening::Probe), _) => {}
         (Some(Opening::Refused(refusal)), _) => {
             let stream = Replayed::lingering(before, stream);
             refuse(stream, refusal.status(), &shared.limits).await;
@@ -81,10 +80,13 @@ pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
         (Some(Opening::Unknown), Entry::WakePort(door, slot)) => {
             raw::serve(stream, before, raw::Caller { shared: &shared, door, slot, sealed: false }).await;
         }
-        // No proxy sends this on its error path.
-        (Some(Opening::Sealed | Opening::Unknown), Entry::ErrorPath(_)) => {}
+        // Nothing to answer; and no proxy sends anything else on its error path.
+        (Some(Opening::Probe), _) | (Some(Opening::Sealed | Opening::Unknown), Entry::ErrorPath(_)) => {}
     }
 }
+
+/// The first bytes of a connection, which are looked at as they come.
+const GLANCE: usize = 64;
 
 /// Reads until it is clear what the connection speaks; for HTTP/1 until the head is whole.
 async fn open(stream: &mut TcpStream, buffer: &mut BytesMut, limits: &Limits) -> Opening {
@@ -94,14 +96,17 @@ async fn open(stream: &mut TcpStream, buffer: &mut BytesMut, limits: &Limits) ->
         Ok(Ok(_)) => {}
     }
     let deadline = Instant::now() + limits.head_deadline;
+    let (mut look, mut spoken) = (true, Speech::Unclear);
     loop {
-        let speech = speech(buffer);
-        match speech {
+        if look {
+            spoken = speech(buffer);
+        }
+        match spoken {
             Speech::Http2 => return Opening::Http2,
             Speech::Tls => return Opening::Sealed,
             Speech::Other => return Opening::Unknown,
             Speech::Malformed => return Opening::Refused(Refusal::Bad),
-            Speech::Http1 => {
+            Speech::Http1 if look => {
                 if let Some(end) = head::end_of_head(buffer) {
                     let whole = buffer.get(..end).unwrap_or_default();
                     return match head::inspect(whole, limits) {
@@ -114,17 +119,22 @@ async fn open(stream: &mut TcpStream, buffer: &mut BytesMut, limits: &Limits) ->
                     return Opening::Refused(Refusal::Bad);
                 }
             }
-            Speech::Unclear => {}
+            Speech::Http1 | Speech::Unclear => {}
         }
         if buffer.len() > limits.head_bytes {
             return Opening::Refused(Refusal::TooLarge);
         }
         match timeout_at(deadline, stream.read_buf(buffer)).await {
             // A few bytes and then silence: not HTTP, whose first line comes in one piece.
-            Err(_) if speech == Speech::Unclear && !buffer.contains(&b' ') => return Opening::Unknown,
+            Err(_) if spoken == Speech::Unclear && !buffer.contains(&b' ') => return Opening::Unknown,
             Err(_) => return Opening::Refused(Refusal::TooSlow),
             Ok(Ok(0) | Err(_)) => return Opening::Probe,
-            Ok(Ok(_)) => {}
+            // Only the end of a line can make a longer head clearer; to look at all of it for each byte
+            // would let a slow sender burn the processor.
+            Ok(Ok(length)) => {
+                let fresh = buffer.len().saturating_sub(length);
+                look = fresh < GLANCE || buffer.get(fresh..).is_some_and(|bytes| bytes.contains(&b'\n'));
+            }
         }
     }
 }

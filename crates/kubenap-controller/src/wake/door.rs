@@ -122,6 +122,8 @@ pub(crate) struct Door {
     pub(crate) key: Arc<DoorKey>,
     behind: RwLock<Behind>,
     state: watch::Sender<DoorState>,
+    /// Every member knows that the app is ready, so nobody who is sent back is held again.
+    settled: watch::Sender<bool>,
     release: Release,
     /// Bounds attempts to connect, so that a pod that just started is not flooded.
     pub(crate) connecting: Semaphore,
@@ -141,6 +143,7 @@ impl Door {
             key: Arc::new(key),
             behind: RwLock::new(Behind { manners: Arc::default(), apps: Arc::default() }),
             state: watch::Sender::new(DoorState::Waiting),
+            settled: watch::Sender::new(true),
             release: Release::default(),
             connecting: Semaphore::new(limits.connecting),
             turn: AtomicUsize::new(0),
@@ -167,6 +170,17 @@ impl Door {
             *current = state;
             true
         });
+    }
+
+    pub(crate) fn set_settled(&self, settled: bool) {
+        self.settled.send_if_modified(|current| std::mem::replace(current, settled) != settled);
+    }
+
+    /// Waits until every member knows that the app is ready, but no longer than `limit`.
+    pub(crate) async fn settle(&self, limit: Duration) {
+        let mut settled = self.settled.subscribe();
+        // A member that is slow to hear of it costs one redirect more, not the answer.
+        drop(tokio::time::timeout(limit, settled.wait_for(|settled| *settled)).await);
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<DoorState> {

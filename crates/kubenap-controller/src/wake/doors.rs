@@ -30,7 +30,7 @@ pub struct Doors {
 
 /// What [`Doors`] needs from outside.
 pub struct DoorsSettings {
-    /// The addresses that wake ports are bound on: those that go into EndpointSlices.
+    /// The addresses that wake ports are bound on: those that go into `EndpointSlice`s.
     pub advertise: Vec<IpAddr>,
     /// All bounds.
     pub limits: Limits,
@@ -244,6 +244,13 @@ impl Doors {
     pub fn set_state(&self, key: &DoorKey, state: DoorState) {
         let door = self.shared.registry().door(key, &self.shared.limits);
         door.set_state(state);
+    }
+
+    /// Says whether every member knows that the app is ready. Until then nobody is sent back: the way back may lead
+    /// to a member that would hold the request again. Does not touch what is passed.
+    pub fn set_settled(&self, key: &DoorKey, settled: bool) {
+        let door = self.shared.registry().door(key, &self.shared.limits);
+        door.set_settled(settled);
     }
 
     /// Who asked for `app`, over all its doors.

@@ -61,7 +61,7 @@ pub(crate) fn inspect(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
         return Err(Refusal::Method);
     }
     let origin_form = target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic());
-    if !origin_form && !(target == "*" && method == "OPTIONS") {
+    if !(origin_form || target == "*" && method == "OPTIONS") {
         return Err(Refusal::Bad);
     }
     let mut framing = Framing::default();

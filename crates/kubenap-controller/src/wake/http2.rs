@@ -50,12 +50,11 @@ pub(crate) async fn serve(stream: Replayed, connection: Connection) {
         ended = served.as_mut() => Some(ended),
         () = time_to_go(&connection, &asked) => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        served.as_mut().graceful_shutdown();
+        served.await
     };
     if let Err(error) = ended {
         tracing::trace!(%error, "a client left early");

@@ -5,6 +5,8 @@ use std::time::Duration;
 /// How much KubeNap takes on before it refuses, and how long it waits for what.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// How long a redirect waits for every member to know that the app is ready.
+    pub settle: Duration,
     /// Connections (and HTTP/2 streams) at a time over all doors. Beyond it the newest of the greediest door is shed.
     pub connections: usize,
     /// How many of the shed may still be on their way out before newcomers are turned away at once.
@@ -60,6 +62,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            settle: Duration::from_secs(1),
             connections: 20_000,
             overflow: 500,
             proxy_connections: 5_000,

@@ -152,7 +152,7 @@ fn target<B>(request: &Request<B>) -> Option<String> {
 fn hosts_of<B>(request: &Request<B>) -> impl Iterator<Item = &str> {
     let headers = request.headers();
     let own = headers.get_all(HOST).into_iter().filter_map(|host| host.to_str().ok());
-    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
     let forwarded = HeaderName::from_static("x-forwarded-host");
     let told: Vec<_> = tokens(headers, &forwarded).collect();
     own.chain(authority).chain(told)

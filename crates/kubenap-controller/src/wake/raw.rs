@@ -34,10 +34,10 @@ pub(crate) async fn serve(mut client: TcpStream, before: Bytes, caller: Caller<'
     let mut read = BytesMut::from(before);
     // A client that said something and closed its side may still wait for an answer; one that said nothing has gone.
     let leaves_by_closing = sealed || read.is_empty();
-    let hold = Hold { shared, door, slot, ask: &ask };
+    let wait = Hold { shared, door, slot, ask: &ask };
     let held = tokio::select! {
         biased;
-        held = hold.until(until, OnLeave::WaitOn) => held,
+        held = wait.until(until, OnLeave::WaitOn) => held,
         () = gone(&mut client, &mut read, shared.limits.read_ahead, leaves_by_closing) => return,
     };
     let answer = match held {

@@ -39,14 +39,14 @@ pub(crate) async fn respond(
     }
     let (door, way, location) = match &connection.entry {
         Entry::WakePort(door, _) => {
-            let target = request.uri().path_and_query().map(|target| target.as_str());
+            let target = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str);
             (Arc::clone(door), Way::WakePort, target.and_then(safe_location).map(str::to_owned))
         }
         Entry::ErrorPath(profile) => match proxy_listen::find(shared, *profile, &request) {
             Ok((door, location)) => (door, Way::ErrorPath, Some(location)),
             Err(status) => {
-                let (head, body) = request.into_parts();
-                discard(shared, &head.headers, body).await;
+                let (parts, body) = request.into_parts();
+                discard(shared, &parts.headers, body).await;
                 return reply::text(status, "nothing sleeps under this name and path");
             }
         },
@@ -58,10 +58,10 @@ pub(crate) async fn respond(
     };
     let Some(slot) = slot else {
         ask::count(shared, &door.behind().apps, AskAnswer::Shed);
-        return refused(shared, Held::Shed, ask::read(&request, way).grpc);
+        return refused(shared, &Held::Shed, ask::read(&request, way).grpc);
     };
     let behind = door.behind();
-    let host = request.headers().get(HOST).map(|host| host.as_bytes());
+    let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes);
     let host = host.or(request.uri().authority().map(|name| name.as_str().as_bytes())).unwrap_or_default();
     let forwarded_for = request.headers().get("x-forwarded-for").map_or(&b""[..], |value| value.as_bytes());
     let caller =
@@ -145,8 +145,8 @@ impl Visit<'_> {
         let (mut request, client) = with_read_ahead(self.shared, request);
         let pass = self.pass(time);
         let on_leave = if traits.repeatable { OnLeave::ComeAgain } else { OnLeave::WaitOn };
-        let hold = self.hold(&ask);
-        let held = request.body_mut().during(hold.until(pass.until, on_leave)).await;
+        let wait = self.hold(&ask);
+        let held = request.body_mut().during(wait.until(pass.until, on_leave)).await;
         match held {
             Held::Ready => {
                 let passed = pass.send(&self.upstream, request.map(BodyExt::boxed_unsync), client).await;
@@ -157,7 +157,7 @@ impl Visit<'_> {
                 ask.end(answer);
                 response
             }
-            held => self.not_held(ask, held, traits),
+            held => self.not_held(ask, &held, traits),
         }
     }
 
@@ -169,8 +169,8 @@ impl Visit<'_> {
         location: &str,
     ) -> Response<WakeBody> {
         let ask = self.ask(traits);
-        let (head, body) = request.into_parts();
-        let mut body = Discard::new(&head.headers, body, self.shared.limits.discard);
+        let (parts, body) = request.into_parts();
+        let mut body = Discard::new(&parts.headers, body, self.shared.limits.discard);
         let stall = self.shared.limits.discard_stall;
         if traits.found == Readiness::Ready {
             // The proxy has not heard of it, or it sends us what the app itself answered.
@@ -192,6 +192,7 @@ impl Visit<'_> {
         let within = self.behind.manners.wake_timeout;
         match held {
             Held::Ready => {
+                self.door.settle(self.shared.limits.settle).await;
                 ask.end(AskAnswer::Redirected);
                 reply::redirect(location)
             }
@@ -203,7 +204,7 @@ impl Visit<'_> {
                 ask.end(AskAnswer::Leaving);
                 reply::redirect(location)
             }
-            held => self.not_held(ask, held, traits),
+            held => self.not_held(ask, &held, traits),
         }
     }
 
@@ -217,16 +218,13 @@ impl Visit<'_> {
         let until = Instant::now() + patience;
         let (mut request, _) = with_read_ahead(self.shared, request);
         let held = {
-            let hold = self.hold(&ask);
-            request.body_mut().during(hold.until(until, OnLeave::ComeAgain)).await
+            let wait = self.hold(&ask);
+            request.body_mut().during(wait.until(until, OnLeave::ComeAgain)).await
         };
         let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
         match (held, &self.location) {
-            (Held::TooLong, _) => {
-                ask.end(AskAnswer::Page);
-                reply::waiting_page()
-            }
             (Held::Ready, Some(location)) if by_redirect => {
+                self.door.settle(self.shared.limits.settle).await;
                 ask.end(AskAnswer::Redirected);
                 reply::redirect(location)
             }
@@ -241,11 +239,11 @@ impl Visit<'_> {
                 response
             }
             // The page asks again by itself, whoever then answers.
-            (Held::Ready, _) => {
+            (Held::Ready | Held::TooLong, _) => {
                 ask.end(AskAnswer::Page);
                 reply::waiting_page()
             }
-            (held, _) => self.not_held(ask, held, traits),
+            (held, _) => self.not_held(ask, &held, traits),
         }
     }
 
@@ -256,8 +254,8 @@ impl Visit<'_> {
         time: Duration,
     ) -> Response<WakeBody> {
         let ask = self.ask(traits);
-        let (head, body) = request.into_parts();
-        let mut body = Discard::new(&head.headers, body, self.shared.limits.discard);
+        let (parts, body) = request.into_parts();
+        let mut body = Discard::new(&parts.headers, body, self.shared.limits.discard);
         let held = body.during(self.hold(&ask).until(Instant::now() + time, OnLeave::WaitOn)).await;
         body.finish(self.shared.limits.discard_stall).await;
         match held {
@@ -265,7 +263,7 @@ impl Visit<'_> {
                 ask.end(AskAnswer::GrpcUnavailable);
                 reply::grpc_unavailable("the app was asleep, try again")
             }
-            held => self.not_held(ask, held, traits),
+            held => self.not_held(ask, &held, traits),
         }
     }
 
@@ -282,19 +280,19 @@ impl Visit<'_> {
     }
 
     async fn leave_body(&self, request: Request<Incoming>) {
-        let (head, body) = request.into_parts();
-        discard(self.shared, &head.headers, body).await;
+        let (parts, body) = request.into_parts();
+        discard(self.shared, &parts.headers, body).await;
     }
 
     /// The answer to somebody whose waiting did not end well.
-    fn not_held(&self, ask: Ask, held: Held, traits: Traits) -> Response<WakeBody> {
+    fn not_held(&self, ask: Ask, held: &Held, traits: Traits) -> Response<WakeBody> {
         ask.end(match held {
             Held::Ready | Held::TooLong => AskAnswer::TimedOut,
             Held::Failed { .. } => AskAnswer::Failed,
             Held::Shed => AskAnswer::Shed,
             Held::Leaving => AskAnswer::Leaving,
         });
-        match (&held, &self.location) {
+        match (held, &self.location) {
             (Held::Leaving, Some(location)) if traits.repeatable => reply::redirect(location),
             _ => refused(self.shared, held, traits.grpc),
         }
@@ -304,9 +302,9 @@ impl Visit<'_> {
         let broken =
             |status, line| if grpc { reply::grpc_unavailable(line) } else { reply::text(status, line) };
         match error {
-            PassError::TooLong => (refused(self.shared, Held::TooLong, grpc), AskAnswer::TimedOut),
+            PassError::TooLong => (refused(self.shared, &Held::TooLong, grpc), AskAnswer::TimedOut),
             PassError::Failed { reason, sentence, retry_after } => (
-                refused(self.shared, Held::Failed { reason, sentence, retry_after }, grpc),
+                refused(self.shared, &Held::Failed { reason, sentence, retry_after }, grpc),
                 AskAnswer::Failed,
             ),
             PassError::Broken => {
@@ -320,8 +318,8 @@ impl Visit<'_> {
 }
 
 /// 503, or its like in gRPC, for somebody who cannot be served now.
-fn refused(shared: &Shared, held: Held, grpc: bool) -> Response<WakeBody> {
-    let (line, retry_after) = match &held {
+fn refused(shared: &Shared, held: &Held, grpc: bool) -> Response<WakeBody> {
+    let (line, retry_after) = match held {
         Held::Failed { sentence, retry_after, .. } => (sentence.as_str(), *retry_after),
         Held::Ready | Held::TooLong => ("the app was not ready in time", shared.limits.retry_after),
         Held::Shed => ("too many requests wait", Duration::from_secs(1)),

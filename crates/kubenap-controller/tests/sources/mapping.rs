@@ -1,5 +1,4 @@
 //! Which apps a source can speak for, and which it is blind to.
-#![expect(clippy::unwrap_used, reason = "a scenario that cannot be played has failed")]
 
 use std::collections::BTreeSet;
 
@@ -107,13 +106,28 @@ async fn an_app_s_own_count_covers_it_when_each_pod_is_scraped() {
 #[tokio::test]
 async fn pods_that_are_not_ready_are_left_out_and_ending_ones_may_fail() {
     let mut stage = Stage::new(Source::Ingress).await;
-    let mut world = stage.world();
-    world.proxies.insert("b".to_owned(), Proxy { up: false, ready: false, ..traefik(1.6e9) });
-    world.proxies.insert("c".to_owned(), Proxy { up: false, deleting: true, ..traefik(1.6e9) });
-    drop(world);
+    stage.world().proxies.insert("b".to_owned(), Proxy { up: false, ready: false, ..traefik(1.6e9) });
+    stage.world().proxies.insert("c".to_owned(), Proxy { up: false, deleting: true, ..traefik(1.6e9) });
     stage.ticks(3).await;
     assert_eq!(stage.blind("shop/web"), []);
     stage.proxy("b", |proxy| proxy.ready = true);
     stage.tick().await.unwrap();
     assert!(stage.blind("shop/web").contains(&Blind::SourceDown));
+}
+
+#[tokio::test]
+async fn a_proxy_in_the_dark_may_be_the_app_s_own_unless_its_controller_is_known() {
+    for kind in BOTH {
+        let mut stage = Stage::new(kind).await;
+        stage.world().proxies.insert("n".to_owned(), Proxy { kind: Kind::Nginx, ..traefik(1.6e9) });
+        stage.ticks(3).await;
+        assert_eq!(stage.blind("shop/web"), []);
+        stage.proxy("n", |nginx| nginx.up = false);
+        stage.ticks(1).await;
+        assert_eq!(stage.blind("shop/web"), [Blind::SourceDown]);
+        stage.targets[0].services[0].controllers =
+            BTreeSet::from(["traefik.io/ingress-controller".to_owned()]);
+        stage.ticks(1).await;
+        assert_eq!(stage.blind("shop/web"), []);
+    }
 }

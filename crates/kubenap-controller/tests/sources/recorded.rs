@@ -27,7 +27,7 @@ async fn serve(router: Router) -> Endpoint {
 async fn poll(source: &dyn TrafficMetricsSource) -> Result<Samples, SourceError> {
     let now = Timestamp::from_second(NOW).unwrap();
     let targets = [target("shop", "web"), target("shop", "never")].into();
-    source.poll(&Ask { now, targets, history: Duration::from_secs(600) }).await
+    source.poll(&Ask { now, targets, history: Duration::from_mins(10) }).await
 }
 
 fn of(samples: &Samples, name: &str) -> Activity {
@@ -40,18 +40,20 @@ async fn a_real_prometheus_is_understood() {
         .route(
             "/api/v1/query",
             post(|query: String| async move {
-                match query.contains("label_replace") {
-                    true => include_str!("../fixtures/prometheus/heartbeat.json"),
-                    false => include_str!("../fixtures/prometheus/counters.json"),
+                if query.contains("label_replace") {
+                    include_str!("../fixtures/prometheus/heartbeat.json")
+                } else {
+                    include_str!("../fixtures/prometheus/counters.json")
                 }
             }),
         )
         .route(
             "/api/v1/query_range",
             post(|query: String| async move {
-                match query.contains("label_replace") {
-                    true => include_str!("../fixtures/prometheus/heartbeat-range.json"),
-                    false => include_str!("../fixtures/prometheus/counters-range.json"),
+                if query.contains("label_replace") {
+                    include_str!("../fixtures/prometheus/heartbeat-range.json")
+                } else {
+                    include_str!("../fixtures/prometheus/counters-range.json")
                 }
             }),
         );

@@ -1,9 +1,8 @@
 //! What counters can do, and what each source must make of it.
-#![expect(clippy::unwrap_used, reason = "a scenario that cannot be played has failed")]
 
 use jiff::SignedDuration;
 
-use crate::stage::{Source, Stage, TICK, target, traefik};
+use crate::stage::{Source, Stage, target, traefik};
 
 const WEB: &str = "shop-web-80@kubernetes";
 
@@ -221,5 +220,4 @@ async fn a_replica_that_was_out_of_sight_for_long_and_restarted_leaves_a_hole(mu
     });
     stage.ticks(3).await;
     assert_eq!(stage.quiet("shop/web"), 2, "nobody knows what it served before it restarted");
-    assert!(TICK * 20.0 > 120.0);
 }

@@ -92,7 +92,7 @@ impl Stage {
 
     pub(crate) async fn ask(&self) -> Result<Samples, SourceError> {
         let now = self.now();
-        let history = Duration::from_secs(3600);
+        let history = Duration::from_hours(1);
         self.source.poll(&Ask { now, targets: self.targets.clone().into(), history }).await
     }
 
@@ -108,7 +108,10 @@ impl Stage {
 
     /// For how many ticks the app has been quiet, rounded.
     pub(crate) fn quiet(&self, name: &str) -> u64 {
-        (self.activity(name).quiet_since(Timestamp::MIN).as_secs_f64() / TICK).round() as u64
+        let ticks = self.activity(name).quiet_since(Timestamp::MIN).as_secs_f64() / TICK;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a span of a test")]
+        let ticks = ticks.round() as u64;
+        ticks
     }
 
     pub(crate) fn blind(&self, name: &str) -> Vec<Blind> {

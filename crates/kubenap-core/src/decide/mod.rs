@@ -78,6 +78,8 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
 
 /// How often a turn that waits for others is repeated.
 const SOON: Duration = Duration::from_millis(200);
+/// How long a wake waits for the scale-down before it to take hold. A few milliseconds where controllers are well.
+const TAKES_HOLD: Duration = Duration::from_millis(500);
 /// How often a wake that waits for pods is looked at without any event.
 const WAITING: Duration = Duration::from_secs(1);
 
@@ -131,13 +133,10 @@ fn drowsy(facts: &Facts<'_>, epoch: u64) -> Decision {
     if substituted(facts) < facts.here.living.len().min(2) {
         return wait(Why::Substituting);
     }
-    if wish.is_none() {
-        if let Some(why) = last_look(facts) {
-            return match why {
-                Why::LastLook => wait(why),
-                _ => act(Step::Cancel { epoch }, why),
-            };
-        }
+    match last_look(facts).filter(|_| wish.is_none()) {
+        Some(why @ Why::LastLook) => return wait(why),
+        Some(why) => return act(Step::Cancel { epoch }, why),
+        None => {}
     }
     if facts.substituted_for < facts.timing.drowsy {
         return Decision {
@@ -192,6 +191,11 @@ fn last_look(facts: &Facts<'_>) -> Option<Why> {
 
 fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decision {
     if let Some(why) = wakes(facts) {
+        // The scale-down takes hold first, so that no pod that answers after the wake is one that was told to stop.
+        let old_pods = facts.seen.pods.iter().any(|pod| !pod.deleting);
+        if old_pods && recorded && facts.in_phase < TAKES_HOLD {
+            return Decision { look_again: Some(TAKES_HOLD.saturating_sub(facts.in_phase)), ..stay(why) };
+        }
         return act(Step::ScaleUp { epoch, replicas: wake_to(facts, restore) }, why);
     }
     let remembered = facts.seen.stamp(&facts.app.name).is_some();

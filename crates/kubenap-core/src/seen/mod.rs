@@ -18,13 +18,17 @@ pub struct Seen {
     pub services: Vec<ServiceSeen>,
     /// Services that an annotation names and that do not exist.
     pub missing_services: Vec<String>,
+    /// Ingresses that an annotation names and that do not exist.
+    pub missing_ingresses: Vec<String>,
     /// KubeNap's own slices of these Services.
     pub slices: Vec<Slice>,
     /// Everybody else's endpoints of these Services.
     pub endpoints: Vec<EndpointSeen>,
     /// The pods of the app and of those that share its Services.
     pub pods: Vec<PodSeen>,
-    /// No pod that answers now belongs to the time before the nap. See [`Seen::ready`].
+    /// No pod that answers now belongs to the time before the nap: since the nap the app was seen without any pod, or
+    /// its Deployment and its ReplicaSets have observed the wake and the pods were read after that. Once true it stays
+    /// so for this wake; a later write on the Deployment, which is not observed at once, does not take it back.
     pub pods_confirmed: bool,
     /// Who else scales the Deployment.
     pub scaler: Option<Scaler>,
@@ -229,12 +233,9 @@ impl Seen {
     /// Whether every Service port, by name, has an endpoint on a pod that stays.
     ///
     /// Just after a scale to zero, slices still show dying pods as ready; so an endpoint counts only if its pod is
-    /// not being deleted, if the Deployment's controller has observed the newest spec, and if no pod of the time
-    /// before the nap can be among them (`pods_confirmed`).
+    /// not being deleted, and if no pod of the time before the nap can be among them (`pods_confirmed`).
     pub fn ready(&self) -> bool {
-        let deployment = &self.deployment;
         self.pods_confirmed
-            && deployment.observed_generation >= deployment.generation
             && !self.services.is_empty()
             && self.services.iter().all(|service| {
                 service.ports.iter().all(|port| !self.targets(&service.name, &port.name).is_empty())
@@ -304,7 +305,7 @@ impl ServiceRefusal {
             Self::ExternalName => "is of type ExternalName",
             Self::NoSelector => "has no selector",
             Self::NotTcp => "has a port that is not TCP",
-            Self::NotReadyToo => "publishes addresses that are not ready",
+            Self::NotReadyToo => "has publishNotReadyAddresses",
             Self::LocalOnly => "has a traffic policy Local",
             Self::NoSuchFamily => "has an address family that KubeNap has no address of",
             Self::NoPorts => "has no ports",

@@ -176,17 +176,17 @@ pub(crate) fn count_generation(kind: &Kind, old: &Value, new: &mut Value) {
 /// The object in its typed form, without the fields that its type does not have.
 fn parsed(kind: &Kind, new: Value, who: Who<'_>) -> Result<Value, ApiError> {
     let Value::Object(mut fields) = new else {
-        return Err(ApiError::bad_request(format!("a {} is expected", kind.kind)));
+        return Err(ApiError::bad_request(format!("a {} is expected", kind.name)));
     };
     let stored_version = if kind.plural == "events" { "v1".to_owned() } else { kind.api_version() };
-    for (field, right) in [("apiVersion", stored_version.as_str()), ("kind", kind.kind)] {
+    for (field, right) in [("apiVersion", stored_version.as_str()), ("kind", kind.name)] {
         let sent = fields.entry(field).or_insert_with(|| right.into());
         if sent != right {
             return Err(ApiError::bad_request(format!("{field} is {sent}, where {right:?} is expected")));
         }
     }
-    let (object, lost) = typed::normal(kind, Value::Object(fields)).map_err(|why| {
-        ApiError::bad_request(format!("{} in version {:?} cannot be handled: {why}", kind.kind, kind.version))
+    let (object, lost) = typed::normal(kind, &Value::Object(fields)).map_err(|why| {
+        ApiError::bad_request(format!("{} in version {:?} cannot be handled: {why}", kind.name, kind.version))
     })?;
     if let Some(field) = lost.first().filter(|_| who.strict) {
         return Err(ApiError::bad_request(format!("strict decoding error: unknown field {field:?}")));

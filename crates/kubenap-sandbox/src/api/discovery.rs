@@ -88,7 +88,7 @@ fn resources(group: &str, version: &str) -> Response {
 fn resource(kind: &Kind, name: &str, verbs: &[&str]) -> Value {
     let short: &[&str] = if kind.short.is_empty() || name.contains('/') { &[] } else { &[kind.short] };
     json!({
-        "name": name, "singularName": kind.kind.to_lowercase(), "namespaced": kind.namespaced,
-        "kind": kind.kind, "verbs": verbs, "shortNames": short,
+        "name": name, "singularName": kind.name.to_lowercase(), "namespaced": kind.namespaced,
+        "kind": kind.name, "verbs": verbs, "shortNames": short,
     })
 }

@@ -112,16 +112,16 @@ impl ApiError {
             causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let text = if listed.len() == 1 { listed.concat() } else { format!("[{}]", listed.join(", ")) };
         let dotted = if kind.group.is_empty() {
-            kind.kind.to_owned()
+            kind.name.to_owned()
         } else {
-            format!("{}.{}", kind.kind, kind.group)
+            format!("{}.{}", kind.name, kind.group)
         };
         let mut error = Self::new(422, "Invalid", format!("{dotted} \"{name}\" is invalid: {text}"));
         let causes: Vec<_> = causes
             .iter()
             .map(|cause| json!({ "reason": cause.reason, "message": cause.message, "field": cause.field }))
             .collect();
-        error.details = json!({ "name": name, "group": kind.group, "kind": kind.kind, "causes": causes });
+        error.details = json!({ "name": name, "group": kind.group, "kind": kind.name, "causes": causes });
         error
     }
 

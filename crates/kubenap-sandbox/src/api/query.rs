@@ -37,18 +37,19 @@ pub(crate) const PATCH: &[&str] = &["fieldManager", "fieldValidation", "force"];
 /// What a delete may be given.
 pub(crate) const DELETE: &[&str] = &["gracePeriodSeconds", "propagationPolicy"];
 
+/// White space, and how long the client waits anyway: neither changes the answer.
+const HARMLESS: &[&str] = &["pretty", "timeout"];
+
 impl Query {
     pub(crate) fn parse(text: &str) -> Self {
         Self(form(text))
     }
 
-    /// Refuses what is not in the list; `pretty` only changes white space.
+    /// Refuses what is not in the list.
     pub(crate) fn only(&self, known: &[&str]) -> Result<(), ApiError> {
-        match self
-            .0
-            .iter()
-            .find(|(name, value)| !known.contains(&name.as_str()) && *name != "pretty" && !value.is_empty())
-        {
+        match self.0.iter().find(|(name, value)| {
+            !known.contains(&name.as_str()) && !HARMLESS.contains(&name.as_str()) && !value.is_empty()
+        }) {
             Some((name, value)) => Err(ApiError::not_implemented(&format!("{name}={value} here"))),
             None => Ok(()),
         }

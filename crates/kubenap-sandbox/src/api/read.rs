@@ -24,6 +24,12 @@ pub(super) fn get(sandbox: &Sandbox, call: &Call) -> Result<Response, ApiError> 
     Ok(Json(shown).into_response())
 }
 
+/// What is left of a list to send, as it was at a version.
+struct Rest {
+    version: u64,
+    objects: Vec<(Key, Arc<Value>)>,
+}
+
 pub(super) fn list(sandbox: &Sandbox, call: &Call) -> Result<Response, ApiError> {
     call.query.only(query::LIST)?;
     if call.query.text("resourceVersionMatch") == "Exact" {
@@ -39,15 +45,18 @@ pub(super) fn list(sandbox: &Sandbox, call: &Call) -> Result<Response, ApiError>
     }
     let limit =
         call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-    let (version, rest) = match call.query.text("continue") {
-        "" => (
-            store.version(),
-            store.all(plural, namespace).map(|(key, object)| (key.clone(), Arc::clone(object))).collect(),
-        ),
+    let Rest { version, objects } = match call.query.text("continue") {
+        "" => Rest {
+            version: store.version(),
+            objects: store
+                .all(plural, namespace)
+                .map(|(key, object)| (key.clone(), Arc::clone(object)))
+                .collect(),
+        },
         token => resume(&store, token, plural, namespace)?,
     };
-    let mut matching = rest.into_iter().filter(|(_, object): &(Key, Arc<Value>)| selector.matches(object));
-    let mut page: Vec<(Key, Arc<Value>)> = matching.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
+    let mut matching = objects.into_iter().filter(|(_, object)| selector.matches(object));
+    let page: Vec<_> = matching.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
     let left = matching.count();
     let mut metadata = json!({ "resourceVersion": version.to_string() });
     if let Some((last, _)) = page.last().filter(|_| left > 0) {
@@ -56,8 +65,7 @@ pub(super) fn list(sandbox: &Sandbox, call: &Call) -> Result<Response, ApiError>
             metadata["remainingItemCount"] = left.into();
         }
     }
-    let items: Vec<_> =
-        page.drain(..).map(|(_, object)| call.view.object(call.place.kind, &object)).collect();
+    let items: Vec<_> = page.iter().map(|(_, object)| call.view.object(call.place.kind, object)).collect();
     Ok(Json(call.view.list(call.place.kind, &metadata, &items)).into_response())
 }
 
@@ -73,12 +81,12 @@ fn resume(
     token: &str,
     plural: &'static str,
     namespace: Option<&str>,
-) -> Result<(u64, Vec<(Key, Arc<Value>)>), ApiError> {
+) -> Result<Rest, ApiError> {
     let bad = || ApiError::bad_request("continue key is not valid: hint: use it as it was given");
     let (version, last) = token.split_once(':').ok_or_else(bad)?;
     let version: u64 = version.parse().map_err(|_| bad())?;
     let (last_namespace, last_name) = last.split_once('/').ok_or_else(bad)?;
     let last = Key::new(plural, last_namespace, last_name);
     let then = store.snapshot(plural, namespace, version).map_err(|_| ApiError::expired())?;
-    Ok((version, then.into_iter().filter(|(key, _)| *key > last).collect()))
+    Ok(Rest { version, objects: then.into_iter().filter(|(key, _)| *key > last).collect() })
 }

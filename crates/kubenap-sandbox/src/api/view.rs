@@ -35,7 +35,7 @@ impl View {
     pub(super) fn list(self, kind: &Kind, metadata: &Value, items: &[Value]) -> Value {
         match self {
             Self::Whole => json!({
-                "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+                "kind": format!("{}List", kind.name), "apiVersion": kind.api_version(),
                 "metadata": metadata, "items": items,
             }),
             Self::Metadata => json!({

@@ -98,7 +98,8 @@ impl Watcher {
                 self.changes.borrow_and_update();
                 self.look();
             }
-            let events: String = self.queue.drain(..).map(|event| format!("{event}\n")).collect();
+            let lines: Vec<String> = self.queue.drain(..).map(|event| format!("{event}\n")).collect();
+            let events = lines.concat();
             if !events.is_empty() {
                 return Some(events.into());
             }
@@ -154,7 +155,7 @@ impl Watcher {
         if let Some(due) = self.bookmark.filter(|due| now >= *due || now >= self.end) {
             self.bookmark = Some(due.max(now) + self.sandbox.settings().bookmark_every);
             let metadata = json!({ "resourceVersion": self.seen.to_string(), "creationTimestamp": null });
-            let mut mark = json!({ "kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata });
+            let mut mark = json!({ "kind": self.kind.name, "apiVersion": self.kind.api_version(), "metadata": metadata });
             if self.view == View::Metadata {
                 mark["kind"] = "PartialObjectMetadata".into();
                 mark["apiVersion"] = "meta.k8s.io/v1".into();

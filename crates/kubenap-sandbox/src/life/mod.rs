@@ -199,7 +199,14 @@ impl Turn<'_> {
         let name = owner["name"].as_str().unwrap_or("").to_owned();
         match owner["kind"].as_str() {
             Some("Deployment") => self.soon(Task::Deployment(key.namespace.clone(), name)),
-            Some("ReplicaSet") => self.soon(Task::ReplicaSet(key.namespace.clone(), name)),
+            Some("ReplicaSet") => {
+                // A Deployment that recreates waits for the end of pods, of which no count tells it.
+                if let Some(set) = self.store.find("replicasets", &key.namespace, &name).cloned() {
+                    let set_key = Key::new("replicasets", &key.namespace, &name);
+                    self.controller_of(&set_key, &set);
+                }
+                self.soon(Task::ReplicaSet(key.namespace.clone(), name));
+            }
             _ => {}
         }
     }

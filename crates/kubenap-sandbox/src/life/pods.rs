@@ -190,7 +190,7 @@ fn conditions(pod: &mut Value, wanted: &[(&str, bool)], time: &str) {
         match conditions.iter_mut().find(|condition| condition["type"] == *kind) {
             Some(condition) if condition["status"] == answer => {}
             Some(condition) => {
-                *condition = json!({ "type": kind, "status": answer, "lastTransitionTime": time })
+                *condition = json!({ "type": kind, "status": answer, "lastTransitionTime": time });
             }
             None => conditions.push(json!({ "type": kind, "status": answer, "lastTransitionTime": time })),
         }

@@ -2,6 +2,7 @@
 use crate::kinds;
 use crate::life::Turn;
 use crate::life::deployments::Set;
+use crate::store::object;
 use serde_json::Value;
 
 /// How far a rollout may stray from the desired count.
@@ -46,36 +47,44 @@ fn resolve(value: &Value, desired: u64, round: Round) -> u64 {
 /// Sets the ReplicaSets' sizes, one step.
 pub(super) fn scale(turn: &mut Turn<'_>, deployment: &Value, current: Option<&Set>, old: &[Set]) {
     let desired = deployment["spec"]["replicas"].as_u64().unwrap_or(1);
-    let is_paused = deployment["spec"]["paused"] == true;
     let active: Vec<&Set> = old.iter().filter(|set| set.wanted() > 0).collect();
-    match (current, active.as_slice()) {
+    if deployment["spec"]["paused"] == true {
+        let newest_first: Vec<&Set> = current.into_iter().chain(active).collect();
+        hold(turn, &newest_first, desired);
+        return;
+    }
+    let Some(current) = current else { return };
+    if deployment["spec"]["strategy"]["type"] == "Recreate" {
+        recreate(turn, current, old, desired);
+    } else if active.is_empty() {
         // Nothing to roll: a plain change of the count.
-        (Some(current), []) if !waits_for_old(deployment, old) => resize(turn, current, desired),
-        (None, [only]) => resize(turn, only, desired),
-        (Some(current), _) if !is_paused => {
-            if deployment["spec"]["strategy"]["type"] == "Recreate" {
-                recreate(turn, current, &active, old, desired);
-            } else {
-                roll(turn, deployment, current, &active, desired);
-            }
-        }
-        _ => {}
+        resize(turn, current, desired);
+    } else {
+        roll(turn, deployment, current, &active, desired);
     }
 }
 
-fn waits_for_old(deployment: &Value, old: &[Set]) -> bool {
-    deployment["spec"]["strategy"]["type"] == "Recreate" && old.iter().any(|set| set.status("replicas") > 0)
+/// Only the count changes: the newest takes what is added, the oldest give first.
+fn hold(turn: &mut Turn<'_>, newest_first: &[&Set], desired: u64) {
+    let total: u64 = newest_first.iter().map(|set| set.wanted()).sum();
+    if let Some(newest) = newest_first.first().filter(|_| total < desired) {
+        resize(turn, newest, newest.wanted() + desired - total);
+    }
+    let mut surplus = total.saturating_sub(desired);
+    for set in newest_first.iter().rev() {
+        let given = set.wanted().min(surplus);
+        surplus -= given;
+        resize(turn, set, set.wanted() - given);
+    }
 }
 
-fn recreate(turn: &mut Turn<'_>, current: &Set, active: &[&Set], old: &[Set], desired: u64) {
-    for set in active {
+/// The last old pod is gone before the first new one comes.
+fn recreate(turn: &mut Turn<'_>, current: &Set, old: &[Set], desired: u64) {
+    for set in old {
         resize(turn, set, 0);
     }
-    let has_pods = old.iter().any(|set| {
-        let uid = crate::store::object::uid(&set.object).to_owned();
-        !turn.store.owned(Some("pods"), &uid).is_empty()
-    });
-    if active.is_empty() && !has_pods {
+    let has_pods = |set: &Set| !turn.store.owned(Some("pods"), object::uid(&set.object)).is_empty();
+    if !old.iter().any(has_pods) {
         resize(turn, current, desired);
     }
 }

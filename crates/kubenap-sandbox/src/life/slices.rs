@@ -2,7 +2,7 @@
 use crate::life::Turn;
 use crate::store::{Key, Store, object};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const SERVICE: &str = "kubernetes.io/service-name";
 const MAKER: &str = "endpointslice.kubernetes.io/managed-by";
@@ -11,12 +11,15 @@ const OURS: &str = "endpointslice-controller.k8s.io";
 const MOST: usize = 100;
 
 /// The names of the Services that select a pod, in any of its states.
-pub(super) fn services_of(store: &Store, namespace: &str, pods: &[&Value]) -> Vec<String> {
-    store
-        .all("services", Some(namespace))
-        .filter(|(_, service)| pods.iter().any(|pod| selects(service, pod)))
-        .map(|(key, _)| key.name.clone())
-        .collect()
+pub(super) fn services_of(store: &Store, namespace: &str, pods: &[&Value]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for pod in pods {
+        for (label, value) in object::labels(pod) {
+            let selecting = store.selecting(namespace, label, value).into_iter();
+            names.extend(selecting.filter(|(_, service)| selects(service, pod)).map(|(key, _)| key.name));
+        }
+    }
+    names
 }
 
 fn selects(service: &Value, pod: &Value) -> bool {
@@ -57,7 +60,7 @@ pub(super) fn slices(turn: &mut Turn<'_>, namespace: &str, name: &str) {
     for (ports, endpoints) in wanted {
         let same = existing.iter().position(|(_, slice)| slice["ports"] == ports).unwrap_or(0);
         if existing.is_empty() {
-            create(turn, &service, &ports, endpoints);
+            create(turn, &service, &ports, &endpoints);
         } else {
             let (key, slice) = existing.remove(same);
             let mut new = Value::clone(&slice);
@@ -75,7 +78,7 @@ pub(super) fn slices(turn: &mut Turn<'_>, namespace: &str, name: &str) {
     }
 }
 
-fn create(turn: &mut Turn<'_>, service: &Value, ports: &Value, endpoints: Vec<Value>) {
+fn create(turn: &mut Turn<'_>, service: &Value, ports: &Value, endpoints: &[Value]) {
     let namespace = service["metadata"]["namespace"].as_str().unwrap_or("");
     let prefix = format!("{}-", object::name(service));
     let name = format!("{prefix}{}", turn.store.random.tail());

@@ -224,7 +224,7 @@ async fn pass(client: OnUpgrade, upstream: OnUpgrade, metrics: Arc<Metrics>, ser
 
 fn host(request: &Request<Incoming>) -> String {
     let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    named.or_else(|| request.uri().authority().map(|host| host.as_str())).unwrap_or("").to_owned()
+    named.or_else(|| request.uri().authority().map(http::uri::Authority::as_str)).unwrap_or("").to_owned()
 }
 
 /// Headers that concern one connection only.

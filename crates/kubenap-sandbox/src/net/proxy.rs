@@ -45,7 +45,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
+            still = changes.changed() => if still.is_err() { return },
         }
     }
 }

@@ -75,8 +75,8 @@ pub(crate) fn applied(
     let mut new = live.clone();
     let before =
         entries.iter().find(|entry| is_mine(entry)).map(|entry| entry.fields.clone()).unwrap_or_default();
-    // Deepest first, so that a list's item goes after what is in it.
-    for path in before.difference(&set).collect::<Vec<_>>().into_iter().rev() {
+    // A list's item before what is in it: without its key it could not be found.
+    for path in before.difference(&set) {
         if !entries
             .iter()
             .any(|entry| !is_mine(entry) && entry.fields.iter().any(|other| other.starts_with(path)))
@@ -113,9 +113,12 @@ pub(crate) fn record(kind: &Kind, old: &Value, new: &mut Value, who: Who<'_>, no
     let (before, after) = (owned_fields(old, who.scope), owned_fields(new, who.scope));
     let changed: BTreeSet<Path> = after
         .iter()
-        .filter(|path| match is_membership(path) {
-            true => !before.contains(*path),
-            false => fields::at(old, path) != fields::at(new, path),
+        .filter(|path| {
+            if is_membership(path) {
+                !before.contains(*path)
+            } else {
+                fields::at(old, path) != fields::at(new, path)
+            }
         })
         .cloned()
         .collect();
@@ -129,9 +132,8 @@ pub(crate) fn record(kind: &Kind, old: &Value, new: &mut Value, who: Who<'_>, no
     };
     let mut entries = read(new);
     for entry in &mut entries {
-        entry.fields.retain(|path| {
-            !gone.contains(path) && (is_mine_ref(entry.manager.as_str(), who) || !changed.contains(path))
-        });
+        let is_mine = is_mine(entry);
+        entry.fields.retain(|path| !gone.contains(path) && (is_mine || !changed.contains(path)));
     }
     if !changed.is_empty() {
         match entries.iter_mut().find(|entry| is_mine(entry)) {
@@ -149,10 +151,6 @@ pub(crate) fn record(kind: &Kind, old: &Value, new: &mut Value, who: Who<'_>, no
         }
     }
     store(kind, new, entries);
-}
-
-fn is_mine_ref(manager: &str, who: Who<'_>) -> bool {
-    manager == who.manager
 }
 
 /// A list item's own entry, which says that it is there, not what it holds.

@@ -59,7 +59,7 @@ pub(crate) fn leaves(value: &Value, path: &mut Path, out: &mut BTreeSet<Path>) {
                 out.insert(path.clone());
             }
             ListKind::Set => {
-                out.extend(items.iter().map(|item| [path.as_slice(), &[format!("v:{item}")]].concat()))
+                out.extend(items.iter().map(|item| [path.as_slice(), &[format!("v:{item}")]].concat()));
             }
             ListKind::Keyed(keys) => {
                 for item in items {

@@ -53,10 +53,10 @@ fn add(document: &mut Value, path: &str, value: Value) -> Result<(), String> {
             fields.insert(unescape(last), value);
             Ok(())
         }
-        Some(Value::Array(list)) => {
-            let place = if last == "-" { Some(list.len()) } else { last.parse().ok() };
-            let place = place.filter(|place| *place <= list.len()).ok_or_else(|| missing("add", path))?;
-            list.insert(place, value);
+        Some(Value::Array(items)) => {
+            let place = if last == "-" { Some(items.len()) } else { last.parse().ok() };
+            let place = place.filter(|place| *place <= items.len()).ok_or_else(|| missing("add", path))?;
+            items.insert(place, value);
             Ok(())
         }
         _ => Err(missing("add", path)),
@@ -67,8 +67,8 @@ fn remove(document: &mut Value, path: &str) -> Result<Value, String> {
     let (parent, last) = path.rsplit_once('/').ok_or_else(|| missing("remove", path))?;
     match document.pointer_mut(parent) {
         Some(Value::Object(fields)) => fields.remove(&unescape(last)),
-        Some(Value::Array(list)) => {
-            last.parse().ok().filter(|place| *place < list.len()).map(|place: usize| list.remove(place))
+        Some(Value::Array(items)) => {
+            last.parse().ok().filter(|place| *place < items.len()).map(|place: usize| items.remove(place))
         }
         _ => None,
     }

@@ -45,12 +45,11 @@ pub(crate) fn patched(media: &str, patch: &[u8], mut object: Value) -> Result<Va
 pub(crate) fn yaml(text: &[u8]) -> Result<Value, ApiError> {
     let bad =
         |why: String| ApiError::bad_request(format!("the applied configuration is not understood: {why}"));
-    let parsed: Value = match serde_json::from_slice(text) {
-        Ok(parsed) => parsed,
-        Err(_) => {
-            let text = std::str::from_utf8(text).map_err(|error| bad(error.to_string()))?;
-            serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))?
-        }
+    let parsed: Value = if let Ok(parsed) = serde_json::from_slice(text) {
+        parsed
+    } else {
+        let text = std::str::from_utf8(text).map_err(|error| bad(error.to_string()))?;
+        serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))?
     };
     if !parsed["metadata"].is_object() {
         return Err(bad("metadata is missing".to_owned()));

@@ -9,7 +9,18 @@ pub(crate) struct Index(BTreeMap<Term, BTreeSet<Key>>);
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Term {
     Owner(String),
-    Label { plural: String, namespace: String, label: String, value: String },
+    Label {
+        plural: String,
+        namespace: String,
+        label: String,
+        value: String,
+    },
+    /// A Service is found by the first pair of its selector.
+    Selects {
+        namespace: String,
+        label: String,
+        value: String,
+    },
 }
 
 impl Index {
@@ -41,6 +52,12 @@ impl Index {
         let [plural, namespace, label, value] = [plural, namespace, label, value].map(str::to_owned);
         self.0.get(&Term::Label { plural, namespace, label, value }).into_iter().flatten()
     }
+
+    /// The Services whose selector begins with one label.
+    pub(super) fn selecting(&self, namespace: &str, label: &str, value: &str) -> impl Iterator<Item = &Key> {
+        let [namespace, label, value] = [namespace, label, value].map(str::to_owned);
+        self.0.get(&Term::Selects { namespace, label, value }).into_iter().flatten()
+    }
 }
 
 fn terms(key: &Key, object: &Value) -> Vec<Term> {
@@ -51,5 +68,11 @@ fn terms(key: &Key, object: &Value) -> Vec<Term> {
         label: label.to_owned(),
         value: value.to_owned(),
     });
-    owners.chain(labels).collect()
+    let selector = if key.plural == "services" { &object["spec"]["selector"] } else { &Value::Null };
+    let selects = object::strings(selector).next().map(|(label, value)| Term::Selects {
+        namespace: key.namespace.clone(),
+        label: label.to_owned(),
+        value: value.to_owned(),
+    });
+    owners.chain(labels).chain(selects).collect()
 }

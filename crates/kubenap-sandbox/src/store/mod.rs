@@ -116,6 +116,11 @@ impl Store {
         self.looked_up(self.index.labelled(plural, namespace, label, value))
     }
 
+    /// The Services whose selector may take in what carries one label.
+    pub(crate) fn selecting(&self, namespace: &str, label: &str, value: &str) -> Vec<(Key, Arc<Value>)> {
+        self.looked_up(self.index.selecting(namespace, label, value))
+    }
+
     fn looked_up<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Vec<(Key, Arc<Value>)> {
         keys.filter_map(|key| Some((key.clone(), Arc::clone(self.objects.get(key)?)))).collect()
     }

@@ -136,7 +136,7 @@ pub(super) fn ingress(new: &Value, causes: &mut Vec<Cause>) {
                 }
                 Some("Prefix" | "Exact" | "ImplementationSpecific") => {}
                 Some("") | None => {
-                    causes.push(Cause::required(format!("{field}.pathType"), "pathType must be specified"))
+                    causes.push(Cause::required(format!("{field}.pathType"), "pathType must be specified"));
                 }
                 Some(_) => {
                     let known = "\"Exact\", \"ImplementationSpecific\", \"Prefix\"";

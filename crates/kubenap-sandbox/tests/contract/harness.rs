@@ -1,4 +1,9 @@
 //! Runs checks, each in a namespace of its own, and tells which failed against what.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a suite that cannot start has failed; its count is its answer"
+)]
 use anyhow::{Context, Result, ensure};
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -61,7 +66,7 @@ pub(crate) async fn against_a_real_cluster(checks: &[Check]) {
         return;
     };
     drop(rustls::crypto::ring::default_provider().install_default());
-    let kubeconfig = Kubeconfig::read_from(path).expect("KUBENAP_E2E_KUBECONFIG names a kubeconfig");
+    let kubeconfig = Kubeconfig::read_from(path).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     let client = Client::try_from(config).unwrap();
     let real: Vec<Check> = checks.iter().filter(|check| !check.sandbox_only).cloned().collect();

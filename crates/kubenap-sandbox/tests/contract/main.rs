@@ -23,7 +23,7 @@ fn checks() -> Vec<Check> {
     .concat()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_sandbox_keeps_the_contract() {
     against_the_sandbox(&checks()).await;
 }

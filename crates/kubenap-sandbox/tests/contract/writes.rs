@@ -165,9 +165,9 @@ async fn scale(world: World) -> Result<()> {
         replicas(&now) == 2
             && now.spec.unwrap_or_default().template == first.spec.unwrap_or_default().template
     );
-    let mut stale = api.get_scale("web").await?;
-    stale.metadata.resource_version = first.metadata.resource_version;
-    refused(api.replace_scale("web", &PostParams::default(), &stale).await, 409, "Conflict")?;
+    let mut outdated = api.get_scale("web").await?;
+    outdated.metadata.resource_version = first.metadata.resource_version;
+    refused(api.replace_scale("web", &PostParams::default(), &outdated).await, 409, "Conflict")?;
     Ok(())
 }
 

@@ -109,8 +109,12 @@ async fn tell(story: &Story) -> anyhow::Result<Stage> {
     if status != StatusCode::OK {
         bail!("the woken app answered {status} instead of 200");
     }
-    story.say("200", &format!("from {}, {:.2} s after the request", pod_of(&body), asked.elapsed().as_secs_f64()));
-    until(&stage, "awake", |deployment| phase(deployment) == "awake" && deployment["spec"]["replicas"] == 2).await?;
+    story.say(
+        "200",
+        &format!("from {}, {:.2} s after the request", pod_of(&body), asked.elapsed().as_secs_f64()),
+    );
+    until(&stage, "awake", |deployment| phase(deployment) == "awake" && deployment["spec"]["replicas"] == 2)
+        .await?;
     story.say("awake", "2 replicas again, and KubeNap is out of the way");
     Ok(stage)
 }
@@ -183,7 +187,8 @@ async fn ask(
         .body(Empty::new())?;
     let answer = web.request(request).await.context("the ingress does not answer")?;
     let status = answer.status();
-    let location = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let location =
+        answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = answer.into_body().collect().await.context("the answer breaks off")?.to_bytes();
     Ok((status, location, String::from_utf8_lossy(&body).into_owned()))
 }
@@ -213,5 +218,7 @@ fn note(stage: &Stage, name: &str) -> anyhow::Result<String> {
 
 fn pod_of(body: &str) -> String {
     let answer: Value = serde_json::from_str(body).unwrap_or_default();
-    answer["pod"].as_str().map_or_else(|| body.lines().next().unwrap_or_default().to_owned(), |pod| format!("pod {pod}"))
+    answer["pod"]
+        .as_str()
+        .map_or_else(|| body.lines().next().unwrap_or_default().to_owned(), |pod| format!("pod {pod}"))
 }

@@ -2,10 +2,13 @@
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use kube::api::PostParams;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
 use kube::Api;
+use kube::api::PostParams;
 use kubenap_controller::cluster::Cluster;
+use kubenap_controller::decide::board::AppStatus;
 use kubenap_controller::web::SourceStatus;
 use serde::Serialize;
 
@@ -48,36 +51,78 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
     let mut findings = Vec::new();
     let cluster = connect::cluster(at).await?;
     match cluster.call(cluster.client().apiserver_version()).await {
-        Ok(version) => ok(&mut findings, format!("the API server answers: Kubernetes {}", version.git_version)),
+        Ok(version) => {
+            ok(&mut findings, format!("the API server answers: Kubernetes {}", version.git_version));
+        }
         Err(error) => {
-            failed(&mut findings, format!("the API server does not answer: {}", error.chain()), "check --kubeconfig and --context");
+            failed(
+                &mut findings,
+                format!("the API server does not answer: {}", error.chain()),
+                "check --kubeconfig and --context",
+            );
             return finish(&findings, args.output);
         }
     }
-    rights(&cluster, at, &mut findings).await?;
+    if let Err(error) = rights(&cluster, at, &mut findings).await {
+        failed(
+            &mut findings,
+            format!("{error:#}"),
+            "every account may ask this by default; look at the API server's roles",
+        );
+    }
     let namespace = connect::lease_namespace(at);
     match members::leader(&cluster, &namespace).await {
         Ok(Some(leader)) => ok(&mut findings, format!("{leader} leads")),
-        Ok(None) => failed(&mut findings, format!("nobody leads in {namespace}: no app naps"), "start kubenap run, or name its namespace with --lease-namespace"),
-        Err(error) => failed(&mut findings, format!("{error:#}"), "create the namespace, or name another one with --lease-namespace"),
+        Ok(None) => failed(
+            &mut findings,
+            format!("nobody leads in {namespace}: no app naps"),
+            "start kubenap run, or name its namespace with --lease-namespace",
+        ),
+        Err(error) => failed(
+            &mut findings,
+            format!("{error:#}"),
+            "create the namespace, or name another one with --lease-namespace",
+        ),
     }
-    let sources: anyhow::Result<Vec<SourceStatus>> = members::ask(&cluster, &namespace, "/api/v1/sources").await;
+    let sources: anyhow::Result<Vec<SourceStatus>> =
+        members::ask(&cluster, &namespace, "/api/v1/sources").await;
     match &sources {
         Ok(sources) => sources.iter().for_each(|source| tell_source(source, &mut findings)),
-        Err(error) => warn(&mut findings, format!("no member can be asked about its sources: {error:#}"), "run doctor where members can be reached"),
+        Err(error) => warn(
+            &mut findings,
+            format!("no member can be asked about its sources: {error:#}"),
+            "run doctor where members can be reached",
+        ),
     }
-    for app in status::all(&cluster, at).await? {
-        let name = format!("{}/{}", app.namespace, app.name);
-        ok(&mut findings, format!("{name} is {}: {}", app.phase, app.why));
-        for complaint in &app.complaints {
-            warn(&mut findings, format!("{name}: {complaint}"), "until it is mended the app does not nap");
+    match status::all(&cluster, at).await {
+        Ok(apps) => {
+            for app in &apps {
+                tell_app(&cluster, app, sources.as_deref().unwrap_or_default(), &mut findings).await;
+            }
         }
-        manners(&cluster, &app.namespace, &app.name, &mut findings).await?;
-        if let Ok(sources) = &sources {
-            lag(&app, sources, &mut findings);
-        }
+        Err(error) => failed(
+            &mut findings,
+            format!("{error:#}"),
+            "grant list on deployments to the account that is used here",
+        ),
     }
     finish(&findings, args.output)
+}
+
+async fn tell_app(cluster: &Cluster, app: &AppStatus, sources: &[SourceStatus], findings: &mut Vec<Finding>) {
+    let name = format!("{}/{}", app.namespace, app.name);
+    ok(findings, format!("{name} is {}: {}", app.phase, app.why));
+    for complaint in &app.complaints {
+        warn(findings, format!("{name}: {complaint}"), "until it is mended the app does not nap");
+    }
+    if let Err(error) = manners(cluster, &app.namespace, &app.name, findings).await {
+        failed(
+            findings,
+            format!("{name}: {error:#}"),
+            "grant get on deployments to the account that is used here",
+        );
+    }
+    lag(app, sources, findings);
 }
 
 async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
@@ -86,8 +131,11 @@ async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>
     let mut asked = 0;
     for (group, resource, verbs) in RIGHTS {
         for verb in *verbs {
-            let namespace =
-                if *resource == "leases" { Some(connect::lease_namespace(at)) } else { at.namespace.first().cloned() };
+            let namespace = if *resource == "leases" {
+                Some(connect::lease_namespace(at))
+            } else {
+                at.namespace.first().cloned()
+            };
             let attributes = ResourceAttributes {
                 group: Some((*group).to_owned()),
                 resource: Some((*resource).to_owned()),
@@ -113,7 +161,11 @@ async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>
     if missing.is_empty() {
         ok(findings, format!("all {asked} permissions are there"));
     } else {
-        failed(findings, format!("missing permissions: {}", missing.join(", ")), "grant them to the account that is used here");
+        failed(
+            findings,
+            format!("missing permissions: {}", missing.join(", ")),
+            "grant them to the account that is used here",
+        );
     }
     Ok(())
 }
@@ -123,14 +175,25 @@ fn tell_source(source: &SourceStatus, findings: &mut Vec<Finding>) {
         None if source.up => ok(findings, format!("source {} answers since {}", source.name, source.since)),
         error => {
             let why = error.clone().unwrap_or_else(|| "not asked yet".to_owned());
-            let (why, hint) = why.split_once("\nhint: ").unwrap_or((&why, "apps that rely on it stay awake until it answers"));
-            failed(findings, format!("source {} does not answer since {}: {why}", source.name, source.since), hint);
+            let (why, hint) = why
+                .split_once("\nhint: ")
+                .unwrap_or((&why, "apps that rely on it stay awake until it answers"));
+            failed(
+                findings,
+                format!("source {} does not answer since {}: {why}", source.name, source.since),
+                hint,
+            );
         }
     }
 }
 
 /// What an app drops itself when it is told to stop is as in any rollout; these say so before it happens.
-async fn manners(cluster: &Cluster, namespace: &str, name: &str, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
+async fn manners(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<()> {
     let api: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
     let Some(deployment) = cluster.call(api.get_opt(name)).await.context("cannot read a Deployment")? else {
         return Ok(());
@@ -138,7 +201,11 @@ async fn manners(cluster: &Cluster, namespace: &str, name: &str, findings: &mut 
     let pod = deployment.spec.and_then(|spec| spec.template.spec);
     let containers = pod.map(|pod| pod.containers).unwrap_or_default();
     if containers.iter().all(|container| container.readiness_probe.is_none()) {
-        warn(findings, format!("{namespace}/{name} has no readiness probe"), "add one: without it a wake may answer before the app does");
+        warn(
+            findings,
+            format!("{namespace}/{name} has no readiness probe"),
+            "add one: without it a wake may answer before the app does",
+        );
     }
     let hooks = |container: &k8s_openapi::api::core::v1::Container| {
         container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
@@ -154,12 +221,17 @@ async fn manners(cluster: &Cluster, namespace: &str, name: &str, findings: &mut 
 }
 
 /// An idleAfter below four times the lag of a source makes naps that end at once.
-fn lag(app: &kubenap_controller::decide::board::AppStatus, sources: &[SourceStatus], findings: &mut Vec<Finding>) {
+fn lag(
+    app: &kubenap_controller::decide::board::AppStatus,
+    sources: &[SourceStatus],
+    findings: &mut Vec<Finding>,
+) {
     let name = format!("{}/{}", app.namespace, app.name);
     let Ok(idle_after) = kubenap_core::duration::parse(&app.idle_after) else { return };
     for source in sources.iter().filter(|source| source.up) {
         let known = source.apps.iter().find(|known| known.app == name);
-        let Some(mark) = known.and_then(|known| known.watermark.as_deref()?.parse::<jiff::Timestamp>().ok()) else {
+        let Some(mark) = known.and_then(|known| known.watermark.as_deref()?.parse::<jiff::Timestamp>().ok())
+        else {
             continue;
         };
         let behind = kubenap_controller::clock::Clock::System.now().duration_since(mark);
@@ -167,7 +239,12 @@ fn lag(app: &kubenap_controller::decide::board::AppStatus, sources: &[SourceStat
         if behind * 4 > idle_after {
             warn(
                 findings,
-                format!("{name}: idleAfter {} is below four times the lag of source {} ({} s)", app.idle_after, source.name, behind.as_secs()),
+                format!(
+                    "{name}: idleAfter {} is below four times the lag of source {} ({} s)",
+                    app.idle_after,
+                    source.name,
+                    behind.as_secs()
+                ),
                 "raise kubenap/idleAfter, or lower --poll and the scrape interval",
             );
         }

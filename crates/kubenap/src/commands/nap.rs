@@ -31,7 +31,11 @@ pub(crate) async fn run(args: NapArgs, at: &ClusterArgs) -> anyhow::Result<Outco
     let Some(before) = read else { bail!("{app} does not exist") };
     let before = SlimDeployment::of(before);
     if !policy::opted_in(&before.labels) {
-        bail!("{app} is not opted in\nhint: kubectl -n {} label deployment {} kubenap/enabled=true", app.namespace, app.name);
+        bail!(
+            "{app} is not opted in\nhint: kubectl -n {} label deployment {} kubenap/enabled=true",
+            app.namespace,
+            app.name
+        );
     }
     let record = &before.seen.record;
     if before.seen.replicas == 0 && record.phase == Some(Phase::Asleep) {
@@ -43,11 +47,14 @@ pub(crate) async fn run(args: NapArgs, at: &ClusterArgs) -> anyhow::Result<Outco
             "no controller leads, and only the leader puts apps to sleep\nhint: start `kubenap run`, or name the namespace of its Leases with --lease-namespace"
         );
     }
-    let pods = pods(&cluster, &before).await?;
+    let (pods, _) = pods(&cluster, &before).await?;
     let wish = if args.force { Wish::ForceNap } else { Wish::Nap };
     let body = json!({"metadata": {"annotations": {key::WISH: wish.text()}}});
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    cluster.call(api.patch(&app.name, &params, &Patch::Merge(body))).await.context("cannot write the wish")?;
+    cluster
+        .call(api.patch(&app.name, &params, &Patch::Merge(body)))
+        .await
+        .context("cannot write the wish")?;
     if args.no_wait {
         output::line(&format!("{app} is asked to nap"));
         return Ok(Outcome::Done);
@@ -55,16 +62,22 @@ pub(crate) async fn run(args: NapArgs, at: &ClusterArgs) -> anyhow::Result<Outco
     let followed = timeout_at(end, follow(api, &app, record.epoch)).await;
     let asleep = match followed {
         Ok(ended) => ended?,
-        Err(_) => return late(&app),
+        Err(_) => return Ok(late(&app)),
     };
     match asleep {
-        Ended::Asleep => {
-            if !gone(&cluster, &before, &pods, end).await? {
-                return late(&app);
+        Ended::Asleep => Ok(match gone(&cluster, &before, &pods, end).await? {
+            Gone::All => {
+                output::line(&format!("{app} sleeps"));
+                Outcome::Done
             }
-            output::line(&format!("{app} sleeps"));
-            Ok(Outcome::Done)
-        }
+            Gone::Late => late(&app),
+            Gone::Stay => {
+                output::note(&format!(
+                    "cancelled: {app}: a request woke it before its pods were told to stop"
+                ));
+                Outcome::Cancelled
+            }
+        }),
         Ended::Cancelled(why) => {
             output::note(&format!("cancelled: {app}: {why}"));
             Ok(Outcome::Cancelled)
@@ -106,7 +119,11 @@ async fn follow(api: Api<Deployment>, app: &AppId, before: u64) -> anyhow::Resul
             Some(Phase::Asleep | Phase::Waking) if record.epoch > before => return Ok(Ended::Asleep),
             // Woken already: awake again after a wake says that pods answer, after a cancelled nap why it was.
             Some(Phase::Awake) if record.epoch > before => {
-                return Ok(if reason.starts_with("pods-ready:") { Ended::Asleep } else { Ended::Cancelled(why) });
+                return Ok(if reason.starts_with("pods-ready:") {
+                    Ended::Asleep
+                } else {
+                    Ended::Cancelled(why)
+                });
             }
             _ if record.epoch == before && !wished => return Ok(Ended::Cancelled(why)),
             _ => {}
@@ -115,27 +132,61 @@ async fn follow(api: Api<Deployment>, app: &AppId, before: u64) -> anyhow::Resul
     bail!("the watch on {app} ended")
 }
 
-async fn pods(cluster: &Cluster, of: &SlimDeployment) -> anyhow::Result<BTreeSet<String>> {
+/// The app's pods, and those of them that were told to stop.
+async fn pods(
+    cluster: &Cluster,
+    of: &SlimDeployment,
+) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> {
     let api: Api<Pod> = Api::namespaced(cluster.client(), &of.id.namespace);
     let all = cluster.call(api.list(&ListParams::default())).await.context("cannot list pods")?;
-    let own = all.items.into_iter().filter(|pod| of.selector.takes(pod.labels()));
-    Ok(own.filter_map(|pod| pod.uid()).collect())
+    let own: Vec<_> = all.items.into_iter().filter(|pod| of.selector.takes(pod.labels())).collect();
+    let stopping = own.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some());
+    Ok((own.iter().filter_map(|pod| pod.uid()).collect(), stopping.filter_map(|pod| pod.uid()).collect()))
 }
 
+/// Where the pods of before have got to.
+enum Gone {
+    All,
+    Late,
+    /// The app was woken before they were told to stop, and they stay.
+    Stay,
+}
+
+/// So long a pod of before may live on in an app that was woken, until it is clear that it stays.
+const STAYS: Duration = Duration::from_secs(5);
+
 /// Waits until none of these pods is left, whatever new ones there are.
-async fn gone(cluster: &Cluster, of: &SlimDeployment, old: &BTreeSet<String>, end: Instant) -> anyhow::Result<bool> {
+async fn gone(
+    cluster: &Cluster,
+    of: &SlimDeployment,
+    old: &BTreeSet<String>,
+    end: Instant,
+) -> anyhow::Result<Gone> {
+    let mut living_since = None;
     loop {
-        if pods(cluster, of).await?.is_disjoint(old) {
-            return Ok(true);
+        let (all, stopping) = pods(cluster, of).await?;
+        let left: BTreeSet<_> = all.intersection(old).collect();
+        if left.is_empty() {
+            return Ok(Gone::All);
+        }
+        if left.iter().all(|uid| stopping.contains(*uid)) {
+            living_since = None;
+        } else if living_since.get_or_insert_with(Instant::now).elapsed() > STAYS {
+            let api: Api<Deployment> = Api::namespaced(cluster.client(), &of.id.namespace);
+            let now =
+                SlimDeployment::of(cluster.call(api.get(&of.id.name)).await.context("cannot read the app")?);
+            if now.seen.replicas > 0 {
+                return Ok(Gone::Stay);
+            }
         }
         if Instant::now() >= end {
-            return Ok(false);
+            return Ok(Gone::Late);
         }
         sleep(Duration::from_millis(200)).await;
     }
 }
 
-fn late(app: &AppId) -> anyhow::Result<Outcome> {
+fn late(app: &AppId) -> Outcome {
     output::note(&format!("error: {app} does not sleep in time\nhint: kubenap why {app}"));
-    Ok(Outcome::Late)
+    Outcome::Late
 }

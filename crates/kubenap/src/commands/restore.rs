@@ -7,12 +7,18 @@ use tokio::time::Instant;
 
 use crate::args::{ClusterArgs, RestoreArgs};
 use crate::outcome::Outcome;
-use crate::{connect, output};
+use crate::{connect, members, output};
 
 /// So many apps are restored at the same time.
 const AT_ONCE: usize = 16;
 
 pub(crate) async fn run(args: RestoreArgs, at: &ClusterArgs) -> anyhow::Result<Outcome> {
+    if args.apps.is_empty() && !args.all {
+        let usage = anyhow::Error::new(Outcome::Usage);
+        return Err(
+            usage.context("no app is named\nhint: kubenap restore NAMESPACE/NAME, or kubenap restore --all")
+        );
+    }
     let cluster = connect::cluster(at).await?;
     let apps: Vec<_> = if args.all {
         touched(&cluster, &at.namespace).await?.into_iter().collect()
@@ -53,6 +59,9 @@ pub(crate) async fn run(args: RestoreArgs, at: &ClusterArgs) -> anyhow::Result<O
                 output::note(&format!("error: {app}: {}", error.chain()));
             }
         }
+    }
+    if members::leader(&cluster, &connect::lease_namespace(at)).await.is_ok_and(|leader| leader.is_some()) {
+        output::note("note: a controller runs, and apps that keep their label nap again when they are quiet");
     }
     if args.all {
         let swept = sweep(&cluster, &at.namespace).await?;

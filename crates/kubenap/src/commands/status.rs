@@ -10,9 +10,9 @@ use kubenap_controller::cluster::slim::{Slim as _, SlimDeployment};
 use kubenap_controller::cluster::{Cluster, observe};
 use kubenap_controller::decide::board::AppStatus;
 use kubenap_core::app::key;
+use kubenap_core::duration;
 use kubenap_core::policy::Defaults;
 use kubenap_core::seen::Phase;
-use kubenap_core::duration;
 
 use crate::args::{ClusterArgs, Format, StatusArgs};
 use crate::outcome::Outcome;
@@ -40,13 +40,14 @@ pub(crate) async fn run(args: StatusArgs, at: &ClusterArgs) -> anyhow::Result<Ou
 /// The cluster is asked too: what was labelled or changed this very moment is then shown as it is, not as a member
 /// last saw it.
 pub(crate) async fn all(cluster: &Cluster, at: &ClusterArgs) -> anyhow::Result<Vec<AppStatus>> {
-    let told = match members::ask::<Vec<AppStatus>>(cluster, &connect::lease_namespace(at), "/api/v1/apps").await {
-        Ok(told) => Some(told),
-        Err(error) => {
-            output::note(&format!("note: {error}; shown is what the cluster itself remembers"));
-            None
-        }
-    };
+    let told =
+        match members::ask::<Vec<AppStatus>>(cluster, &connect::lease_namespace(at), "/api/v1/apps").await {
+            Ok(told) => Some(told),
+            Err(error) => {
+                output::note(&format!("note: {error}; shown is what the cluster itself remembers"));
+                None
+            }
+        };
     let mut shown: Vec<AppStatus> = read(cluster, &at.namespace).await?;
     let told = told.unwrap_or_default();
     for status in &mut shown {
@@ -65,16 +66,17 @@ pub(crate) async fn all(cluster: &Cluster, at: &ClusterArgs) -> anyhow::Result<V
 
 async fn read(cluster: &Cluster, namespaces: &[String]) -> anyhow::Result<Vec<AppStatus>> {
     let params = ListParams::default().labels(key::ENABLED);
-    let apis: Vec<Api<Deployment>> = if namespaces.is_empty() {
+    let places: Vec<Api<Deployment>> = if namespaces.is_empty() {
         vec![Api::all(cluster.client())]
     } else {
         let unique: BTreeSet<_> = namespaces.iter().collect();
         unique.into_iter().map(|name| Api::namespaced(cluster.client(), name)).collect()
     };
     let mut apps = Vec::new();
-    for api in apis {
+    for api in places {
         let list = cluster.call(api.list(&params)).await.context("cannot list Deployments")?;
-        apps.extend(list.items.into_iter().map(status));
+        let meant = |one: &Deployment| one.labels().get(key::ENABLED).is_some_and(|value| value != "false");
+        apps.extend(list.items.into_iter().filter(meant).map(status));
     }
     apps.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     Ok(apps)
@@ -124,7 +126,12 @@ fn print(apps: &[AppStatus], wide: bool) {
             None => app.replicas.to_string(),
         };
         let mut row = vec![
-            app.namespace.clone(), app.name.clone(), app.phase.clone(), replicas, app.idle_after.clone(), app.why.clone(),
+            app.namespace.clone(),
+            app.name.clone(),
+            app.phase.clone(),
+            replicas,
+            app.idle_after.clone(),
+            app.why.clone(),
         ];
         if wide {
             row.push(app.last_seen.clone().unwrap_or_else(none));

@@ -49,7 +49,12 @@ pub(crate) async fn run(args: WhyArgs, at: &ClusterArgs) -> anyhow::Result<Outco
             output::line(&format!("  {error}"));
         }
         for known in &source.apps {
-            output::line(&format!("  series {}, last seen {}, known up to {}", known.matched, shown(&known.last_seen), shown(&known.watermark)));
+            output::line(&format!(
+                "  series {}, last seen {}, known up to {}",
+                known.matched,
+                shown(&known.last_seen),
+                shown(&known.watermark)
+            ));
             if !known.blind.is_empty() {
                 output::line(&format!("  blind: {}", known.blind.join(", ")));
             }

@@ -48,7 +48,11 @@ pub(crate) const STORIES: &[Story] = &[
     story!(s1, true, "a quiet app naps by itself, and the next visitor's request wakes it as it was"),
     story!(s2, true, "callers inside the cluster wake an app with any kind of request, and see no redirect"),
     story!(s3, true, "an app with traffic never naps, and while it is awake nothing passes through KubeNap"),
-    story!(s4, true, "no request is lost in fifty naps and wakes under traffic"),
+    story!(
+        s4,
+        true,
+        "no request is lost in fifty naps and wakes under traffic, and none is redirected twice"
+    ),
     story!(s5, true, "two hundred requests at once wake an app once, and all are answered"),
     story!(s6, true, "what people do to an app in the middle of a nap is respected"),
     story!(s7, true, "while Prometheus is silent nobody naps, and when it is back naps go on"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::Counts;
-use crate::e2e::app::App;
+use crate::e2e::app::{App, while_visited};
 use crate::e2e::cluster::TRAEFIK;
 use crate::e2e::http::{Call, Caller};
 use crate::e2e::world::{Space, eventually};
@@ -34,7 +34,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     let visit = async {
         let call = Call::get(TARGET);
         let journey = visitor.follow(&call, 3).await?;
-        space.until_awake("quiet", "quiet", 3).await?;
+        while_visited(HOST, space.until_awake("quiet", "quiet", 3)).await?;
         Ok(journey)
     };
     let journey = watching(space, &phases, visit).await?;

@@ -1,4 +1,4 @@
-//! No request is lost in fifty naps and wakes under traffic.
+//! No request is lost in fifty naps and wakes under traffic, and none is redirected twice.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -28,6 +28,7 @@ struct Tally {
     over: AtomicBool,
     requests: AtomicU64,
     redirected: AtomicU64,
+    redirected_again: AtomicU64,
     longest_ms: AtomicU64,
     lost: Mutex<Vec<String>>,
 }
@@ -70,6 +71,11 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
         lost.len(),
         lost.join("\n")
     );
+    let again = tally.redirected_again.load(Ordering::Relaxed);
+    ensure!(
+        again == 0,
+        "none of {requests} requests was lost in {naps} naps, but {again} were redirected twice"
+    );
     ensure!(scaled_to_zero >= naps, "{naps} naps, but the audit log shows {scaled_to_zero} scalings to zero");
     Ok(vec![
         ("requests", requests),
@@ -108,12 +114,13 @@ async fn trickle(tally: Arc<Tally>, who: String, mut caller: Caller, seed: u64) 
         if tally.over.load(Ordering::Relaxed) {
             return;
         }
-        let journey = caller.follow(&Call::get(format!("/trickle?n={number}")), 1).await;
+        let journey = caller.follow(&Call::get(format!("/trickle?n={number}")), 3).await;
         tally.requests.fetch_add(1, Ordering::Relaxed);
         let answered = journey.and_then(|journey| {
             let ms = u64::try_from(journey.took.as_millis()).unwrap_or(u64::MAX);
             tally.longest_ms.fetch_max(ms, Ordering::Relaxed);
-            tally.redirected.fetch_add(journey.redirects.len() as u64, Ordering::Relaxed);
+            tally.redirected.fetch_add(journey.redirects.len().min(1) as u64, Ordering::Relaxed);
+            tally.redirected_again.fetch_add(u64::from(journey.redirects.len() > 1), Ordering::Relaxed);
             journey.reply.ensure_from_app()
         });
         if let Err(error) = answered {

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 
 use super::Counts;
-use crate::e2e::app::App;
+use crate::e2e::app::{App, while_visited};
 use crate::e2e::cluster::{PROMETHEUS, TRAEFIK};
 use crate::e2e::http::{Call, Caller};
 use crate::e2e::members::Settings;
@@ -61,13 +61,11 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     Ok(vec![("outages", 2)])
 }
 
-/// A visitor wakes the app; a last request follows, so that it is not about to nap when this returns.
+/// A visitor wakes the app, and visitors keep coming until this returns, so that it is not about to nap then.
 async fn wake(space: &Space) -> Result<()> {
     let mut visitor = Caller::fresh(TRAEFIK, HOST);
     visitor.follow(&Call::get("/"), 1).await?.reply.ensure_from_app()?;
-    space.until_awake(APP, APP, 1).await?;
-    visitor.follow(&Call::get("/"), 1).await?.reply.ensure_from_app()?;
-    space.until_awake(APP, APP, 1).await
+    while_visited(HOST, space.until_awake(APP, APP, 1)).await
 }
 
 async fn nobody_naps(space: &Space) -> Result<()> {

@@ -83,7 +83,7 @@ fn services() -> Vec<(&'static str, &'static str, Value)> {
         ("b-udp", "UDP", json!({"selector": of("b-udp"), "ports": udp})),
         (
             "b-unready",
-            "publishNotReadyAddresses",
+            "not ready",
             json!({"selector": of("b-unready"), "ports": ports, "publishNotReadyAddresses": true}),
         ),
         (

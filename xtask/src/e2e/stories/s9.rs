@@ -78,6 +78,7 @@ async fn nobody_is_there(space: &Space) -> Result<()> {
     ensure!(restored.code == 0, "kubenap restore --all: exit {}: {}", restored.code, restored.stderr.trim());
     for app in ["left", "freed", "one", "two"] {
         space.until_awake(app, app, 2).await.context("kubenap restore --all")?;
+        no_trace(space, app).await.context("kubenap restore --all")?;
     }
 
     let id = space.id("one");

@@ -214,7 +214,7 @@ async fn an_ignored_request_wakes_nothing_and_is_passed_while_pods_run() {
 #[tokio::test]
 async fn a_slow_app_shows_the_waiting_page_to_a_browser() {
     let world =
-        World::with(OwnedManners { mode: WakeMode::Page, ..OwnedManners::default() }, Limits::default());
+        World::with(&OwnedManners { mode: WakeMode::Page, ..OwnedManners::default() }, Limits::default());
     let page = world
         .say("GET / HTTP/1.1\r\nHost: web\r\nAccept: text/html,*/*\r\nSec-Fetch-Mode: navigate\r\n\r\n")
         .await;
@@ -231,7 +231,7 @@ async fn a_long_wake_is_bridged_by_hops_that_end() {
         wake_timeout: Duration::from_millis(120),
         ..OwnedManners::default()
     };
-    let world = World::with(manners, Limits::default());
+    let world = World::with(&manners, Limits::default());
     let mut answers = Vec::new();
     for _ in 0..8 {
         answers.push(world.say(PROXIED).await.split(' ').nth(1).unwrap().to_owned());
@@ -255,7 +255,7 @@ async fn a_pod_that_refuses_is_tried_again_and_one_that_breaks_is_not() {
     let (answer, ()) =
         tokio::join!(world.say("POST / HTTP/1.1\r\nHost: w\r\nContent-Length: 1\r\n\r\na"), async {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read(&mut [0; 100]).await.unwrap();
+            assert!(stream.read(&mut [0; 100]).await.unwrap() > 0);
         });
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
     assert!(timeout(Duration::from_millis(100), listener.accept()).await.is_err(), "never sent twice");
@@ -268,7 +268,7 @@ async fn leaving_answers_what_is_held_and_finishes_what_is_passed() {
         leave_patience: Duration::from_millis(300),
         ..Limits::default()
     };
-    let world = World::with(OwnedManners::default(), limits);
+    let world = World::with(&OwnedManners::default(), limits);
     let post = "POST / HTTP/1.1\r\nHost: w\r\nContent-Length: 1\r\n\r\na";
     let grpc = "POST /s HTTP/1.1\r\nHost: w\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n";
     let (mut one, mut two, mut three) = (world.connect().await, world.connect().await, world.connect().await);
@@ -294,7 +294,7 @@ async fn leaving_answers_what_is_held_and_finishes_what_is_passed() {
 
 #[tokio::test]
 async fn a_full_house_sends_the_newest_of_the_greediest_away() {
-    let world = World::with(OwnedManners::default(), Limits { connections: 3, ..Limits::default() });
+    let world = World::with(&OwnedManners::default(), Limits { connections: 3, ..Limits::default() });
     let mut held = Vec::new();
     for n in 1..=3 {
         let mut client = world.connect().await;
@@ -318,4 +318,19 @@ async fn the_count_of_each_answer_is_told() {
         "{text}"
     );
     assert!(text.contains("kubenap_held_requests 0"));
+}
+
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_is_understood() {
+    let world = World::new();
+    let (pod, heard) = pod().await;
+    world.ready(pod);
+    let mut client = world.connect().await;
+    let request = format!("GET /slow?{} HTTP/1.1\r\nHost: web\r\n\r\n", "x".repeat(80));
+    for byte in request.as_bytes() {
+        client.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert!(hear(&mut client).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(heard.all().len(), 1);
 }

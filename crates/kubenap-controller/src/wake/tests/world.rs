@@ -40,12 +40,12 @@ pub(super) fn key() -> DoorKey {
 impl World {
     pub(super) fn new() -> Self {
         Self::with(
-            OwnedManners::default(),
+            &OwnedManners::default(),
             Limits { silence: Duration::from_millis(200), ..Limits::default() },
         )
     }
 
-    pub(super) fn with(manners: OwnedManners, limits: Limits) -> Self {
+    pub(super) fn with(manners: &OwnedManners, limits: Limits) -> Self {
         let telemetry = Arc::new(Telemetry::new());
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&asked);
@@ -152,10 +152,10 @@ pub(super) async fn pod() -> (SocketAddr, Heard) {
 }
 
 async fn echo(request: Request<Incoming>, heard: Heard) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (head, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let length = body.collect().await.map(|body| body.to_bytes().len());
-    let line = format!("{} {} {length:?}", head.method, head.uri);
+    let line = format!("{} {} {length:?}", parts.method, parts.uri);
     heard.note(line.clone());
-    let names: Vec<_> = head.headers.keys().map(http::HeaderName::as_str).collect();
+    let names: Vec<_> = parts.headers.keys().map(http::HeaderName::as_str).collect();
     Ok(Response::new(Full::from(format!("{line} [{}]", names.join(" ")))))
 }

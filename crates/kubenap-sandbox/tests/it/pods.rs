@@ -1,0 +1,132 @@
+//! Pods that do not start show what real ones show; rollouts keep to their limits; undo brings annotations back.
+use crate::world::{deployment, put_web, ready_replicas, until, without_sockets};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+async fn pod_after_a_minute(broken: &str) -> Value {
+    let (sandbox, _client) = without_sockets();
+    put_web(&sandbox, 1, &json!({ "sandbox/broken": broken }));
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(ready_replicas(&sandbox), 0);
+    sandbox.list("pods", None).remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_cannot_be_pulled_leaves_the_pod_pending() {
+    let pod = pod_after_a_minute("ImagePullBackOff").await;
+    assert_eq!(pod["status"]["phase"], "Pending");
+    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"], "ImagePullBackOff");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashing_container_has_restarted_and_waits() {
+    let pod = pod_after_a_minute("CrashLoopBackOff").await;
+    let container = &pod["status"]["containerStatuses"][0];
+    assert_eq!(container["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    assert_eq!(container["lastState"]["terminated"]["exitCode"], 1);
+    assert!(container["restartCount"].as_u64().unwrap() > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_room_has_no_node_and_says_why() {
+    let pod = pod_after_a_minute("Unschedulable").await;
+    assert!(pod["spec"].get("nodeName").is_none());
+    let scheduled = &pod["status"]["conditions"][0];
+    assert_eq!((&scheduled["type"], &scheduled["reason"]), (&json!("PodScheduled"), &json!("Unschedulable")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_never_has_fewer_ready_pods_than_it_may() {
+    let (sandbox, _client) = without_sockets();
+    put_web(&sandbox, 4, &json!({}));
+    until("four ready", || ready_replicas(&sandbox) == 4).await;
+    sandbox.put(deployment(4, &json!({ "version": "2" }))).unwrap();
+    let is_done = || {
+        let status = sandbox.get("deployments", "default", "web").unwrap()["status"].clone();
+        status["updatedReplicas"] == 4 && status["replicas"] == 4 && status["readyReplicas"] == 4
+    };
+    let mut steps = 0;
+    while !is_done() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(ready_replicas(&sandbox) >= 3, "a quarter of four may be missing");
+        let active = sandbox
+            .list("pods", None)
+            .iter()
+            .filter(|pod| !pod["metadata"]["deletionTimestamp"].is_string())
+            .count();
+        assert!(active <= 5, "a quarter of four may be too much");
+        steps += 1;
+        assert!(steps < 10_000, "the rollout does not end");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recreate_has_no_two_versions_at_once() {
+    let (sandbox, _client) = without_sockets();
+    let recreate = |version: &str| {
+        let mut web = deployment(2, &json!({ "version": version }));
+        web["spec"]["strategy"] = json!({ "type": "Recreate" });
+        web
+    };
+    sandbox.put(recreate("1")).unwrap();
+    until("two ready", || ready_replicas(&sandbox) == 2).await;
+    sandbox.put(recreate("2")).unwrap();
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let pods = sandbox.list("pods", None);
+        let mut versions: Vec<_> =
+            pods.iter().map(|pod| pod["metadata"]["annotations"]["version"].to_string()).collect();
+        versions.dedup();
+        versions.sort();
+        versions.dedup();
+        assert!(versions.len() <= 1, "{versions:?}");
+    }
+    assert_eq!(ready_replicas(&sandbox), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_finds_the_old_annotations_on_the_old_replica_set() {
+    let (sandbox, _client) = without_sockets();
+    let annotated = |value: &str| {
+        let mut web = deployment(1, &json!({ "version": value }));
+        web["metadata"]["annotations"] = json!({ "note": value });
+        web
+    };
+    sandbox.put(annotated("old")).unwrap();
+    until("ready", || ready_replicas(&sandbox) == 1).await;
+    sandbox.put(annotated("new")).unwrap();
+    until("two sets", || sandbox.list("replicasets", None).len() == 2).await;
+    let notes: Vec<_> = sandbox
+        .list("replicasets", None)
+        .iter()
+        .map(|set| {
+            let annotations = &set["metadata"]["annotations"];
+            (annotations["deployment.kubernetes.io/revision"].clone(), annotations["note"].clone())
+        })
+        .collect();
+    assert!(
+        notes.contains(&(json!("1"), json!("old"))) && notes.contains(&(json!("2"), json!("new"))),
+        "{notes:?}"
+    );
+    sandbox.put(annotated("old")).unwrap();
+    until("the old set is the newest", || {
+        let revision = "deployment.kubernetes.io/revision";
+        sandbox.get("deployments", "default", "web").unwrap()["metadata"]["annotations"][revision] == "3"
+    })
+    .await;
+    assert_eq!(sandbox.list("replicasets", None).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_goes_with_all_that_is_in_it() {
+    let (sandbox, _client) = without_sockets();
+    let mut web = deployment(1, &json!({}));
+    web["metadata"]["namespace"] = "shop".into();
+    sandbox.put(web).unwrap();
+    until("a pod", || !sandbox.list("pods", Some("shop")).is_empty()).await;
+    assert!(sandbox.delete("namespaces", "", "shop"));
+    until("no namespace", || sandbox.get("namespaces", "", "shop").is_none()).await;
+    assert!(
+        sandbox.list("pods", Some("shop")).is_empty() && sandbox.list("replicasets", Some("shop")).is_empty()
+    );
+}
