@@ -62,8 +62,7 @@ fn an_ask_in_the_drowsy_phase_calls_the_nap_off() {
         &DROWSY,
         &[
             (603, request, "cancel 1", "asked-while-drowsy"),
-            (603, answered, "stay", "pods-coming"),
-            (604, settled, "mark", "pods-ready"),
+            (603, answered, "mark", "pods-ready"),
             (604, nothing, "withdraw", "pods-ready"),
             (605, other_withdraws, "stay", "woke-recently"),
         ],

@@ -151,11 +151,11 @@ impl Model for Protocol {
         let mut next = world.clone();
         match action {
             Action::Look(index, mood) => {
-                let pending = self.look(world, index, mood);
-                if pending.is_empty() {
+                self.confirm(&mut next, index);
+                next.members[index].pending = self.look(&next, index, mood);
+                if next == *world {
                     return None;
                 }
-                next.members[index].pending = pending;
             }
             Action::Write(index) => {
                 let op = next.members[index].pending.remove(0);
@@ -189,7 +189,9 @@ impl Model for Protocol {
                     next.in_flight = next.members[index].pending.first().copied();
                 }
                 let member = &mut next.members[index];
-                (member.alive, member.asked, member.memory, member.cached) = (false, false, None, None);
+                (member.alive, member.asked) = (false, false);
+                (member.memory, member.cached) = (None, None);
+                (member.emptied, member.confirmed) = (None, None);
                 member.pending.clear();
             }
             Action::Return(index, same) => {
@@ -212,6 +214,7 @@ impl Model for Protocol {
                 // Epochs may be used again: history was rewritten.
                 (next.note, next.woken) = (next.saved, 0);
                 next.deployment_written();
+                self.forget_wake(&mut next);
             }
             _ => self.cluster_acts(&mut next, action),
         }

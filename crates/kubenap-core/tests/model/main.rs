@@ -113,6 +113,12 @@ fn without_minding_dying_pods_a_wake_withdraws_too_soon() {
 }
 
 #[test]
+fn without_forgetting_what_was_known_of_pods_a_reused_epoch_withdraws_too_soon() {
+    let protocol = Protocol::shipped(Budget { naps: 2, requests: 2, undos: 1, ..CALM });
+    breaks("pods confirmed for ever, and an undo", &protocol.without(&[Precaution::Forgetting]), HOLE);
+}
+
+#[test]
 fn without_the_count_in_the_patch_or_on_slices_it_is_lost() {
     let crash = Protocol::shipped(Budget { crashes: 1, ..CALM });
     let both = [Precaution::CountWithZero, Precaution::Mirror];

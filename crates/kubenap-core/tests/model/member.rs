@@ -10,11 +10,12 @@ use kubenap_core::decide::{Facts, Here, Timing, decide};
 use kubenap_core::seen::{
     DeploymentSeen, Family, Phase, PodSeen, Record, Seen, ServicePort, ServiceSeen, Slice, Stamp, WakePorts,
 };
+use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{Step, slice_name, writes};
 use kubenap_core::write::{DeploymentPatch, Write};
 
 use crate::protocol::{DYING, LIVING, Precaution, Protocol, SERVICE_NAMES, endpoints};
-use crate::world::{Change, Entry, NAMES, Op, What, World};
+use crate::world::{Change, Emptied, Entry, NAMES, Op, What, World};
 
 /// What a member's sources and clock say; anything, at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,17 +120,48 @@ impl Protocol {
             },
             services: SERVICE_NAMES.iter().take(self.services).map(|name| service(name)).collect(),
             missing_services: Vec::new(),
+            missing_ingresses: Vec::new(),
             slices: self.slices(world),
             endpoints: endpoints(world, self.services),
             pods: living.into_iter().chain(dying).collect(),
-            // The ReplicaSet's controller has acted on its newest spec: a pod that lives now, stays.
-            pods_confirmed: world.set.acted && !world.set.deletes,
+            pods_confirmed: true,
             scaler: None,
             peers: Vec::new(),
             strangers: Vec::new(),
         };
         self.bend_seen(world, reader, &mut seen);
+        if let (Situation::Waking { epoch, .. }, Some(index)) = (self.situation(&seen), reader) {
+            let confirmed = world.members[index].confirmed == Some(u8_of(epoch));
+            seen.pods_confirmed = confirmed || !self.has(Precaution::DyingPods);
+        }
         seen
+    }
+
+    /// What a member knows of the pods after one more look.
+    ///
+    /// Either it saw the app without pods, or the Deployment's and the ReplicaSet's controllers have acted on what is
+    /// wanted now: a pod that lives then, stays.
+    pub(crate) fn confirm(&self, world: &mut World, index: usize) {
+        let seen = self.seen(world, None);
+        let settled = world.observed && world.set.acted && !world.set.deletes;
+        let empty = world.observed && world.living.is_none();
+        let member = &mut world.members[index];
+        match self.situation(&seen) {
+            Situation::Asleep { epoch, .. } if empty => {
+                member.emptied = Some(Emptied { epoch: u8_of(epoch), writes: 0 });
+            }
+            // Pods of the time before are there again, or still.
+            Situation::Asleep { .. } if self.has(Precaution::Forgetting) => member.emptied = None,
+            Situation::Waking { epoch, .. } if settled && seen.ready() => {
+                member.confirmed = Some(u8_of(epoch))
+            }
+            _ => {}
+        }
+    }
+
+    /// In which state the app is, by what was read.
+    pub(crate) fn situation(&self, seen: &Seen) -> Situation {
+        situation(&self.app.name, &self.reading.policy, seen)
     }
 
     fn slices(&self, world: &World) -> Vec<Slice> {

@@ -43,6 +43,8 @@ pub(crate) enum Precaution {
     Substitution,
     /// A pod that is being deleted is not a ready one.
     DyingPods,
+    /// What a member knew of the pods of a wake holds for that wake only.
+    Forgetting,
     /// The count goes into the same patch as the zero.
     CountWithZero,
     /// The slices remember the count too.
@@ -95,7 +97,6 @@ impl Protocol {
         }
         let record = seen.deployment.record.clone();
         if !self.has(Precaution::DyingPods) {
-            seen.pods_confirmed = true;
             for pod in &mut seen.pods {
                 pod.deleting = false;
             }
@@ -168,6 +169,9 @@ impl Protocol {
             }
             What::Patch(change) => {
                 let done = world.carry_out(op);
+                if done && change.phase.is_some() {
+                    self.forget_wake(world);
+                }
                 if done && self.forgets_phase() {
                     world.note.phase = None;
                     world.members[index].memory = change.phase.zip(change.epoch);
@@ -178,13 +182,23 @@ impl Protocol {
         }
     }
 
+    /// What members know of the pods of a wake holds for that wake only. They tell it from others by epoch and `since`:
+    /// an epoch alone comes again when annotations are undone.
+    pub(crate) fn forget_wake(&self, world: &mut World) {
+        if self.has(Precaution::Forgetting) {
+            for member in &mut world.members {
+                member.confirmed = None;
+            }
+        }
+    }
+
     /// While the replicas are at zero, a member that only just started knows how many to restore.
     pub(crate) fn remembers(&self, world: &World) -> bool {
         if world.replicas > 0 {
             return true;
         }
         let seen = self.seen(world, None);
-        match situation(&self.app.name, &self.reading.policy, &seen) {
+        match self.situation(&seen) {
             Situation::Asleep { restore, .. } => restore == u32::from(world.desired),
             _ => false,
         }
@@ -196,7 +210,7 @@ impl Protocol {
             return false;
         }
         let seen = self.seen(world, None);
-        match situation(&self.app.name, &self.reading.policy, &seen) {
+        match self.situation(&seen) {
             Situation::Awake => {
                 let shown = (0..self.services).all(|service| world.shown_living[service]);
                 world.replicas == world.desired && world.pods_ready() && shown

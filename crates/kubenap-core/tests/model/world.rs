@@ -104,6 +104,15 @@ pub(crate) struct Cached {
     pub(crate) stale: bool,
 }
 
+/// A look at which there were no pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Emptied {
+    /// The nap.
+    pub(crate) epoch: u8,
+    /// How many writes on the Deployment came since; two stand for more.
+    pub(crate) writes: u8,
+}
+
 /// A process of KubeNap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Member {
@@ -117,6 +126,10 @@ pub(crate) struct Member {
     pub(crate) asked: bool,
     /// The writes that it is about to make, decided on what it read earlier.
     pub(crate) pending: Vec<Op>,
+    /// It saw the app asleep and without pods; so many writes on the Deployment ago.
+    pub(crate) emptied: Option<Emptied>,
+    /// The wake of which it knows, from the controllers of Deployment and ReplicaSet, that pods that live now stay.
+    pub(crate) confirmed: Option<u8>,
     /// The slices as its cache shows them, where that is behind, and which of them were written since.
     pub(crate) cached: Option<[[Cached; SERVICES]; NAMES]>,
     /// Only for a protocol that does not persist the phase: what it remembers instead.
@@ -214,6 +227,8 @@ impl World {
             life: 0,
             asked: false,
             pending: Vec::new(),
+            emptied: None,
+            confirmed: None,
             cached: None,
             memory: None,
         };
@@ -273,6 +288,9 @@ impl World {
     /// The Deployment was written: what rests on an older reading of it is stale.
     pub(crate) fn deployment_written(&mut self) {
         self.observed = false;
+        for emptied in self.members.iter_mut().filter_map(|member| member.emptied.as_mut()) {
+            emptied.writes = (emptied.writes + 1).min(2);
+        }
         self.outdate(|what| matches!(what, What::Patch(_)));
     }
 

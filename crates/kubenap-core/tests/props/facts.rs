@@ -193,6 +193,7 @@ fn any_seen() -> impl Strategy<Value = Seen> {
             deployment,
             services,
             missing_services,
+            missing_ingresses: Vec::new(),
             slices,
             endpoints,
             pods,

@@ -79,7 +79,7 @@ fn naps(decision: &Decision) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
 
     #[test]
     fn one_more_source_never_makes_a_nap_likelier(case in any_case(), more in any_activity()) {
@@ -266,7 +266,7 @@ fn idle(replicas: u32, epoch: u64) -> Case {
         now,
         opted_in: true,
         asked: false,
-        in_phase: Duration::ZERO,
+        in_phase: Duration::from_secs(1),
         substituted_for: Duration::from_secs(5),
         path_proved: true,
         may_arm: true,
