@@ -3,7 +3,7 @@ use super::{is_dns_label, labels};
 use crate::api::errors::Cause;
 use crate::select;
 use crate::store::object;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub(super) fn deployment(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     replicas(&new["spec"]["replicas"], "spec.replicas", causes);
