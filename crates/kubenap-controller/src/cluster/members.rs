@@ -44,6 +44,9 @@ impl Members {
                 living.insert(lease.holder.clone());
             }
         }
+        // Who writes lives, also before its Lease is seen or its pod is ready: to sweep its slices now would only make
+        // it write them again, and both for ever.
+        living.extend(self.stores.wrote.within(DURATION));
         living.remove("");
         living
     }

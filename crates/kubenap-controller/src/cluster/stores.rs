@@ -1,9 +1,10 @@
 //! Every store, and the watches that fill them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -12,6 +13,7 @@ use kubenap_core::app::{AppId, key};
 use kubenap_core::policy::Texts;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Cluster;
 use super::slices::SlimSlice;
@@ -33,7 +35,27 @@ pub struct Stores {
     pub ingresses: Watched<SlimIngress>,
     /// The Leases of KubeNap's own namespace.
     pub leases: Watched<SlimLease>,
+    /// When each member was last seen to write one of its slices.
+    pub wrote: Wrote,
     namespaces: Vec<String>,
+}
+
+/// When each member was last seen to write a slice: a sign of life, as good as a renewed Lease.
+#[derive(Clone, Debug, Default)]
+pub struct Wrote(Arc<Mutex<BTreeMap<String, Instant>>>);
+
+impl Wrote {
+    fn note(&self, member: &str) {
+        let mut moments = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.insert(member.to_owned(), Instant::now());
+    }
+
+    /// The members that wrote one within this time. Older moments are forgotten.
+    pub fn within(&self, span: Duration) -> BTreeSet<String> {
+        let mut moments = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.retain(|_, at| at.elapsed() < span);
+        moments.keys().cloned().collect()
+    }
 }
 
 /// Told of every app that a change concerns.
@@ -55,6 +77,7 @@ impl Stores {
             pods: Watched::new(),
             ingresses: Watched::new(),
             leases: Watched::new(),
+            wrote: Wrote::default(),
             namespaces: namespaces.to_vec(),
         };
         let label = Some(key::ENABLED);
@@ -72,6 +95,9 @@ impl Stores {
 
         let (tell, of) = (Arc::clone(touched), stores.clone());
         let slice: Changed<SlimSlice> = Arc::new(move |(namespace, _), old, new| {
+            if let Some(SlimSlice::Ours(slice)) = new {
+                of.wrote.note(&slice.member);
+            }
             for slice in old.iter().chain(&new) {
                 if let SlimSlice::Ours(slice) = slice {
                     slice.apps.keys().for_each(|name| tell(&AppId::new(namespace, name)));
