@@ -1,4 +1,5 @@
 //! A person with a kubeconfig and no controller: awake or restored, from each phase.
+#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ async fn an_app_in_any_phase_is_restored_without_a_trace() {
         world.ready("web", 2).await;
         assert!(world.slices("web").is_empty(), "{phase}");
         let notes = world.deployment("web")["metadata"]["annotations"].clone();
-        let ours: Vec<_> = notes.as_object().unwrap().keys().filter(|key| key.starts_with("kubenap/")).collect();
+        let ours: Vec<_> =
+            notes.as_object().unwrap().keys().filter(|key| key.starts_with("kubenap/")).collect();
         assert_eq!(ours, ["kubenap/idleAfter"], "{phase}");
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kubenap_controller::clock::Clock;
 use kubenap_controller::run::Running;
+use kubenap_sandbox::{Effect, Fault};
+use serde_json::json;
 
+use crate::visitor;
 use crate::world::World;
 
 fn leads(running: &Running) -> bool {
@@ -72,6 +75,45 @@ async fn a_new_member_stands_in_for_what_sleeps_already() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_whose_lease_is_not_there_does_not_start_a_war_over_slices() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let _one = world.join(1).await;
+    world.asleep("web").await;
+    let refused = Fault::new(Effect::FailBefore(500)).resource("leases").name("kubenap-m2");
+    world.sandbox.faults().inject(refused);
+    let _two = world.join(2).await;
+    let from = world.sandbox.log().len();
+    world.pass(60).await;
+    let writes = world.writes(from).len();
+    assert!(writes <= 12, "{writes} writes in a minute");
+    world.sandbox.faults().clear();
+    world.pass(10).await;
+    assert_eq!(world.members_in("web").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_pod_is_not_ready_yet_may_write_its_slices() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let _one = world.join(1).await;
+    world.asleep("web").await;
+    world.put(
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "m2", "namespace": "kubenap-system"},
+        "spec": {"nodeName": "elsewhere", "containers": [{"name": "kubenap", "image": "kubenap:1"}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}}),
+    );
+    let from = world.sandbox.log().len();
+    let two = world.join(2).await;
+    world.until("it is ready", 10, || world.members_in("web").len() == 2).await;
+    world.pass(1).await;
+    let reply = visitor::get(two.admin, "admin", "/readyz").await;
+    assert_eq!(reply.status, 200);
+    let writes = world.writes(from).len();
+    assert!(writes <= 2, "{writes} writes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_nap_goes_on_or_is_undone_when_its_leader_crashes_at_any_moment() {
     for tenths in 0..26 {
         let world = World::quick();
@@ -82,7 +124,9 @@ async fn a_nap_goes_on_or_is_undone_when_its_leader_crashes_at_any_moment() {
         world.until("drowsy", 30, || world.phase("web") == "drowsy").await;
         tokio::time::sleep(Duration::from_millis(100 * tenths)).await;
         one.crash();
-        world.until("asleep or awake", 90, || matches!(world.phase("web").as_str(), "asleep" | "awake")).await;
+        world
+            .until("asleep or awake", 90, || matches!(world.phase("web").as_str(), "asleep" | "awake"))
+            .await;
         world.asleep("web").await;
         world.until("only the living stand in", 25, || world.members_in("web") == ["m2"]).await;
         assert_eq!(world.note("web", "restoreReplicas").as_deref(), Some("2"));

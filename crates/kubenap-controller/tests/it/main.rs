@@ -14,3 +14,4 @@ mod surroundings;
 mod leads;
 mod restarts;
 mod by_hand;
+mod chaos;

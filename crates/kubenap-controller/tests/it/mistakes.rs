@@ -83,19 +83,35 @@ async fn each_wrong_annotation_leaves_the_app_alone_with_one_event() {
 
 #[tokio::test(start_paused = true)]
 async fn each_service_that_cannot_be_stood_in_for_is_refused_with_one_event() {
-    refused("headless", "NapRefused", "is headless", with_service(|spec| spec["clusterIP"] = json!("None"))).await;
-    refused("udp", "NapRefused", "has a port that is not TCP", with_service(|spec| {
-        let udp = json!({"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53});
-        spec["ports"].as_array_mut().unwrap().push(udp);
-    }))
+    refused("headless", "NapRefused", "is headless", with_service(|spec| spec["clusterIP"] = json!("None")))
+        .await;
+    refused(
+        "udp",
+        "NapRefused",
+        "has a port that is not TCP",
+        with_service(|spec| {
+            let udp = json!({"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53});
+            spec["ports"].as_array_mut().unwrap().push(udp);
+        }),
+    )
     .await;
-    refused("not ready too", "NapRefused", "not ready", with_service(|spec| {
-        spec["publishNotReadyAddresses"] = json!(true);
-    }))
+    refused(
+        "not ready too",
+        "NapRefused",
+        "has publishNotReadyAddresses",
+        with_service(|spec| {
+            spec["publishNotReadyAddresses"] = json!(true);
+        }),
+    )
     .await;
-    refused("local", "NapRefused", "a traffic policy Local", with_service(|spec| {
-        spec["internalTrafficPolicy"] = json!("Local");
-    }))
+    refused(
+        "local",
+        "NapRefused",
+        "a traffic policy Local",
+        with_service(|spec| {
+            spec["internalTrafficPolicy"] = json!("Local");
+        }),
+    )
     .await;
     refused("external name", "NapRefused", "ExternalName", |world| {
         world.annotate("web", "service", "web");
@@ -130,7 +146,8 @@ async fn a_service_shared_with_a_deployment_that_is_not_opted_in_is_refused() {
 async fn an_autoscaler_that_may_go_to_zero_is_left_alone() {
     refused("keda", "NapRefused", "HorizontalPodAutoscaler web scales it to zero by itself", |world| {
         let mut keda = autoscaler(1);
-        let owner = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "web", "uid": "1"});
+        let owner =
+            json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "web", "uid": "1"});
         keda["metadata"]["ownerReferences"] = json!([owner]);
         world.put(keda);
     })
@@ -165,10 +182,12 @@ async fn a_paused_or_unready_app_is_waited_for() {
     .await;
     let noted = |notes: Value| {
         move |world: &World| {
-            world.edit("deployments", "web", |app| app["spec"]["template"]["metadata"]["annotations"] = notes);
+            world
+                .edit("deployments", "web", |app| app["spec"]["template"]["metadata"]["annotations"] = notes);
         }
     };
-    waits("a rollout that hangs", noted(json!({"sandbox/broken": "ImagePullBackOff"})), noted(json!({}))).await;
+    waits("a rollout that hangs", noted(json!({"sandbox/broken": "ImagePullBackOff"})), noted(json!({})))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

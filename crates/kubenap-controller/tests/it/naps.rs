@@ -34,15 +34,15 @@ async fn a_quiet_app_naps_after_idle_after_and_not_a_poll_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_app_does_not_nap_in_a_working_day() {
+async fn a_busy_app_does_not_nap_in_hours() {
     let world = World::new(Pace { poll: Duration::from_secs(60), ..Pace::USUAL });
     world.app("web", 1, &[("idleAfter", "10m")]).await;
     let _running = world.join(1).await;
-    for _ in 0..8 * 60 / 9 {
+    for _ in 0..4 * 60 / 9 {
         world.traffic.visit("web", world.now());
         world.pass(9 * MINUTE).await;
     }
-    assert!(world.elapsed() >= Duration::from_secs(7 * HOUR));
+    assert!(world.elapsed() >= Duration::from_secs(3 * HOUR));
     assert!(world.writes(0).is_empty(), "{}", world.show());
     world.until("then it naps", 15 * MINUTE, || world.phase("web") == "asleep").await;
 }
@@ -90,7 +90,8 @@ async fn not_more_than_five_of_few_apps_are_drowsy_at_a_time() {
         world.put(service(&name, &name));
     }
     let _running = world.join(1).await;
-    let count = |phase: &str| (0..20).filter(|index| world.phase(&format!("app-{index:02}")) == phase).count();
+    let count =
+        |phase: &str| (0..20).filter(|index| world.phase(&format!("app-{index:02}")) == phase).count();
     let mut most = 0;
     while count("asleep") < 20 {
         most = most.max(count("drowsy"));
@@ -147,7 +148,8 @@ async fn two_ports_get_two_wake_ports_in_one_slice() {
     let world = World::quick();
     world.put(deployment("web", 1, &[]));
     let mut two = service("web", "web");
-    let admin = serde_json::json!({"name": "admin", "port": 9090, "targetPort": "admin", "appProtocol": "h2c"});
+    let admin =
+        serde_json::json!({"name": "admin", "port": 9090, "targetPort": "admin", "appProtocol": "h2c"});
     two["spec"]["ports"].as_array_mut().unwrap().push(admin);
     world.put(two);
     world.put(ingress("web"));

@@ -1,12 +1,17 @@
 //! What is not known about traffic keeps an app awake, and what is known again lets it nap.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use kubenap_controller::activity::TrafficMetricsSource;
+use kubenap_controller::run::{start, start_with};
+use kubenap_controller::settings::Settings;
 use kubenap_core::activity::Blind;
 
 use crate::traffic::{Mood, Traffic};
-use crate::world::World;
-use kubenap_controller::run::start_with;
+use crate::visitor;
+use crate::world::{World, host};
 
 async fn never_naps_while(mood: Mood, label: &str) {
     let world = World::quick();
@@ -77,10 +82,27 @@ async fn one_more_source_can_only_keep_an_app_awake() {
     world.app("chosen", 1, &[("metrics", "script")]).await;
     let second = Traffic::new("second", world.now());
     second.mood(Mood::Down);
-    let sources: Vec<std::sync::Arc<dyn kubenap_controller::activity::TrafficMetricsSource>> =
-        vec![world.traffic.clone(), second];
+    let sources: Vec<Arc<dyn TrafficMetricsSource>> = vec![Arc::<Traffic>::clone(&world.traffic), second];
     let _running = start_with(world.client(), world.settings(1), sources).await.unwrap();
     world.asleep("chosen").await;
     world.pass(60).await;
     assert_eq!(world.phase("web"), "awake");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ingress_own_metrics_are_enough_to_nap_and_to_stay_awake() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let ingress = world.sandbox.ingress(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+    let source = format!("ingress=http://{}/metrics", ingress.metrics_address()).parse().unwrap();
+    let settings = Settings { sources: vec![source], ..world.settings(1) };
+    let _running = start(world.client(), settings).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(visitor::get(ingress.address(), &host("web"), "/").await.status, 200);
+        world.pass(5).await;
+        assert_eq!(world.phase("web"), "awake");
+    }
+    world.asleep("web").await;
+    assert_eq!(visitor::get(ingress.address(), &host("web"), "/").await.status, 307);
+    world.awake("web", 1).await;
 }

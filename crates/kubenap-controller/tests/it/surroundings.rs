@@ -1,4 +1,5 @@
 //! What happens around an app while it sleeps: undone rollouts, lost labels, other ports, things deleted.
+#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
 use serde_json::{Value, json};
 
@@ -67,13 +68,14 @@ async fn a_label_that_is_taken_away_while_no_controller_runs_is_noticed_at_the_s
 }
 
 async fn gone_without_trace(world: &World) {
-    world.until("no trace", 60, || {
-        let app = world.deployment("web");
-        app["status"]["readyReplicas"] == 2
-            && own_notes(&app) == ["kubenap/idleAfter"]
-            && world.slices("web").is_empty()
-    })
-    .await;
+    world
+        .until("no trace", 60, || {
+            let app = world.deployment("web");
+            app["status"]["readyReplicas"] == 2
+                && own_notes(&app) == ["kubenap/idleAfter"]
+                && world.slices("web").is_empty()
+        })
+        .await;
     world.pass(60).await;
     assert_eq!(own_notes(&world.deployment("web")), ["kubenap/idleAfter"]);
     assert!(world.slices("web").is_empty());

@@ -1,4 +1,5 @@
 //! A source of traffic that says what a story wants it to.
+#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -19,6 +19,7 @@ use kubenap_controller::settings::Settings;
 use kubenap_core::decide::Timing;
 use kubenap_sandbox::{Sandbox, Settings as SandboxSettings, Write};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
 use crate::traffic::Traffic;
@@ -43,6 +44,13 @@ impl Pace {
         poll: Duration::from_secs(15),
         drowsy: Duration::from_secs(5),
         min_awake: Duration::from_secs(60),
+        naps: Some(0),
+    };
+    /// For stories in real time, where many connections at once would make a clock that jumps run away.
+    pub(crate) const REAL: Self = Self {
+        poll: Duration::from_millis(200),
+        drowsy: Duration::from_millis(300),
+        min_awake: Duration::from_secs(1),
         naps: Some(0),
     };
     /// For stories in which an app that is quiet for ten seconds is soon asleep.
@@ -131,8 +139,10 @@ impl World {
     }
 
     pub(crate) async fn ready(&self, name: &str, replicas: u32) {
-        self.until(&format!("{name} has {replicas} ready pods"), 30, || self.ready_replicas(name) == replicas)
-            .await;
+        self.until(&format!("{name} has {replicas} ready pods"), 30, || {
+            self.ready_replicas(name) == replicas
+        })
+        .await;
     }
 
     pub(crate) fn put(&self, object: Value) {
@@ -196,7 +206,11 @@ impl World {
     pub(crate) fn events(&self, app: &str, reason: &str) -> Vec<String> {
         let about = |event: &Value| event["involvedObject"]["name"] == app && event["reason"] == reason;
         let events = self.sandbox.list("events", Some(SPACE));
-        events.iter().filter(|event| about(event)).map(|event| event["message"].as_str().unwrap().to_owned()).collect()
+        events
+            .iter()
+            .filter(|event| about(event))
+            .map(|event| event["message"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Every write that KubeNap made since the `from`th, Leases left out.
@@ -232,6 +246,21 @@ impl World {
             assert!(self.elapsed() < end, "not within {seconds} s: {what}\n{}", self.show());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Watches from here on that somebody answers for a Service: moments at which it had no endpoint are counted.
+    pub(crate) fn guard(&self, service: &'static str) -> Guard {
+        let holes = Arc::new(AtomicUsize::new(0));
+        let (sandbox, counted) = (self.sandbox.clone(), Arc::clone(&holes));
+        let task = tokio::spawn(async move {
+            loop {
+                if !is_answered_for(&sandbox, service) {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        Guard { holes, task }
     }
 
     pub(crate) async fn asleep(&self, name: &str) {
@@ -291,11 +320,39 @@ impl World {
         for event in self.sandbox.list("events", Some(SPACE)) {
             text += &format!("{} {}\n", event["reason"], event["message"]);
         }
-        for write in self.sandbox.log().iter().rev().filter(|write| write.plural != "leases" || std::env::var_os("LEASES").is_some()).take(12) {
-            text += &format!("{} {} {} {} {}\n", write.time, write.verb, write.plural, write.name, write.status);
+        for write in self.sandbox.log().iter().rev().filter(|write| write.plural != "leases").take(12) {
+            text +=
+                &format!("{} {} {} {} {}\n", write.time, write.verb, write.plural, write.name, write.status);
         }
         text
     }
+}
+
+/// Counts moments without an endpoint, until it is dropped.
+pub(crate) struct Guard {
+    holes: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Guard {
+    pub(crate) fn holes(&self) -> usize {
+        self.holes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Whether a proxy that follows EndpointSlices has somewhere to go.
+fn is_answered_for(sandbox: &Sandbox, service: &str) -> bool {
+    let slices = sandbox.list("endpointslices", Some(SPACE));
+    let own =
+        slices.iter().filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service);
+    let mut ends = own.filter_map(|slice| slice["endpoints"].as_array()).flatten();
+    ends.any(|end| end["conditions"]["serving"] != false)
 }
 
 /// An app with a probe, quiet for ten seconds before a nap unless an annotation says otherwise.
