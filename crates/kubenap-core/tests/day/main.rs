@@ -63,7 +63,8 @@ fn an_ask_in_the_drowsy_phase_calls_the_nap_off() {
         &[
             (603, request, "cancel 1", "asked-while-drowsy"),
             (603, answered, "mark", "pods-ready"),
-            (604, nothing, "withdraw", "pods-ready"),
+            (604, settled, "withdraw", "pods-ready"),
+            (604, nothing, "stay", "pods-ready"),
             (605, other_withdraws, "stay", "woke-recently"),
         ],
     ]);
