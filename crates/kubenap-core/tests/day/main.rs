@@ -195,7 +195,7 @@ fn a_service_that_changes_while_the_app_sleeps_is_followed() {
         &DROWSY,
         &ASLEEP,
         &[
-            (700, service_changes_its_port, "record 1, remember 2", "record-lost"),
+            (700, service_changes_its_port, "record 1, remember 2", "ports-changed"),
             (700, nothing, "substitute", "asleep"),
             (701, settled, "sweep", "member-dead"),
             (701, nothing, "stay", "asleep"),
