@@ -201,12 +201,16 @@ mod tests {
 
         #[test]
         fn no_text_panics(text in "\\PC*") {
-            let _ = parse(&text);
+            if let Ok(duration) = parse(&text) {
+                prop_assert_eq!(parse(&show(duration)), Ok(duration));
+            }
         }
 
         #[test]
         fn no_text_of_the_grammar_panics(text in "[-+]?([0-9]{0,25}\\.?[0-9]{0,25}(ns|us|µs|ms|s|m|h|d)?){0,4}") {
-            let _ = parse(&text);
+            if let Ok(duration) = parse(&text) {
+                prop_assert_eq!(parse(&show(duration)), Ok(duration));
+            }
         }
     }
 }

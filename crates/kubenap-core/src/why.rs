@@ -74,6 +74,8 @@ pub enum Why {
     NotListening,
     /// Its annotations were replaced by older ones; what KubeNap's slices remember is written back.
     RecordLost,
+    /// A Service got other ports while it sleeps.
+    PortsChanged,
     /// Somebody else scaled it to zero, and it says to how many replicas to wake.
     ZeroAdopted,
     /// At zero by its owner's will.
@@ -149,6 +151,7 @@ impl Why {
             Self::NapAbandoned => ("nap-abandoned", "nobody finished its nap".into()),
             Self::NotListening => ("not-listening", "its wake ports do not listen here".into()),
             Self::RecordLost => ("record-lost", "its annotations were replaced by older ones".into()),
+            Self::PortsChanged => ("ports-changed", "its Services have other ports than before".into()),
             Self::ZeroAdopted => {
                 ("zero-adopted", "somebody scaled it to zero, and it says how to wake".into())
             }
@@ -197,6 +200,7 @@ impl Why {
             Self::NapAbandoned,
             Self::NotListening,
             Self::RecordLost,
+            Self::PortsChanged,
             Self::ZeroAdopted,
             Self::OwnersZero,
             Self::PodsComing,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{self, DURATION, LEADER};
+use super::slices::SlimSlice;
 use super::stores::Stores;
 use super::{ADMIN, Cluster, ClusterError};
 use crate::clock::Clock;
@@ -27,17 +28,39 @@ pub struct Members {
     namespace: String,
     stores: Stores,
     seen: Arc<Mutex<BTreeMap<String, (String, Instant)>>>,
+    /// Since when this member's own renewals have succeeded without a break.
+    steady: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Members {
     /// A member called `me`, with its Lease in `namespace`.
     pub fn new(me: &str, namespace: &str, stores: Stores) -> Self {
-        Self { me: me.to_owned(), namespace: namespace.to_owned(), stores, seen: Arc::default() }
+        Self {
+            me: me.to_owned(),
+            namespace: namespace.to_owned(),
+            stores,
+            seen: Arc::default(),
+            steady: Arc::default(),
+        }
     }
 
     /// The members that live now, this one always among them.
+    ///
+    /// After an outage of the API server every member would see every other one's Lease stand still, and take its
+    /// addresses out. So everybody lives until this member has renewed its own for one Lease's duration.
     pub fn living(&self) -> BTreeSet<String> {
         let mut living = BTreeSet::from([self.me.clone()]);
+        if self.steady().is_none_or(|since| since.elapsed() < DURATION) {
+            let leases = self.stores.leases.within(&self.namespace).into_iter();
+            living.extend(leases.filter(|(name, _)| is_member(name)).map(|(_, lease)| lease.holder.clone()));
+            for slice in self.stores.slices.all().into_values() {
+                if let SlimSlice::Ours(slice) = &*slice {
+                    living.insert(slice.member.clone());
+                }
+            }
+            living.remove("");
+            return living;
+        }
         for (name, age) in self.ages() {
             let Some(lease) = self.stores.leases.find(&self.namespace, &name) else { continue };
             if age < Duration::from_secs(u64::from(lease.seconds)) && !self.is_unready_pod(&lease.holder) {
@@ -93,6 +116,19 @@ impl Members {
         admin: Option<&str>,
         clock: Clock,
     ) -> Result<(), ClusterError> {
+        let renewed = self.write(cluster, api, admin, clock).await;
+        let mut steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
+        *steady = renewed.is_ok().then(|| steady.unwrap_or_else(Instant::now));
+        renewed
+    }
+
+    async fn write(
+        &self,
+        cluster: &Cluster,
+        api: &Api<Lease>,
+        admin: Option<&str>,
+        clock: Clock,
+    ) -> Result<(), ClusterError> {
         let name = lease_name(&self.me);
         let mut lease = lease::lease(&name, &self.me, DURATION, clock.now());
         if let Some(admin) = admin {
@@ -106,6 +142,10 @@ impl Members {
             }
         };
         Ok(())
+    }
+
+    fn steady(&self) -> Option<Instant> {
+        *self.steady.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long each member's Lease has not changed, as seen from here.

@@ -19,10 +19,15 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
     let names: BTreeSet<&str> = services.iter().map(|service| service.seen.name.as_str()).collect();
     let mut slices = Vec::new();
     let mut endpoints = Vec::new();
-    for slice in around.slices.values().filter(|slice| names.contains(slice.service())) {
+    for slice in around.slices.values() {
+        let behind = names.contains(slice.service());
         match &**slice {
-            SlimSlice::Ours(slice) => slices.push(slice.clone()),
-            SlimSlice::Theirs { endpoints: theirs, .. } => endpoints.extend(theirs.iter().cloned()),
+            // Also one of a Service that is the app's no more: it has to be taken out some time.
+            SlimSlice::Ours(slice) if behind || slice.apps.contains_key(&deployment.id.name) => {
+                slices.push(slice.clone());
+            }
+            SlimSlice::Theirs { endpoints: theirs, .. } if behind => endpoints.extend(theirs.iter().cloned()),
+            SlimSlice::Ours(_) | SlimSlice::Theirs { .. } => {}
         }
     }
     let sharing = sharing(around, &services);

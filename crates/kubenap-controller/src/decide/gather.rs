@@ -16,6 +16,7 @@ use kubenap_core::step;
 use tokio::time::Instant;
 
 use super::Context;
+use super::memory::Wake;
 use crate::cluster::around::Around;
 use crate::cluster::{observe, ports};
 use crate::wake::DoorKey;
@@ -171,20 +172,30 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
         let begin = begins.into_iter().flatten().max().unwrap_or(Timestamp::MIN);
         gathered.activity.last_seen = gathered.activity.last_seen.max(begin);
         gathered.path_proved = arrivals > memory.arrivals_before;
-        let observed = deployment.observed_generation >= deployment.generation;
+        if !matches!(situation, Situation::Asleep { .. } | Situation::Waking { .. }) {
+            (memory.emptied, memory.confirmed, memory.connected) = (None, None, None);
+        }
         match situation {
             Situation::Asleep { .. } => {
-                if observed && seen.pods.iter().all(|pod| pod.deleting) {
-                    memory.emptied = Some(epoch);
-                }
-                memory.connected = None;
+                let observed = deployment.observed_generation >= deployment.generation;
+                let empty = observed && seen.pods.iter().all(|pod| pod.deleting);
+                memory.emptied = empty.then_some(deployment.generation);
+                (memory.confirmed, memory.connected) = (None, None);
                 if gathered.asked {
                     memory.woken_at.get_or_insert(now);
                 }
             }
-            Situation::Waking { .. } => {
-                let new_pods = memory.emptied == Some(epoch) || memory.confirmed == Some(epoch);
-                seen.pods_confirmed = new_pods && memory.connected == Some(epoch);
+            Situation::Waking { epoch, recorded } => {
+                let record = &deployment.record;
+                let wake = (epoch, record.since);
+                // Asleep without pods, and exactly one write since: the wake itself.
+                if memory.emptied.is_some_and(|asleep| asleep + 1 == deployment.generation) {
+                    memory.confirmed = Some(wake);
+                }
+                // Whoever wrote that the wake is over had seen its pods; only slices are left over.
+                let over = !recorded && record.phase == Some(Phase::Awake) && record.epoch == epoch;
+                let known = |of: Option<Wake>| over || of == Some(wake);
+                seen.pods_confirmed = known(memory.confirmed) && known(memory.connected);
             }
             Situation::Awake | Situation::Drowsy { .. } | Situation::OwnersZero => {}
         }

@@ -29,12 +29,12 @@ pub struct Memory {
     pub arrivals_before: u64,
     /// Since when enough members' slices of an epoch are there.
     pub substituted: Option<(u64, Instant)>,
-    /// The epoch in which it was seen without any pod that stays.
-    pub emptied: Option<u64>,
-    /// The epoch whose wake was confirmed by ReplicaSets.
-    pub confirmed: Option<u64>,
-    /// The epoch in whose wake a pod took a connection.
-    pub connected: Option<u64>,
+    /// The generation of the Deployment at which it sleeps without any pod that stays; none in every other phase.
+    pub emptied: Option<i64>,
+    /// The wake whose pods are known to be its own.
+    pub confirmed: Option<Wake>,
+    /// The wake in which a pod took a connection.
+    pub connected: Option<Wake>,
     /// The epoch for which the path is being proved, or was.
     pub proving: Option<u64>,
     /// When the first ask of this sleep came.
@@ -48,6 +48,10 @@ pub struct Memory {
     /// Until when its time asleep was counted.
     pub counted: Option<Instant>,
 }
+
+/// One wake: its epoch, and since when. The epoch alone may come twice, where `kubectl rollout undo` took the
+/// annotations back to an older one.
+pub type Wake = (u64, Option<Timestamp>);
 
 impl Memories {
     /// Looks at or changes what is remembered of an app.

@@ -226,6 +226,7 @@ fn assist(cx: &Arc<Context>, gathered: &Gathered) {
 /// W3 and W4: are the pods that are shown as ready those of this wake, and does one take a connection?
 async fn confirm(cx: &Context, gathered: &mut Gathered) -> Result<(), ClusterError> {
     let Situation::Waking { epoch, recorded: _ } = gathered.situation() else { return Ok(()) };
+    let wake = (epoch, gathered.seen.deployment.record.since);
     if gathered.seen.pods_confirmed {
         return Ok(());
     }
@@ -235,7 +236,7 @@ async fn confirm(cx: &Context, gathered: &mut Gathered) -> Result<(), ClusterErr
         return Ok(());
     }
     let memory = cx.memories.with(&gathered.app, |memory| memory.clone());
-    if memory.emptied != Some(epoch) && memory.confirmed != Some(epoch) {
+    if memory.confirmed != Some(wake) {
         let deployment = &gathered.seen.deployment;
         if deployment.observed_generation < deployment.generation {
             gathered.seen.pods_confirmed = false;
@@ -255,12 +256,12 @@ async fn confirm(cx: &Context, gathered: &mut Gathered) -> Result<(), ClusterErr
             gathered.seen.pods_confirmed = false;
             return Ok(());
         }
-        cx.memories.with(&gathered.app, |memory| memory.confirmed = Some(epoch));
+        cx.memories.with(&gathered.app, |memory| memory.confirmed = Some(wake));
     }
     let connects = connects(gathered).await;
     gathered.seen.pods_confirmed = connects;
     if connects {
-        cx.memories.with(&gathered.app, |memory| memory.connected = Some(epoch));
+        cx.memories.with(&gathered.app, |memory| memory.connected = Some(wake));
     } else {
         cx.queue.add_after(&gathered.app, Duration::from_millis(50));
     }

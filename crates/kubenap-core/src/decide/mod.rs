@@ -204,7 +204,11 @@ fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decisi
         service.ports.iter().all(|port| record.wake_ports.of(&service.name, port.number).is_some())
     });
     if !recorded || !ports_cover {
-        let why = if remembered || recorded { Why::RecordLost } else { Why::ZeroAdopted };
+        let why = match (recorded, remembered) {
+            (true, _) => Why::PortsChanged,
+            (false, true) => Why::RecordLost,
+            (false, false) => Why::ZeroAdopted,
+        };
         // Taking over a zero is a nap of sorts, and wake ports are the leader's to give.
         return match &facts.ports {
             _ if !facts.here.leading => stay(Why::NotLeader),

@@ -267,12 +267,12 @@ impl Reader<'_> {
     }
 
     fn names(&mut self, name: &str) -> Option<Vec<String>> {
-        self.annotations.contains_key(name).then(|| {
-            let mut names = self.list(name, |text| is_name(text).then(|| text.to_owned()));
-            names.sort();
-            names.dedup();
-            names
-        })
+        self.annotations.get(name)?;
+        let mut names = self.list(name, |text| is_name(text).then(|| text.to_owned()));
+        names.sort();
+        names.dedup();
+        // A list that is not understood is as if it were not there: an app without any Service could not be woken.
+        (!names.is_empty()).then_some(names)
     }
 
     fn sources(&mut self, known: &[String]) -> Option<Vec<String>> {

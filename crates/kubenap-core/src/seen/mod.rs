@@ -234,9 +234,13 @@ impl Seen {
     ///
     /// Just after a scale to zero, slices still show dying pods as ready; so an endpoint counts only if its pod is
     /// not being deleted, and if no pod of the time before the nap can be among them (`pods_confirmed`).
+    ///
+    /// An app without a Service has no way in that could be asked; a ready pod is all there is to it.
     pub fn ready(&self) -> bool {
+        if self.services.is_empty() {
+            return self.pods_confirmed && self.pods.iter().any(|pod| pod.ready && !pod.deleting);
+        }
         self.pods_confirmed
-            && !self.services.is_empty()
             && self.services.iter().all(|service| {
                 service.ports.iter().all(|port| !self.targets(&service.name, &port.name).is_empty())
             })

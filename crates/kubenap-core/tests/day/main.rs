@@ -63,7 +63,8 @@ fn an_ask_in_the_drowsy_phase_calls_the_nap_off() {
         &[
             (603, request, "cancel 1", "asked-while-drowsy"),
             (603, answered, "mark", "pods-ready"),
-            (604, nothing, "withdraw", "pods-ready"),
+            (604, settled, "withdraw", "pods-ready"),
+            (604, nothing, "stay", "pods-ready"),
             (605, other_withdraws, "stay", "woke-recently"),
         ],
     ]);
@@ -194,7 +195,7 @@ fn a_service_that_changes_while_the_app_sleeps_is_followed() {
         &DROWSY,
         &ASLEEP,
         &[
-            (700, service_changes_its_port, "record 1, remember 2", "record-lost"),
+            (700, service_changes_its_port, "record 1, remember 2", "ports-changed"),
             (700, nothing, "substitute", "asleep"),
             (701, settled, "sweep", "member-dead"),
             (701, nothing, "stay", "asleep"),

@@ -218,7 +218,7 @@ impl Model for Protocol {
             }
             _ => self.cluster_acts(&mut next, action),
         }
-        self.settle(&mut next);
+        settle(&mut next);
         Some(next)
     }
 
@@ -306,18 +306,18 @@ impl Protocol {
             _ => {}
         }
     }
+}
 
-    /// A write that is sure to be refused is as good as refused: the member reads again.
-    fn settle(&self, world: &mut World) {
-        world.in_flight = world.in_flight.filter(|op| !(op.guarded && op.stale));
-        for member in &mut world.members {
-            let gone = |op: &Op| match op.what {
-                What::Delete(name, service) => world.slices[name][service].is_none(),
-                What::Patch(_) | What::Put(..) | What::Mark(..) => false,
-            };
-            if member.pending.first().is_some_and(|op| op.guarded && op.stale && !gone(op)) {
-                member.pending.clear();
-            }
+/// A write that is sure to be refused is as good as refused: the member reads again.
+fn settle(world: &mut World) {
+    world.in_flight = world.in_flight.filter(|op| !(op.guarded && op.stale));
+    for member in &mut world.members {
+        let gone = |op: &Op| match op.what {
+            What::Delete(name, service) => world.slices[name][service].is_none(),
+            What::Patch(_) | What::Put(..) | What::Mark(..) => false,
+        };
+        if member.pending.first().is_some_and(|op| op.guarded && op.stale && !gone(op)) {
+            member.pending.clear();
         }
     }
 }

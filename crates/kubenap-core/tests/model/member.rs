@@ -152,10 +152,24 @@ impl Protocol {
             }
             // Pods of the time before are there again, or still.
             Situation::Asleep { .. } if self.has(Precaution::Forgetting) => member.emptied = None,
-            Situation::Waking { epoch, .. } if settled && seen.ready() => {
-                member.confirmed = Some(u8_of(epoch))
+            Situation::Waking { epoch, .. } => {
+                // One write since: that of this wake, and no other nap in between.
+                let emptied = member.emptied.is_some_and(|emptied| {
+                    let strict = self.has(Precaution::Forgetting);
+                    u64::from(emptied.epoch) == epoch && (emptied.writes == 1 || !strict)
+                });
+                if emptied || (settled && seen.ready()) {
+                    member.confirmed = Some(u8_of(epoch));
+                }
             }
-            _ => {}
+            Situation::Asleep { .. }
+            | Situation::Awake
+            | Situation::Drowsy { .. }
+            | Situation::OwnersZero => {}
+        }
+        let sleeps = matches!(self.situation(&seen), Situation::Asleep { .. });
+        if !sleeps && self.has(Precaution::Forgetting) {
+            member.emptied = None;
         }
     }
 

@@ -146,11 +146,10 @@ impl Protocol {
                 What::Delete(..) => self.has(Precaution::SliceVersion),
                 What::Put(..) | What::Mark(..) => true,
             };
-            if let What::Patch(change) = &mut op.what {
-                if change.replicas == Some(0) && !self.has(Precaution::CountWithZero) {
-                    let count = Change { restore: change.restore.take(), ..Change::default() };
-                    later.push(Op { what: What::Patch(count), guarded: false, stale: false });
-                }
+            let What::Patch(change) = &mut op.what else { continue };
+            if change.replicas == Some(0) && !self.has(Precaution::CountWithZero) {
+                let count = Change { restore: change.restore.take(), ..Change::default() };
+                later.push(Op { what: What::Patch(count), guarded: false, stale: false });
             }
         }
         ops.extend(later);
