@@ -38,11 +38,11 @@ async fn a_busy_app_does_not_nap_in_hours() {
     let world = World::new(Pace { poll: Duration::from_secs(60), ..Pace::USUAL });
     world.app("web", 1, &[("idleAfter", "10m")]).await;
     let _running = world.join(1).await;
-    for _ in 0..4 * 60 / 9 {
+    for _ in 0..3 * 60 / 9 {
         world.traffic.visit("web", world.now());
         world.pass(9 * MINUTE).await;
     }
-    assert!(world.elapsed() >= Duration::from_secs(3 * HOUR));
+    assert!(world.elapsed() >= Duration::from_secs(2 * HOUR));
     assert!(world.writes(0).is_empty(), "{}", world.show());
     world.until("then it naps", 15 * MINUTE, || world.phase("web") == "asleep").await;
 }
@@ -65,7 +65,7 @@ async fn a_woken_app_is_left_awake_for_min_awake() {
 
 #[tokio::test(start_paused = true)]
 async fn naps_keep_the_pace_that_was_set() {
-    let world = World::new(Pace { poll: Duration::from_secs(20), naps: Some(6), ..Pace::QUICK });
+    let world = World::new(Pace { poll: Duration::from_secs(30), naps: Some(6), ..Pace::QUICK });
     let names: Vec<_> = (0..100).map(|index| format!("app-{index:02}")).collect();
     for name in &names {
         world.put(deployment(name, 1, &[]));
