@@ -25,8 +25,8 @@ use crate::decide::board::{AppStatus, Board};
 use crate::decide::events::Events;
 use crate::decide::memory::Memories;
 use crate::decide::queue::Queue;
-use crate::decide::{Context, work};
-use crate::nap::carry_out;
+use crate::decide::{Context, entrances, work};
+use crate::nap::{by_hand, carry_out};
 use crate::routes;
 use crate::settings::Settings;
 use crate::telemetry::{BySource, Telemetry};
@@ -142,8 +142,9 @@ pub async fn start_with(
     let polled = polls.polled();
     let mut claims = JoinSet::new();
     let (space, identity) = (settings.lease_namespace.clone(), settings.identity.clone());
-    claims.spawn(members.clone().attend(cluster.clone(), admin_url, settings.clock, stop.clone()));
-    claims.spawn(lead.clone().seek(cluster.clone(), space, identity, settings.clock, stop.clone()));
+    let leaving = CancellationToken::new();
+    claims.spawn(members.clone().attend(cluster.clone(), admin_url, settings.clock, leaving.clone()));
+    claims.spawn(lead.clone().seek(cluster.clone(), space, identity, settings.clock, leaving.clone()));
 
     let cx = Arc::new(Context {
         defaults: Defaults { idle_after: settings.idle_after, sources: names },
@@ -159,12 +160,14 @@ pub async fn start_with(
         memories: Memories::default(),
         queue,
         started: Instant::now(),
+        leaving,
         telemetry,
         board: Board::default(),
         events,
         choosing: Mutex::new(()),
     });
     tasks.spawn(routes::follow(Arc::clone(&cx), targets));
+    tasks.spawn(look_at_touched(Arc::clone(&cx)));
     tasks.spawn(heed_polls(Arc::clone(&cx)));
     tasks.spawn(heed_members(Arc::clone(&cx)));
     for app in cx.stores.apps() {
@@ -205,12 +208,13 @@ impl Running {
     pub async fn leave(mut self) {
         let deadline = Instant::now() + self.cx.settings.grace;
         self.ready.set(false);
-        self.tasks.abort_all();
-        while self.tasks.join_next().await.is_some() {}
-        self.stop.cancel();
+        self.cx.leaving.cancel();
         let claims = async { while self.claims.join_next().await.is_some() {} };
         let (_, ()) = tokio::join!(tokio::time::timeout_at(deadline, claims), withdraw_all(&self.cx));
+        // What is held still has its apps woken, and what comes late is still answered.
         let left = self.cx.doors.drain(self.cx.settings.propagation, deadline).await;
+        self.stop.cancel();
+        self.tasks.abort_all();
         tracing::info!(left, "stopped");
     }
 
@@ -223,21 +227,20 @@ impl Running {
     }
 }
 
-/// Deletes every slice of this member.
+/// Deletes every slice of this member, as the API server knows them now.
 async fn withdraw_all(cx: &Context) {
-    let mut deletes = JoinSet::new();
-    for ((namespace, _), slice) in cx.stores.slices.all() {
-        let SlimSlice::Ours(slice) = &*slice else { continue };
-        if slice.member != cx.settings.identity {
-            continue;
+    let slices = match by_hand::slices(&cx.cluster, &cx.settings.namespaces).await {
+        Ok(slices) => slices,
+        Err(error) => {
+            tracing::warn!(error = error.chain(), "cannot list this member's addresses, to take them out");
+            return;
         }
+    };
+    let mut deletes = JoinSet::new();
+    for (namespace, slice) in slices.into_iter().filter(|(_, slice)| slice.member == cx.settings.identity) {
         // Its own slice, and it writes no more: whatever version it has now is to go.
-        let write = Write::DeleteSlice {
-            namespace,
-            name: slice.name.clone(),
-            uid: Some(slice.uid.clone()),
-            resource_version: None,
-        };
+        let write =
+            Write::DeleteSlice { namespace, name: slice.name, uid: Some(slice.uid), resource_version: None };
         let cluster = cx.cluster.clone();
         deletes.spawn(async move {
             if let Err(error) = carry_out(&cluster, None, &write).await {
@@ -246,6 +249,15 @@ async fn withdraw_all(cx: &Context) {
         });
     }
     while deletes.join_next().await.is_some() {}
+}
+
+/// Looks once at every app that carries KubeNap's annotations: its label may have gone while no controller ran.
+async fn look_at_touched(cx: Arc<Context>) {
+    match by_hand::touched(&cx.cluster, &cx.settings.namespaces).await {
+        Ok(apps) => apps.iter().for_each(|app| cx.queue.add(app)),
+        Err(error) => tracing::warn!(error = error.chain(), "cannot look for apps that lost their label"),
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, RunError> {
@@ -286,6 +298,7 @@ async fn heed_members(cx: Arc<Context>) {
         cx.telemetry.leader.set(i64::from(cx.lead.holds()));
         let board = cx.board.all();
         cx.telemetry.count_apps(&board.iter().map(|status| status.phase.as_str()).collect::<Vec<_>>());
+        entrances::close_unclaimed(&cx);
         let living = cx.members.living();
         if leading || living != known {
             tracing::info!(leads = cx.lead.holds(), members = living.len(), "members");
@@ -313,7 +326,7 @@ async fn become_ready(cx: Arc<Context>, ready: Ready) {
     loop {
         let board = cx.board.all();
         let looked_at = board.len() >= cx.stores.apps().iter().filter(|app| shown(app)).count();
-        if looked_at && board.iter().filter(|status| status.phase == "asleep").all(placed) {
+        if looked_at && board.iter().filter(|status| status.label == "asleep").all(placed) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::app::key;
 use crate::decide::{Decision, Facts};
+use crate::policy::Wish;
 use crate::seen::{Family, Phase, ServicePort, ServiceSeen, Slice, Stamp, WakePorts};
 use crate::situation::{Situation, situation};
 use crate::write::{DeploymentPatch, Write};
@@ -54,6 +55,8 @@ pub enum Step {
     MarkLeaving,
     /// W5: this member's slices are deleted.
     Withdraw,
+    /// This member's slices of Services that are the app's no more are deleted.
+    WithdrawStrays,
     /// A dead member's slices are deleted.
     SweepDead,
     /// W7: awake, the count forgotten.
@@ -84,6 +87,7 @@ impl Step {
             | Self::ScaleUp { .. }
             | Self::MarkLeaving
             | Self::Withdraw
+            | Self::WithdrawStrays
             | Self::SweepDead
             | Self::FinishWake { .. }
             | Self::ClearWish
@@ -113,8 +117,12 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
         Step::ScaleUp { epoch, replicas } => {
             patch(Some(*replicas), phase(Phase::Waking, *epoch, []), vec![key::WISH])
         }
-        Step::Cancel { epoch } | Step::FinishWake { epoch } => {
-            patch(None, phase(Phase::Awake, *epoch, []), vec![key::RESTORE, key::WISH])
+        Step::Cancel { epoch } => patch(None, phase(Phase::Awake, *epoch, []), vec![key::RESTORE, key::WISH]),
+        Step::FinishWake { epoch } => {
+            // A nap that a person asked for meanwhile is still to come.
+            let granted = facts.reading.policy.wish == Some(Wish::Wake);
+            let clear = if granted { vec![key::RESTORE, key::WISH] } else { vec![key::RESTORE] };
+            patch(None, phase(Phase::Awake, *epoch, []), clear)
         }
         Step::ClearWish => {
             let set = BTreeMap::from([(key::REASON, reason(decision))]);
@@ -128,13 +136,20 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
             mine(facts).filter(|slice| !slice.leaving).map(|slice| mark(facts, slice)).collect()
         }
         Step::Withdraw => mine(facts).map(|slice| delete(facts, slice)).collect(),
+        Step::WithdrawStrays => strays(facts).map(|slice| delete(facts, slice)).collect(),
         Step::SweepDead => dead(facts).into_iter().map(|slice| delete(facts, slice)).collect(),
     }
 }
 
-/// This member's slices of the app's Services.
+/// This member's slices that stand in for the app.
 pub fn mine<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Slice> {
-    facts.seen.slices.iter().filter(|slice| slice.member == facts.here.name)
+    let of_app = |slice: &&Slice| slice.member == facts.here.name && slice.apps.contains_key(&facts.app.name);
+    facts.seen.slices.iter().filter(of_app)
+}
+
+/// Those of them whose Service is the app's no more.
+pub fn strays<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Slice> {
+    mine(facts).filter(|slice| facts.seen.services.iter().all(|service| service.name != slice.service))
 }
 
 /// The slices of members that no longer live.

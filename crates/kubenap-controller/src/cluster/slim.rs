@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
@@ -119,6 +119,8 @@ impl Slim for SlimDeployment {
         let annotations = ours(meta.annotations);
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
+        let failing = |one: &DeploymentCondition| one.type_ == "ReplicaFailure" && one.status == "True";
+        let refused = status.conditions.iter().flatten().any(failing);
         let containers = spec.template.spec.map(|pod| pod.containers).unwrap_or_default();
         let seen = DeploymentSeen {
             uid: meta.uid.unwrap_or_default(),
@@ -131,6 +133,7 @@ impl Slim for SlimDeployment {
             ready: count(status.ready_replicas),
             paused: spec.paused.unwrap_or(false),
             deleting: meta.deletion_timestamp.is_some(),
+            refused,
             probed: containers.iter().any(|container| container.readiness_probe.is_some()),
             record: Record::read(&annotations),
         };
@@ -225,13 +228,16 @@ impl Slim for SlimPod {
     fn of(object: Pod) -> Self {
         let trouble = trouble(&object);
         let meta = object.metadata;
-        let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
+        let status = object.status.unwrap_or_default();
+        // A ReplicaSet leaves an evicted pod lying about; it is as gone as one that was told to stop.
+        let ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
+        let conditions = status.conditions.unwrap_or_default();
         let ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
         Self {
             seen: PodSeen {
                 uid: meta.uid.unwrap_or_default(),
                 ready,
-                deleting: meta.deletion_timestamp.is_some(),
+                deleting: ended || meta.deletion_timestamp.is_some(),
                 trouble,
             },
             labels: meta.labels.unwrap_or_default(),
@@ -260,7 +266,7 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
                 Some(Trouble::Image)
             }
             "CrashLoopBackOff" => Some(Trouble::CrashLoop),
-            "CreateContainerConfigError" | "CreateContainerError" => Some(Trouble::Refused),
+            "CreateContainerConfigError" | "CreateContainerError" => Some(Trouble::Config),
             _ => None,
         }
     })

@@ -48,6 +48,26 @@ pub fn open(cx: &Context, gathered: &Gathered) -> bool {
     listening
 }
 
+/// Closes ports that no Deployment's annotations name any more: its app, or its Service, is gone.
+pub fn close_unclaimed(cx: &Context) {
+    let open = cx.doors.open_ports();
+    if open.is_empty() {
+        return;
+    }
+    let deployments = cx.stores.deployments.all();
+    let claimed = |port: u16, key: &DoorKey| {
+        deployments.iter().any(|((namespace, _), deployment)| {
+            *namespace == key.namespace
+                && deployment.seen.record.wake_ports.of(&key.service, key.port) == Some(port)
+        })
+    };
+    for (port, key) in open {
+        if !claimed(port, &key) {
+            cx.doors.close(port, LINGER);
+        }
+    }
+}
+
 /// Tells those who wait what to expect.
 pub fn tell(cx: &Context, gathered: &Gathered) {
     let situation = gathered.situation();

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubenap_core::activity::Activity;
-use kubenap_core::app::AppId;
+use kubenap_core::app::{AppId, key};
 use kubenap_core::decide::{Facts, Here, decide};
 use kubenap_core::keep_awake::unwilling;
 use kubenap_core::policy::{self, Reading};
 use kubenap_core::seen::{Peer, Phase, PortKey, Seen, WakePorts};
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step;
+use kubenap_core::why::Why;
 use tokio::time::Instant;
 
 use super::Context;
@@ -103,6 +104,10 @@ pub fn gather(cx: &Context, around: &Around) -> Gathered {
 fn peer(cx: &Context, around: &Around, id: &AppId) -> Option<Peer> {
     let deployment = Arc::clone(around.deployments.get(&id.name)?);
     let gathered = alone(cx, &Around { deployment, ..around.clone() });
+    // At zero by its owner's will: it neither answers nor naps, and nothing waits for it.
+    if gathered.situation() == Situation::OwnersZero {
+        return None;
+    }
     let facts = gathered.facts(cx);
     Some(Peer {
         id: id.clone(),
@@ -259,6 +264,12 @@ fn allot(cx: &Context, around: &Around, seen: &Seen) -> Option<WakePorts> {
         }
     }
     kept.extend(around.deployment.seen.record.wake_ports.0.clone());
+    // The last nap was abandoned: on some member these ports may be busy.
+    let reason = around.deployment.annotations.get(key::REASON);
+    if reason.is_some_and(|reason| reason.starts_with(Why::NapAbandoned.label())) {
+        taken.extend(kept.values());
+        kept.clear();
+    }
     let open = cx.doors.open_ports();
     ports::allot(&seen.services, &kept, &taken, &cx.settings.wake_ports, |(service, number), port| {
         let key = DoorKey { namespace: own.namespace.clone(), service: service.clone(), port: *number };

@@ -16,6 +16,7 @@ use kubenap_core::step::{Step, writes};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Polled, Polls};
 use crate::cluster::around::{self, Around};
@@ -68,6 +69,8 @@ pub struct Context {
     pub memories: Memories,
     /// What is to be looked at.
     pub queue: Queue,
+    /// Cancelled when this member leaves: it takes no new place in any Service then.
+    pub leaving: CancellationToken,
     /// When this process began.
     pub started: Instant,
     /// Metrics.
@@ -142,6 +145,9 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
         }
         return Ok(());
     }
+    if decision.step == Step::Substitute && cx.leaving.is_cancelled() {
+        return Ok(());
+    }
     for write in writes(&gathered.facts(cx), &decision) {
         carry_out(&cx.cluster, Some(&cx.stores), &write).await?;
     }
@@ -177,6 +183,7 @@ async fn read_again(
         | Step::Cancel { .. }
         | Step::MarkLeaving
         | Step::Withdraw
+        | Step::WithdrawStrays
         | Step::SweepDead
         | Step::FinishWake { .. }
         | Step::ClearWish

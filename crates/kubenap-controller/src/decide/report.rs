@@ -87,6 +87,7 @@ pub fn carried_out(cx: &Context, gathered: &Gathered, decision: &Decision) {
         | Step::MarkLeaving
         | Step::Withdraw
         | Step::SweepDead
+        | Step::WithdrawStrays
         | Step::Forget => {}
     }
 }

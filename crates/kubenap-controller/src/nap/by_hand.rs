@@ -62,7 +62,7 @@ pub async fn bring(
     let start = Instant::now();
     loop {
         let by_hand = want == Want::Restored || start.elapsed() > MEMBERS_FIRST;
-        let progress = match step(cluster, app, want, by_hand, now()).await {
+        let progress = match step(cluster, app, want, by_hand, start.elapsed(), now()).await {
             Err(ClusterError::Conflict(_)) => Progress::Stepped,
             other => other?,
         };
@@ -85,15 +85,22 @@ async fn step(
     app: &AppId,
     want: Want,
     by_hand: bool,
+    since: Duration,
     now: Timestamp,
 ) -> Result<Progress, ClusterError> {
-    let Some(around) = Around::live(cluster, app).await? else { return Ok(Progress::Gone) };
+    let Some(mut around) = Around::live(cluster, app).await? else { return Ok(Progress::Gone) };
     let mut reading = observe::reading(&around.deployment, &Defaults::default());
     let mut seen = observe::observe(&around, &reading.policy, &BTreeSet::new());
     let state = situation(&app.name, &reading.policy, &seen);
     if let Situation::Waking { .. } = state {
         let observed = seen.deployment.observed_generation >= seen.deployment.generation;
-        seen.pods_confirmed = observed && settled_pods(cluster, &around.deployment).await?.is_some();
+        let settled = settled_pods(cluster, &around.deployment).await?.filter(|_| observed);
+        let confirmed = settled.is_some();
+        if let Some(pods) = settled {
+            around.pods = pods;
+            seen = observe::observe(&around, &reading.policy, &BTreeSet::new());
+        }
+        seen.pods_confirmed = confirmed;
     }
     if want == Want::Awake {
         if matches!(state, Situation::Awake) {
@@ -116,7 +123,7 @@ async fn step(
         activity: &activity,
         here: &here,
         asked: false,
-        in_phase: Duration::ZERO,
+        in_phase: since,
         substituted_for: Duration::ZERO,
         path_proved: false,
         may_arm: false,
@@ -178,7 +185,8 @@ pub async fn sweep(cluster: &Cluster, namespaces: &[String]) -> Result<usize, Cl
     Ok(swept)
 }
 
-async fn slices(cluster: &Cluster, namespaces: &[String]) -> Result<Vec<(String, Slice)>, ClusterError> {
+/// Every slice of KubeNap's, with its namespace.
+pub async fn slices(cluster: &Cluster, namespaces: &[String]) -> Result<Vec<(String, Slice)>, ClusterError> {
     let all = everywhere::<EndpointSlice>(cluster, namespaces).await?;
     let ours = all.into_iter().filter_map(|object| {
         let namespace = object.namespace().unwrap_or_default();

@@ -8,9 +8,9 @@ use crate::activity::Activity;
 use crate::app::AppId;
 use crate::keep_awake::{keep_awake, refusal, service_problem, unsettled};
 use crate::policy::{Reading, Wish};
-use crate::seen::{Phase, Seen, WakePorts};
+use crate::seen::{Phase, Seen, Slice, WakePorts};
 use crate::situation::{Situation, situation};
-use crate::step::{Step, dead, mine, slices_missing, substituted};
+use crate::step::{Step, dead, mine, slices_missing, strays, substituted};
 use crate::why::Why;
 
 mod here;
@@ -80,6 +80,8 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
 const SOON: Duration = Duration::from_millis(200);
 /// How long a wake waits for the scale-down before it to take hold. A few milliseconds where controllers are well.
 const TAKES_HOLD: Duration = Duration::from_millis(500);
+/// A sleeping app whose wake ports do not listen on the leader for this long gets others.
+const NOT_LISTENING: Duration = Duration::from_secs(5);
 /// How often a wake that waits for pods is looked at without any event.
 const WAITING: Duration = Duration::from_secs(1);
 
@@ -166,7 +168,11 @@ fn cancels(facts: &Facts<'_>, wish: Option<Wish>) -> Option<Why> {
     if wish == Some(Wish::Wake) {
         return Some(Why::Wished(Wish::Wake));
     }
-    if facts.in_phase > facts.timing.abandoned() {
+    // Annotations that were replaced by old ones may say drowsy of a nap that is long over.
+    let since = facts.seen.deployment.record.since.map(|since| facts.now.duration_since(since));
+    let old =
+        since.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > facts.timing.abandoned()));
+    if facts.in_phase > facts.timing.abandoned() || (old && facts.here.leading) {
         return Some(Why::NapAbandoned);
     }
     if let Some(peer) = facts.seen.peers.iter().find(waking) {
@@ -217,10 +223,19 @@ fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decisi
         };
     }
     if !facts.here.listening {
-        return wait(Why::NotListening);
+        // Somebody else has the port: the leader gives the app others.
+        return match &facts.ports {
+            Some(ports) if facts.here.leading && facts.in_phase >= NOT_LISTENING => {
+                act(Step::Record { epoch, restore, ports: ports.clone() }, Why::NotListening)
+            }
+            _ => Decision { look_again: Some(NOT_LISTENING), ..stay(Why::NotListening) },
+        };
     }
     if slices_missing(facts) {
         return act(Step::Substitute, Why::Sleeps);
+    }
+    if strays(facts).next().is_some() {
+        return act(Step::WithdrawStrays, Why::Leftover);
     }
     if !dead(facts).is_empty() {
         return act(Step::SweepDead, Why::MemberDead);
@@ -274,7 +289,9 @@ fn waking(facts: &Facts<'_>, epoch: u64, recorded: bool) -> Decision {
 }
 
 fn owners_zero(facts: &Facts<'_>) -> Decision {
-    if mine(facts).next().is_some() {
+    // A slice that names another app too is that app's business.
+    let alone = |slice: &Slice| slice.apps.keys().all(|name| *name == facts.app.name);
+    if mine(facts).next().is_some() && mine(facts).all(alone) {
         return act(Step::Withdraw, Why::Leftover);
     }
     if !dead(facts).is_empty() {

@@ -61,6 +61,8 @@ pub struct DeploymentSeen {
     pub paused: bool,
     /// It is being deleted.
     pub deleting: bool,
+    /// A quota or an admission rule keeps its ReplicaSet from making pods (`ReplicaFailure`).
+    pub refused: bool,
     /// Its template has a readiness probe.
     pub probed: bool,
     /// What KubeNap wrote on it.
@@ -201,6 +203,8 @@ pub enum Trouble {
     CrashLoop,
     /// No node takes it.
     Unschedulable,
+    /// A ConfigMap, Secret or volume that its container needs is missing.
+    Config,
     /// A quota or an admission rule forbids the pod.
     Refused,
 }
@@ -259,7 +263,11 @@ impl Seen {
     /// Why the app cannot start, if no pod is ready and one says so.
     pub fn trouble(&self) -> Option<Trouble> {
         let living = || self.pods.iter().filter(|pod| !pod.deleting);
-        if living().any(|pod| pod.ready) { None } else { living().filter_map(|pod| pod.trouble).min() }
+        if living().any(|pod| pod.ready) {
+            return None;
+        }
+        let refused = self.deployment.refused.then_some(Trouble::Refused);
+        living().filter_map(|pod| pod.trouble).min().or(refused)
     }
 
     /// The greatest epoch that anything says of the app called `name`.
@@ -286,6 +294,7 @@ impl Trouble {
             Self::Image => "image",
             Self::CrashLoop => "crash-loop",
             Self::Unschedulable => "unschedulable",
+            Self::Config => "config",
             Self::Refused => "refused",
         }
     }
@@ -296,6 +305,7 @@ impl Trouble {
             Self::Image => "its image cannot be pulled",
             Self::CrashLoop => "its container starts and falls again",
             Self::Unschedulable => "no node takes its pod",
+            Self::Config => "a ConfigMap, Secret or volume that its container needs is missing",
             Self::Refused => "a quota or an admission rule forbids its pod",
         }
     }

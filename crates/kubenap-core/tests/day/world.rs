@@ -261,6 +261,7 @@ pub(crate) fn show(step: &Step) -> String {
         Step::ScaleUp { epoch, replicas } => format!("up {epoch}, to {replicas}"),
         Step::MarkLeaving => "mark".to_owned(),
         Step::Withdraw => "withdraw".to_owned(),
+        Step::WithdrawStrays => "withdraw strays".to_owned(),
         Step::SweepDead => "sweep".to_owned(),
         Step::FinishWake { epoch } => format!("finish {epoch}"),
         Step::ClearWish => "clear wish".to_owned(),

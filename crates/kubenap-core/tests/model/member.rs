@@ -17,6 +17,9 @@ use kubenap_core::write::{DeploymentPatch, Write};
 use crate::protocol::{DYING, LIVING, Precaution, Protocol, SERVICE_NAMES, endpoints};
 use crate::world::{Change, Emptied, Entry, NAMES, Op, What, World};
 
+/// The time of every decision.
+const NOW: Timestamp = Timestamp::constant(1_000_000, 0);
+
 /// What a member's sources and clock say; anything, at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
@@ -55,7 +58,7 @@ impl Protocol {
 
     fn look_at(&self, world: &World, index: usize, mood: Mood) -> (Vec<Op>, Step) {
         let member = &world.members[index];
-        let now = Timestamp::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let now = NOW;
         let seen = self.seen(world, Some(index));
         let last = if mood == Mood::Busy { now } else { now - Duration::from_secs(3_600) };
         let timing = Timing::default();
@@ -108,12 +111,17 @@ impl Protocol {
                 ready: if world.pods_ready() { pods } else { 0 },
                 paused: false,
                 deleting: false,
+                refused: false,
                 probed: true,
                 record: Record {
                     phase: world.note.phase,
                     epoch: u64::from(world.note.epoch),
                     restore: world.note.restore.map(u32::from),
-                    since: world.note.phase.map(|_| Timestamp::UNIX_EPOCH),
+                    // Awake for long; drowsy only just now, unless the mood says otherwise.
+                    since: world
+                        .note
+                        .phase
+                        .map(|phase| if phase == Phase::Drowsy { NOW } else { Timestamp::UNIX_EPOCH }),
                     wake_ports: if world.note.ports { self.wake_ports() } else { WakePorts::default() },
                     any: world.note != crate::world::Note::default(),
                 },

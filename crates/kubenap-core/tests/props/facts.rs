@@ -222,6 +222,7 @@ fn any_deployment() -> impl Strategy<Value = DeploymentSeen> {
             ready: replicas.saturating_sub(off),
             paused: a && b && c,
             deleting: a && b && !c,
+            refused: false,
             probed: b,
             record: Record { phase, epoch: epoch / 2, restore, since: None, wake_ports, any: c },
         },

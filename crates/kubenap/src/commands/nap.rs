@@ -47,6 +47,9 @@ pub(crate) async fn run(args: NapArgs, at: &ClusterArgs) -> anyhow::Result<Outco
             "no controller leads, and only the leader puts apps to sleep\nhint: start `kubenap run`, or name the namespace of its Leases with --lease-namespace"
         );
     }
+    // A nap under way is joined.
+    let past =
+        if record.phase == Some(Phase::Drowsy) { record.epoch.saturating_sub(1) } else { record.epoch };
     let (pods, _) = pods(&cluster, &before).await?;
     let wish = if args.force { Wish::ForceNap } else { Wish::Nap };
     let body = json!({"metadata": {"annotations": {key::WISH: wish.text()}}});
@@ -59,7 +62,7 @@ pub(crate) async fn run(args: NapArgs, at: &ClusterArgs) -> anyhow::Result<Outco
         output::line(&format!("{app} is asked to nap"));
         return Ok(Outcome::Done);
     }
-    let followed = timeout_at(end, follow(api, &app, record.epoch)).await;
+    let followed = timeout_at(end, follow(api, &app, past)).await;
     let asleep = match followed {
         Ok(ended) => ended?,
         Err(_) => return Ok(late(&app)),

@@ -45,14 +45,18 @@ pub(crate) async fn run(args: RestoreArgs, at: &ClusterArgs) -> anyhow::Result<O
                 done += 1;
                 output::line(&format!("{app} is awake"));
             }
-            Ok(Progress::Gone) => output::line(&format!("{app} does not exist any more")),
+            Ok(Progress::Gone) if args.all => output::line(&format!("{app} does not exist any more")),
+            Ok(Progress::Gone) => {
+                failed += 1;
+                output::note(&format!("error: {app} does not exist"));
+            }
             Ok(Progress::Stepped | Progress::Waiting) => {
                 late += 1;
-                output::note(&format!("error: {app} is scaled up, but its pods are not ready in time"));
+                output::note(&format!("error: {app} is not awake in time"));
             }
             Ok(Progress::CannotStart(why)) => {
                 failed += 1;
-                output::note(&format!("error: {app} is scaled up, but it cannot start: {why}"));
+                output::note(&format!("error: {app} cannot start: {why}"));
             }
             Err(error) => {
                 failed += 1;
