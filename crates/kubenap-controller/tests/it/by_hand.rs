@@ -81,3 +81,14 @@ async fn an_app_that_cannot_start_is_not_waited_for_in_silence() {
     });
     assert_eq!(brought(&world, Want::Awake).await, Progress::CannotStart("its image cannot be pulled"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_pod_that_lies_about_does_not_keep_restore_from_waking() {
+    let world = left_in("asleep").await;
+    world.put(serde_json::json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "web-evicted", "namespace": SPACE, "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "web", "image": "web:1"}]},
+        "status": {"phase": "Failed", "reason": "Evicted"}}));
+    assert_eq!(brought(&world, Want::Restored).await, Progress::Done, "{}", world.show());
+    world.ready("web", 2).await;
+}

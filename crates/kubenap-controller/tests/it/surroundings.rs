@@ -134,3 +134,38 @@ async fn a_template_changed_while_asleep_is_what_wakes() {
     let images = world.sandbox.list("pods", Some(SPACE));
     assert!(images.iter().all(|pod| pod["spec"]["containers"][0]["image"] == "app:2"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_label_taken_away_after_every_member_left_in_order_wakes_the_app_at_the_next_start() {
+    let world = World::quick();
+    world.app("web", 2, &[]).await;
+    let one = world.join(1).await;
+    world.asleep("web").await;
+    one.leave().await;
+    assert!(world.slices("web").is_empty());
+    world.edit("deployments", "web", |web| {
+        web["metadata"]["labels"].as_object_mut().unwrap().remove("kubenap/enabled");
+    });
+    let _two = world.join(2).await;
+    world
+        .until("awake without a trace", 60, || {
+            world.replicas("web") == 2 && world.note("web", "phase").is_none()
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleeping_copy_with_the_ports_of_the_original_gets_ports_of_its_own() {
+    let world = World::quick();
+    world.app("web", 2, &[]).await;
+    let _one = world.join(1).await;
+    world.asleep("web").await;
+    let ports = world.note("web", "wakePorts").unwrap().replace("web:", "copy:");
+    let state = [("phase", "asleep"), ("epoch", "1"), ("restoreReplicas", "1")];
+    world.put(crate::world::service("copy", "copy"));
+    let mut copy = crate::world::deployment("copy", 0, &state);
+    copy["metadata"]["annotations"]["kubenap/wakePorts"] = ports.into();
+    world.put(copy);
+    world.until("a slice of its own", 60, || !world.slices("copy").is_empty()).await;
+    assert_ne!(world.slices("copy")[0]["ports"][0]["port"], world.slices("web")[0]["ports"][0]["port"]);
+}

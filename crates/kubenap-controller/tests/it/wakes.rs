@@ -233,3 +233,16 @@ async fn a_member_that_leaves_loses_nobody_it_holds() {
     assert!(lost.is_empty(), "{} lost: {:?}", lost.len(), lost.first());
     world.awake("web", 2).await;
 }
+
+#[tokio::test]
+async fn a_post_that_a_leaving_member_holds_is_answered_by_the_app() {
+    let (world, one, two) = sleeping_for_real().await;
+    // The other one is gone: nobody but the leaving member can wake it.
+    two.leave().await;
+    let at = world.cluster_ip("web", 80);
+    let (reply, ()) = tokio::join!(visitor::post(at, "web", "/order", b"one book"), async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        one.leave().await;
+    });
+    assert_eq!(reply.status, 200, "{reply:?}");
+}
