@@ -2,9 +2,13 @@
 
 mod count;
 mod labels;
+mod watermarks;
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
+use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text;
@@ -48,6 +52,7 @@ pub struct Telemetry {
     pub saved_replica_seconds: Family<ByApp, Counter<f64, AtomicU64>>,
     /// `kubenap_leader`: 1 while this member leads.
     pub leader: Gauge,
+    watermarks: Mutex<BTreeMap<String, Timestamp>>,
     registry: Registry,
 }
 
@@ -179,6 +184,7 @@ impl Telemetry {
             asleep_seconds,
             saved_replica_seconds,
             leader,
+            watermarks: Mutex::default(),
             registry,
         }
     }
