@@ -66,6 +66,10 @@ pub struct SlimService {
 pub struct SlimPod {
     /// The facts for the core.
     pub seen: PodSeen,
+    /// It has a node.
+    pub scheduled: bool,
+    /// It is in the phase `Running`: a container of it has started.
+    pub running: bool,
     /// Its labels.
     pub labels: Texts,
     /// Its version.
@@ -225,7 +229,8 @@ impl Slim for SlimPod {
     fn of(object: Pod) -> Self {
         let trouble = trouble(&object);
         let meta = object.metadata;
-        let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
+        let status = object.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
         let ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
         Self {
             seen: PodSeen {
@@ -234,6 +239,8 @@ impl Slim for SlimPod {
                 deleting: meta.deletion_timestamp.is_some(),
                 trouble,
             },
+            scheduled: object.spec.and_then(|spec| spec.node_name).is_some(),
+            running: status.phase.as_deref() == Some("Running"),
             labels: meta.labels.unwrap_or_default(),
             resource_version: meta.resource_version.unwrap_or_default(),
         }

@@ -9,6 +9,8 @@ use kubenap_core::app::AppId;
 use kubenap_core::seen::Phase;
 use tokio::time::Instant;
 
+use crate::telemetry::WakeClock;
+
 /// What is remembered of every app. Losing it costs a little time, nothing else.
 #[derive(Debug, Default)]
 pub struct Memories {
@@ -37,8 +39,8 @@ pub struct Memory {
     pub connected: Option<Wake>,
     /// The epoch for which the path is being proved, or was.
     pub proving: Option<u64>,
-    /// When the first ask of this sleep came.
-    pub woken_at: Option<Instant>,
+    /// The wake that this member was asked for, from the first ask on.
+    pub wake: Option<WakeClock>,
     /// The reason that was reported last.
     pub reported: Option<String>,
     /// Messages that became Events already.

@@ -12,7 +12,7 @@ use super::board::AppStatus;
 use super::events::Reason;
 use super::gather::Gathered;
 use super::{Context, label_of};
-use crate::telemetry::{NapOutcome, WakeOutcome, WakePart};
+use crate::telemetry::{NapOutcome, WakeOutcome};
 
 /// What was decided, before anything is carried out.
 pub fn publish(cx: &Context, gathered: &Gathered, decision: &Decision) {
@@ -63,15 +63,9 @@ pub fn carried_out(cx: &Context, gathered: &Gathered, decision: &Decision) {
             send(Reason::Asleep, format!("nap {epoch}: it wakes to {restore}: {why}"));
         }
         Step::ScaleUp { epoch, replicas } => {
-            if let Some(first) = cx.memories.with(app, |memory| memory.woken_at) {
-                cx.telemetry.observe_wake_part(WakePart::Scale, first.elapsed());
-            }
             send(Reason::Waking, format!("nap {epoch} ends: scaled from 0 to {replicas}: {why}"));
         }
         Step::FinishWake { epoch } => {
-            if let Some(since) = cx.memories.with(app, |memory| memory.woken_at.take()) {
-                cx.telemetry.observe_wake(since.elapsed());
-            }
             cx.telemetry.count_wake(WakeOutcome::Awake);
             send(Reason::Awake, format!("nap {epoch} is over: {why}"));
         }

@@ -2,6 +2,7 @@
 
 mod count;
 mod labels;
+mod wake_clock;
 mod watermarks;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use labels::{AskAnswer, NapOutcome, PhaseLabel, WakeOutcome, WakePart};
+pub use wake_clock::WakeClock;
 
 /// What `/metrics` says its body is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
