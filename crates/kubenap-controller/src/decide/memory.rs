@@ -1,6 +1,6 @@
 //! What a member remembers of an app: only how long it has watched something, never what the app's state is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,8 +43,8 @@ pub struct Memory {
     pub wake: Option<WakeClock>,
     /// The reason that was reported last.
     pub reported: Option<String>,
-    /// Messages that became Events already.
-    pub told: BTreeSet<String>,
+    /// Messages that became Events already, and until when each is remembered though nothing says it any more.
+    pub told: BTreeMap<String, Instant>,
     /// Failures in a row, for the pause before the next try.
     pub failures: u32,
     /// Until when its time asleep was counted.
