@@ -73,6 +73,7 @@ struct Message {
     uid: String,
     reason: Reason,
     note: String,
+    once: bool,
 }
 
 /// More than this many wait for the API server only if it does not answer; then they are dropped.
@@ -85,10 +86,20 @@ impl Events {
         (Self(sender), send(cluster, identity, clock, receiver))
     }
 
-    /// Sends one, unless too many wait.
+    /// Sends one about something that happened, unless too many wait.
     pub fn send(&self, app: &AppId, uid: &str, reason: Reason, note: &str) {
+        self.queue(app, uid, reason, note, false);
+    }
+
+    /// Sends one about a state that lasts, unless too many wait. The API server takes the same one only once, from
+    /// whichever member, while it keeps Events.
+    pub fn send_once(&self, app: &AppId, uid: &str, reason: Reason, note: &str) {
+        self.queue(app, uid, reason, note, true);
+    }
+
+    fn queue(&self, app: &AppId, uid: &str, reason: Reason, note: &str, once: bool) {
         let note = note.chars().take(1000).collect();
-        let message = Message { app: app.clone(), uid: uid.to_owned(), reason, note };
+        let message = Message { app: app.clone(), uid: uid.to_owned(), reason, note, once };
         if self.0.try_send(message).is_err() {
             tracing::debug!(%app, reason = reason.text(), "an Event is dropped");
         }
@@ -97,10 +108,9 @@ impl Events {
 
 async fn send(cluster: Cluster, identity: String, clock: Clock, mut queue: mpsc::Receiver<Message>) {
     while let Some(message) = queue.recv().await {
-        let Message { app, uid, reason, note } = message;
+        let Message { app, uid, reason, note, once } = message;
         let now = clock.now();
-        let name = name(&app, &uid, reason, &note);
-        let is_named = name.is_some();
+        let name = once.then(|| name(&app, &uid, reason, &note));
         let event = Event {
             metadata: ObjectMeta {
                 // Otherwise the name must differ from Event to Event, also between members.
@@ -131,22 +141,16 @@ async fn send(cluster: Cluster, identity: String, clock: Clock, mut queue: mpsc:
         match cluster.call(api.create(&params, &event)).await {
             Ok(_) => {}
             // This member, or one that led before it, told it within the hour that Events are kept.
-            Err(ClusterError::Conflict(_)) if is_named => {}
+            Err(ClusterError::Conflict(_)) if once => {}
             Err(error) => tracing::warn!(%app, error = error.chain(), "cannot send an Event"),
         }
     }
 }
 
-/// The name of an Event that is about a state and not about something that happened: the same from every member,
-/// so that the API server takes it only once.
-fn name(app: &AppId, uid: &str, reason: Reason, note: &str) -> Option<String> {
-    match reason {
-        Reason::NapRefused | Reason::BadAnnotation => {
-            let hash = fnv1a([uid, reason.text(), note]);
-            Some(format!("{}-{}-{hash:016x}", stem(app), reason.text().to_ascii_lowercase()))
-        }
-        Reason::Drowsy | Reason::Asleep | Reason::Waking | Reason::Awake | Reason::WakeFailed => None,
-    }
+/// The name of an Event about a state: the same from every member.
+fn name(app: &AppId, uid: &str, reason: Reason, note: &str) -> String {
+    let hash = fnv1a([uid, reason.text(), note]);
+    format!("{}-{}-{hash:016x}", stem(app), reason.text().to_ascii_lowercase())
 }
 
 /// The beginning of an Event's name: what is appended must follow a letter or a digit.
@@ -167,13 +171,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_about_a_state_has_one_valid_name_and_others_have_none() {
+    fn an_event_about_a_state_has_one_valid_name_and_another_has_another() {
         let long = format!("{}.-{}", "a".repeat(198), "b".repeat(50));
         for (app, stem) in [("web", "web"), ("web.v2", "web.v2"), (&long, &long[..198])] {
             let app = AppId::new("shop", app);
             let named = |uid, reason, note| name(&app, uid, reason, note);
-            let first = named("1", Reason::NapRefused, "no Service").unwrap();
-            assert_eq!(named("1", Reason::NapRefused, "no Service").as_ref(), Some(&first));
+            let first = named("1", Reason::NapRefused, "no Service");
+            assert_eq!(named("1", Reason::NapRefused, "no Service"), first);
             let hash = first.strip_prefix(&format!("{stem}-naprefused-")).unwrap();
             assert!(hash.len() == 16 && first.len() <= 253, "{first}");
             for other in [
@@ -181,9 +185,8 @@ mod tests {
                 named("1", Reason::BadAnnotation, "no Service"),
                 named("1", Reason::NapRefused, "no port"),
             ] {
-                assert_ne!(other.unwrap(), first);
+                assert_ne!(other, first);
             }
-            assert_eq!(named("1", Reason::WakeFailed, "no Service"), None);
         }
     }
 }

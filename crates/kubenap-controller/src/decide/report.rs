@@ -127,10 +127,13 @@ fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
         messages
     });
     for (reason, message) in fresh {
+        let (app, uid) = (&gathered.app, &gathered.seen.deployment.uid);
         if reason == Reason::WakeFailed {
             cx.telemetry.count_wake(WakeOutcome::Failed);
+            cx.events.send(app, uid, reason, &message);
+        } else {
+            cx.events.send_once(app, uid, reason, &message);
         }
-        cx.events.send(&gathered.app, &gathered.seen.deployment.uid, reason, &message);
     }
 }
 

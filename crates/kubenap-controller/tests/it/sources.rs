@@ -1,4 +1,5 @@
 //! What is not known about traffic keeps an app awake, and what is known again lets it nap.
+#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
