@@ -272,12 +272,15 @@ async fn heed_polls(cx: Arc<Context>) {
         for (name, state) in &latest.per_source {
             let label = BySource { source: name.clone() };
             cx.telemetry.source_up.get_or_create(&label).set(i64::from(state.up));
-            let seen = state.samples.iter().map(|(_, sample)| &sample.activity);
+            let mut seen = state.samples.iter().map(|(_, sample)| &sample.activity).peekable();
+            let asked = seen.peek().is_some();
             let oldest =
                 seen.filter(|activity| activity.blind.is_empty()).map(|activity| activity.watermark).min();
             if let Some(oldest) = oldest {
-                let age = cx.settings.clock.now().duration_since(oldest).as_secs_f64();
-                cx.telemetry.source_watermark_age.get_or_create(&label).set(age);
+                cx.telemetry.set_watermark(name, oldest);
+            } else if state.up && !asked {
+                // It answers, and there is no app that it could know anything of.
+                cx.telemetry.clear_watermark(name);
             }
         }
         for app in cx.stores.apps() {

@@ -66,6 +66,10 @@ pub struct SlimService {
 pub struct SlimPod {
     /// The facts for the core.
     pub seen: PodSeen,
+    /// It has a node.
+    pub scheduled: bool,
+    /// It is in the phase `Running`: a container of it has started.
+    pub running: bool,
     /// Its labels.
     pub labels: Texts,
     /// Its version.
@@ -240,6 +244,8 @@ impl Slim for SlimPod {
                 deleting: ended || meta.deletion_timestamp.is_some(),
                 trouble,
             },
+            scheduled: object.spec.and_then(|spec| spec.node_name).is_some(),
+            running: status.phase.as_deref() == Some("Running"),
             labels: meta.labels.unwrap_or_default(),
             resource_version: meta.resource_version.unwrap_or_default(),
         }

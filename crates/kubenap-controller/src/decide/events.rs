@@ -9,7 +9,7 @@ use kubenap_core::app::AppId;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::cluster::{Cluster, FIELD_MANAGER};
+use crate::cluster::{Cluster, ClusterError, FIELD_MANAGER};
 
 /// Why an Event is sent: a closed set, and a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,7 @@ struct Message {
     uid: String,
     reason: Reason,
     note: String,
+    once: bool,
 }
 
 /// More than this many wait for the API server only if it does not answer; then they are dropped.
@@ -85,10 +86,20 @@ impl Events {
         (Self(sender), send(cluster, identity, clock, receiver))
     }
 
-    /// Sends one, unless too many wait.
+    /// Sends one about something that happened, unless too many wait.
     pub fn send(&self, app: &AppId, uid: &str, reason: Reason, note: &str) {
+        self.queue(app, uid, reason, note, false);
+    }
+
+    /// Sends one about a state that lasts, unless too many wait. The API server takes the same one only once, from
+    /// whichever member, while it keeps Events.
+    pub fn send_once(&self, app: &AppId, uid: &str, reason: Reason, note: &str) {
+        self.queue(app, uid, reason, note, true);
+    }
+
+    fn queue(&self, app: &AppId, uid: &str, reason: Reason, note: &str, once: bool) {
         let note = note.chars().take(1000).collect();
-        let message = Message { app: app.clone(), uid: uid.to_owned(), reason, note };
+        let message = Message { app: app.clone(), uid: uid.to_owned(), reason, note, once };
         if self.0.try_send(message).is_err() {
             tracing::debug!(%app, reason = reason.text(), "an Event is dropped");
         }
@@ -97,12 +108,14 @@ impl Events {
 
 async fn send(cluster: Cluster, identity: String, clock: Clock, mut queue: mpsc::Receiver<Message>) {
     while let Some(message) = queue.recv().await {
-        let Message { app, uid, reason, note } = message;
+        let Message { app, uid, reason, note, once } = message;
         let now = clock.now();
+        let name = once.then(|| name(&app, &uid, reason, &note));
         let event = Event {
             metadata: ObjectMeta {
-                // The name must differ from Event to Event, also between members.
-                generate_name: Some(format!("{}-", app.name.chars().take(200).collect::<String>())),
+                // Otherwise the name must differ from Event to Event, also between members.
+                generate_name: name.is_none().then(|| format!("{}-", stem(&app))),
+                name,
                 namespace: Some(app.namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -125,8 +138,55 @@ async fn send(cluster: Cluster, identity: String, clock: Clock, mut queue: mpsc:
         };
         let api: Api<Event> = Api::namespaced(cluster.client(), &app.namespace);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        if let Err(error) = cluster.call(api.create(&params, &event)).await {
-            tracing::warn!(%app, error = error.chain(), "cannot send an Event");
+        match cluster.call(api.create(&params, &event)).await {
+            Ok(_) => {}
+            // This member, or one that led before it, told it within the hour that Events are kept.
+            Err(ClusterError::Conflict(_)) if once => {}
+            Err(error) => tracing::warn!(%app, error = error.chain(), "cannot send an Event"),
+        }
+    }
+}
+
+/// The name of an Event about a state: the same from every member.
+fn name(app: &AppId, uid: &str, reason: Reason, note: &str) -> String {
+    let hash = fnv1a([uid, reason.text(), note]);
+    format!("{}-{}-{hash:016x}", stem(app), reason.text().to_ascii_lowercase())
+}
+
+/// The beginning of an Event's name: what is appended must follow a letter or a digit.
+fn stem(app: &AppId) -> &str {
+    // Names of Deployments are ASCII.
+    app.name.get(..200).unwrap_or(&app.name).trim_end_matches(['-', '.'])
+}
+
+/// FNV-1a, 64 bits: the standard library's hashes may differ between the versions that two members run.
+fn fnv1a(texts: [&str; 3]) -> u64 {
+    // No text contains the byte 0xFF, so it keeps them apart.
+    let bytes = texts.into_iter().flat_map(|text| text.bytes().chain([0xFF]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_about_a_state_has_one_valid_name_and_another_has_another() {
+        let long = format!("{}.-{}", "a".repeat(198), "b".repeat(50));
+        for (app, stem) in [("web", "web"), ("web.v2", "web.v2"), (&long, &long[..198])] {
+            let app = AppId::new("shop", app);
+            let named = |uid, reason, note| name(&app, uid, reason, note);
+            let first = named("1", Reason::NapRefused, "no Service");
+            assert_eq!(named("1", Reason::NapRefused, "no Service"), first);
+            let hash = first.strip_prefix(&format!("{stem}-naprefused-")).unwrap();
+            assert!(hash.len() == 16 && first.len() <= 253, "{first}");
+            for other in [
+                named("2", Reason::NapRefused, "no Service"),
+                named("1", Reason::BadAnnotation, "no Service"),
+                named("1", Reason::NapRefused, "no port"),
+            ] {
+                assert_ne!(other, first);
+            }
         }
     }
 }

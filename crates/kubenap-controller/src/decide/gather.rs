@@ -20,6 +20,7 @@ use super::Context;
 use super::memory::Wake;
 use crate::cluster::around::Around;
 use crate::cluster::{observe, ports};
+use crate::telemetry::{WakeClock, WakePart};
 use crate::wake::DoorKey;
 
 /// Everything that facts borrow from.
@@ -163,6 +164,10 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
             memory.asks_before = asks.total;
             memory.arrivals_before = arrivals;
             memory.substituted = None;
+            if phase == Phase::Asleep {
+                // The end of the wake before this sleep was not seen.
+                memory.wake = None;
+            }
         }
         gathered.in_phase = memory.phase.map_or(Duration::ZERO, |(_, _, since)| now - since);
         // Awake, an ask comes from a proxy that is behind: it is traffic like any other, and passed.
@@ -187,7 +192,7 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
                 memory.emptied = empty.then_some(deployment.generation);
                 (memory.confirmed, memory.connected) = (None, None);
                 if gathered.asked {
-                    memory.woken_at.get_or_insert(now);
+                    memory.wake.get_or_insert_with(|| WakeClock::start(now));
                 }
             }
             Situation::Waking { epoch, recorded } => {
@@ -201,8 +206,16 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
                 let over = !recorded && record.phase == Some(Phase::Awake) && record.epoch == epoch;
                 let known = |of: Option<Wake>| over || of == Some(wake);
                 seen.pods_confirmed = known(memory.confirmed) && known(memory.connected);
+                if let Some(clock) = &mut memory.wake {
+                    clock.reach(how_far(&gathered.around), now, &cx.telemetry);
+                }
             }
-            Situation::Awake | Situation::Drowsy { .. } | Situation::OwnersZero => {}
+            Situation::Awake => {
+                if let Some(clock) = memory.wake.take() {
+                    clock.finish(now, &cx.telemetry);
+                }
+            }
+            Situation::Drowsy { .. } | Situation::OwnersZero => memory.wake = None,
         }
     });
     if phase == Phase::Drowsy {
@@ -219,6 +232,24 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
             memory.substituted.map_or(Duration::ZERO, |(_, since)| now - since)
         });
     }
+}
+
+/// Which part of a wake has ended last, by the pod that is ahead of the others.
+fn how_far(around: &Around) -> WakePart {
+    let selector = &around.deployment.selector;
+    let own = around.pods.values().filter(|pod| selector.takes(&pod.labels) && !pod.seen.deleting);
+    let parts = own.map(|pod| {
+        if pod.seen.ready {
+            WakePart::Ready
+        } else if pod.running {
+            WakePart::Start
+        } else if pod.scheduled {
+            WakePart::Schedule
+        } else {
+            WakePart::Scale
+        }
+    });
+    parts.max().unwrap_or(WakePart::Scale)
 }
 
 /// Whether the pace of naps allows one more. Counted in the stores, which show this member's own writes at once.

@@ -1,6 +1,6 @@
 //! What a member remembers of an app: only how long it has watched something, never what the app's state is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use kubenap_core::seen::Phase;
 use tokio::time::Instant;
+
+use crate::telemetry::WakeClock;
 
 /// What is remembered of every app. Losing it costs a little time, nothing else.
 #[derive(Debug, Default)]
@@ -37,12 +39,12 @@ pub struct Memory {
     pub connected: Option<Wake>,
     /// The epoch for which the path is being proved, or was.
     pub proving: Option<u64>,
-    /// When the first ask of this sleep came.
-    pub woken_at: Option<Instant>,
+    /// The wake that this member was asked for, from the first ask on.
+    pub wake: Option<WakeClock>,
     /// The reason that was reported last.
     pub reported: Option<String>,
-    /// Messages that became Events already.
-    pub told: BTreeSet<String>,
+    /// Messages that became Events already, and until when each is remembered though nothing says it any more.
+    pub told: BTreeMap<String, Instant>,
     /// Failures in a row, for the pause before the next try.
     pub failures: u32,
     /// Until when its time asleep was counted.

@@ -1,5 +1,7 @@
 //! One decision, told everywhere in the same words: log, Event, metrics, and what the command line shows.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kubenap_core::decide::Decision;
 use kubenap_core::duration;
@@ -12,7 +14,7 @@ use super::board::AppStatus;
 use super::events::Reason;
 use super::gather::Gathered;
 use super::{Context, label_of};
-use crate::telemetry::{NapOutcome, WakeOutcome, WakePart};
+use crate::telemetry::{NapOutcome, WakeOutcome};
 
 /// What was decided, before anything is carried out.
 pub fn publish(cx: &Context, gathered: &Gathered, decision: &Decision) {
@@ -63,15 +65,9 @@ pub fn carried_out(cx: &Context, gathered: &Gathered, decision: &Decision) {
             send(Reason::Asleep, format!("nap {epoch}: it wakes to {restore}: {why}"));
         }
         Step::ScaleUp { epoch, replicas } => {
-            if let Some(first) = cx.memories.with(app, |memory| memory.woken_at) {
-                cx.telemetry.observe_wake_part(WakePart::Scale, first.elapsed());
-            }
             send(Reason::Waking, format!("nap {epoch} ends: scaled from 0 to {replicas}: {why}"));
         }
         Step::FinishWake { epoch } => {
-            if let Some(since) = cx.memories.with(app, |memory| memory.woken_at.take()) {
-                cx.telemetry.observe_wake(since.elapsed());
-            }
             cx.telemetry.count_wake(WakeOutcome::Awake);
             send(Reason::Awake, format!("nap {epoch} is over: {why}"));
         }
@@ -92,6 +88,9 @@ pub fn carried_out(cx: &Context, gathered: &Gathered, decision: &Decision) {
     }
 }
 
+/// How long a refusal that is not given any more counts as told: as long as the API server keeps an Event.
+const TOLD: Duration = Duration::from_hours(1);
+
 /// Events about what a person has to mend: each message once.
 fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
     let mut messages: Vec<(Reason, String)> = Vec::new();
@@ -100,29 +99,42 @@ fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
         let complaints = gathered.reading.complaints.iter();
         messages.extend(complaints.map(|complaint| (Reason::BadAnnotation, complaint.to_string())));
     }
+    // What the annotations say is known in every turn, and each wake fails anew. But a reason to refuse shows only
+    // while none comes before it, such as new traffic: that it is not given does not mean that it is mended.
+    let mut lasting = None;
     match why {
         Why::ServiceMissing(_) | Why::IngressMissing(_) => {
+            lasting = Some(why.to_string());
             messages.push((Reason::BadAnnotation, why.to_string()));
         }
         Why::NoService
         | Why::ServiceRefused(..)
         | Why::SharedWith(_)
         | Why::ScaledByOther(_)
-        | Why::NoPorts => messages.push((Reason::NapRefused, why.to_string())),
+        | Why::NoPorts => {
+            lasting = Some(why.to_string());
+            messages.push((Reason::NapRefused, why.to_string()));
+        }
         Why::CannotStart(_) => messages.push((Reason::WakeFailed, why.to_string())),
         _ => {}
     }
+    let now = Instant::now();
     let fresh = cx.memories.with(&gathered.app, |memory| {
-        // What is mended may be told again when it comes back.
-        memory.told.retain(|told| messages.iter().any(|(_, message)| message == told));
-        messages.retain(|(_, message)| memory.told.insert(message.clone()));
+        memory.told.retain(|told, until| *until > now || messages.iter().any(|(_, message)| message == told));
+        messages.retain(|(_, message)| {
+            let until = if lasting.as_ref() == Some(message) { now + TOLD } else { now };
+            memory.told.insert(message.clone(), until).is_none()
+        });
         messages
     });
     for (reason, message) in fresh {
+        let (app, uid) = (&gathered.app, &gathered.seen.deployment.uid);
         if reason == Reason::WakeFailed {
             cx.telemetry.count_wake(WakeOutcome::Failed);
+            cx.events.send(app, uid, reason, &message);
+        } else {
+            cx.events.send_once(app, uid, reason, &message);
         }
-        cx.events.send(&gathered.app, &gathered.seen.deployment.uid, reason, &message);
     }
 }
 

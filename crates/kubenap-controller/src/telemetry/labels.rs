@@ -76,15 +76,15 @@ label! {
 label! {
     /// A part of a wake's duration.
     WakePart {
-        /// From the first ask to the accepted write of the replica count.
+        /// From the first ask until the replica count is written.
         Scale = "scale",
         /// Until a pod has a node.
         Schedule = "schedule",
-        /// Until its containers run.
+        /// Until a pod runs.
         Start = "start",
-        /// Until it is ready.
+        /// Until a pod is ready.
         Ready = "ready",
-        /// Until everything held is answered.
+        /// Until the pods are checked, what was held is answered, and KubeNap is out of the way.
         Release = "release",
     }
 }

@@ -2,9 +2,14 @@
 
 mod count;
 mod labels;
+mod wake_clock;
+mod watermarks;
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
+use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text;
@@ -15,6 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use labels::{AskAnswer, NapOutcome, PhaseLabel, WakeOutcome, WakePart};
+pub use wake_clock::WakeClock;
 
 /// What `/metrics` says its body is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -48,6 +54,7 @@ pub struct Telemetry {
     pub saved_replica_seconds: Family<ByApp, Counter<f64, AtomicU64>>,
     /// `kubenap_leader`: 1 while this member leads.
     pub leader: Gauge,
+    watermarks: Mutex<BTreeMap<String, Timestamp>>,
     registry: Registry,
 }
 
@@ -179,6 +186,7 @@ impl Telemetry {
             asleep_seconds,
             saved_replica_seconds,
             leader,
+            watermarks: Mutex::default(),
             registry,
         }
     }

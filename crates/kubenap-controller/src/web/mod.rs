@@ -78,6 +78,8 @@ pub fn router(cx: Arc<Context>, ready: Ready) -> Router {
 }
 
 async fn metrics(State(cx): State<Arc<Context>>) -> impl IntoResponse {
+    // A source that fails says nothing, and its last watermark grows old all the same.
+    cx.telemetry.age_watermarks(cx.settings.clock.now());
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], cx.telemetry.encode())
 }
 

@@ -1,4 +1,5 @@
 //! What is wrong costs money, never availability: the app stays awake, and one Event says why.
+#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
 use serde_json::{Value, json};
 
@@ -200,8 +201,47 @@ async fn a_mistake_that_is_mended_ends_its_refusal_and_is_told_again_when_it_com
     world.asleep("web").await;
     world.annotate("web", "idleAfter", "1d");
     world.pass(30).await;
-    assert_eq!(world.events("web", "BadAnnotation").len(), 2);
+    assert_eq!(world.events("web", "BadAnnotation").len(), 1, "the Event of the first time is still there");
+    forget_events(&world);
+    world.annotate("web", "idleAfter", "10s");
+    world.pass(30).await;
+    world.annotate("web", "idleAfter", "1d");
+    world.pass(30).await;
+    assert_eq!(world.events("web", "BadAnnotation").len(), 1, "told again once it is gone");
     assert_eq!((world.phase("web").as_str(), world.replicas("web")), ("asleep", 0));
     world.annotate("web", "wish", "wake");
     world.awake("web", 1).await;
+}
+
+/// What the API server does with Events after an hour.
+fn forget_events(world: &World) {
+    for event in world.sandbox.list("events", Some(SPACE)) {
+        assert!(world.sandbox.delete("events", SPACE, event["metadata"]["name"].as_str().unwrap()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_told_once_though_traffic_comes_between_and_another_member_leads() {
+    let world = World::quick();
+    world.put(deployment("web", 1, &[]));
+    world.put(ingress("web"));
+    let one = world.join(1).await;
+    world.until("it is told", 60, || world.events("web", "NapRefused").len() == 1).await;
+    // A leader that told it does not even try again.
+    forget_events(&world);
+    world.put(service("web", "web"));
+    world.pass(2).await;
+    assert!(world.sandbox.delete("services", SPACE, "web"));
+    world.pass(120).await;
+    assert_eq!(world.events("web", "NapRefused").len(), 0, "{}", world.show());
+    // One that begins anew tells it, and the next one's is the same Event.
+    one.crash();
+    let two = world.join(2).await;
+    world.until("it is told again", 120, || world.events("web", "NapRefused").len() == 1).await;
+    two.crash();
+    let three = world.join(3).await;
+    world.until("another leads", 120, || three.context().lead.holds()).await;
+    world.pass(60).await;
+    assert_eq!(World::label(&three, "web"), "no-service");
+    assert_eq!(world.events("web", "NapRefused").len(), 1, "{}", world.show());
 }

@@ -1,4 +1,5 @@
 //! What is not known about traffic keeps an app awake, and what is known again lets it nap.
+#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -105,4 +106,26 @@ async fn an_ingress_own_metrics_are_enough_to_nap_and_to_stay_awake() {
     world.asleep("web").await;
     assert_eq!(visitor::get(ingress.address(), &host("web"), "/").await.status, 307);
     world.awake("web", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_age_of_a_sources_knowledge_grows_while_it_is_down() {
+    let world = World::quick();
+    world.app("web", 1, &[("idleAfter", "1h")]).await;
+    let running = world.join(1).await;
+    world.pass(30).await;
+    assert!(age(&World::metrics(&running).await) < 20.0);
+    world.traffic.mood(Mood::Down);
+    world.pass(300).await;
+    assert!(age(&World::metrics(&running).await) > 290.0);
+    world.traffic.mood(Mood::Fine);
+    world.pass(30).await;
+    assert!(age(&World::metrics(&running).await) < 20.0);
+}
+
+/// The oldest of the sources' watermarks.
+fn age(metrics: &str) -> f64 {
+    let lines = metrics.lines().filter(|line| line.starts_with("kubenap_source_watermark_age_seconds{"));
+    let ages = lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap());
+    ages.fold(f64::NAN, f64::max)
 }

@@ -39,6 +39,41 @@ async fn a_get_is_sent_back_and_answered_by_the_woken_app() {
     let metrics = World::metrics(&running).await;
     assert!(metrics.contains("kubenap_wakes_total{outcome=\"awake\"} 1"), "{metrics}");
     assert!(metrics.contains("kubenap_held_requests 0"), "{metrics}");
+    for part in ["scale", "schedule", "start", "ready", "release"] {
+        let once = format!("kubenap_wake_part_duration_seconds_count{{part=\"{part}\"}} 1\n");
+        assert!(metrics.contains(&once), "{part}: {metrics}");
+    }
+    assert!(metrics.contains("kubenap_wake_duration_seconds_count 1\n"), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_is_never_longer_than_it_was_on_any_member() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let (one, two) = (world.join(1).await, world.join(2).await);
+    let mut wakes = 0;
+    for _ in 0..4 {
+        world.asleep("web").await;
+        for _ in 0..8 {
+            visitor::get(world.cluster_ip("web", 80), "web", "/").await;
+        }
+        world.awake("web", 1).await;
+        wakes += 1;
+        world.pass(60).await;
+    }
+    let mut counted = 0.0;
+    for running in [&one, &two] {
+        let metrics = World::metrics(running).await;
+        let value = |name: &str| {
+            let found = metrics.lines().find_map(|line| line.strip_prefix(name));
+            found.map_or(0.0, |value| value.trim().parse::<f64>().unwrap())
+        };
+        let count = value("kubenap_wake_duration_seconds_count");
+        assert!(value("kubenap_wake_duration_seconds_sum") <= count * 30.0, "{metrics}");
+        assert!(count <= f64::from(wakes), "{metrics}");
+        counted += count;
+    }
+    assert!(counted >= f64::from(wakes), "each wake was asked for here");
 }
 
 #[tokio::test(start_paused = true)]
