@@ -8,6 +8,7 @@ use kubenap_controller::activity::TrafficMetricsSource;
 use kubenap_controller::run::{start, start_with};
 use kubenap_controller::settings::Settings;
 use kubenap_core::activity::Blind;
+use serde_json::json;
 
 use crate::traffic::{Mood, Traffic};
 use crate::visitor;
@@ -105,4 +106,27 @@ async fn an_ingress_own_metrics_are_enough_to_nap_and_to_stay_awake() {
     world.asleep("web").await;
     assert_eq!(visitor::get(ingress.address(), &host("web"), "/").await.status, 307);
     world.awake("web", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_behind_another_proxy_than_the_source_s_own_stays_awake() {
+    let world = World::quick();
+    for (name, controller) in
+        [("traefik", "traefik.io/ingress-controller"), ("other", "example.com/ingress-controller")]
+    {
+        world.put(json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+            "metadata": {"name": name}, "spec": {"controller": controller}}));
+    }
+    for (app, class) in [("web", "traefik"), ("foreign", "other")] {
+        world.app(app, 1, &[]).await;
+        world.edit("ingresses", app, |ingress| ingress["spec"]["ingressClassName"] = class.into());
+    }
+    let ingress = world.sandbox.ingress(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+    let source = format!("ingress=http://{}/metrics", ingress.metrics_address()).parse().unwrap();
+    let settings = Settings { sources: vec![source], ..world.settings(1) };
+    let running = start(world.client(), settings).await.unwrap();
+    world.asleep("web").await;
+    world.pass(60).await;
+    assert_eq!(world.phase("foreign"), "awake");
+    assert_eq!(World::label(&running, "foreign"), "blind");
 }
