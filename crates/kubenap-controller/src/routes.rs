@@ -124,12 +124,11 @@ fn add_rules(
 
 /// Which proxy serves the Ingress, as far as its class says. Of several default classes none counts.
 fn controller(ingress: &SlimIngress, classes: &BTreeMap<String, Arc<SlimIngressClass>>) -> Option<String> {
-    let class = match &ingress.class {
-        Some(name) => classes.get(name)?,
-        None => {
-            let mut defaults = classes.values().filter(|class| class.is_default);
-            defaults.next().filter(|_| defaults.next().is_none())?
-        }
+    let class = if let Some(name) = &ingress.class {
+        classes.get(name)?
+    } else {
+        let mut defaults = classes.values().filter(|class| class.is_default);
+        defaults.next().filter(|_| defaults.next().is_none())?
     };
     Some(class.controller.clone()).filter(|controller| !controller.is_empty())
 }

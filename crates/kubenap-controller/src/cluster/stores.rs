@@ -204,20 +204,17 @@ impl Stores {
 async fn follow_classes(cluster: Cluster, store: Watched<SlimIngressClass>) {
     let classes: Api<IngressClass> = Api::all(cluster.client());
     let mut told = false;
-    loop {
-        match cluster.call(classes.list(&ListParams::default().limit(1))).await {
-            Err(error @ ClusterError::Forbidden(_)) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(
-                        error = error.chain(),
-                        "IngressClasses may not be listed, so which proxy serves an Ingress is not known"
-                    );
-                }
-                tokio::time::sleep(ASK_AGAIN).await;
-            }
-            // Whatever else goes wrong is the watch's to try again.
-            Ok(_) | Err(_) => break,
+    // Whatever else goes wrong is the watch's to try again.
+    while let Err(error @ ClusterError::Forbidden(_)) =
+        cluster.call(classes.list(&ListParams::default().limit(1))).await
+    {
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                error = error.chain(),
+                "IngressClasses may not be listed, so which proxy serves an Ingress is not known"
+            );
         }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
     store.follow(classes, None, Arc::new(|_, _, _| {})).await;
 }
