@@ -1,6 +1,6 @@
 //! What sources are asked about, and which hosts lead to which app: both follow Services and Ingresses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::activity::{Target, TargetPort, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::observe;
-use crate::cluster::slim::SlimIngress;
+use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule};
 use crate::decide::{Context, entrances};
 use crate::wake::{DoorKey, DoorSpec, HostRule};
 
@@ -42,6 +42,7 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
     let mut targets = Vec::new();
     let mut hosts = Vec::new();
     let mut history = cx.settings.idle_after;
+    let classes = cx.stores.ingress_classes.within("");
     for app in cx.stores.apps() {
         let Some(around) = Around::cached(&cx.stores, &app) else { continue };
         if !policy::opted_in(&around.deployment.labels) {
@@ -73,13 +74,13 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
                 ..TargetService::default()
             };
             for (name, ingress) in ingresses.iter().filter(|(name, _)| chosen(name)) {
-                add_rules(&mut target, name, ingress);
+                add_rules(&mut target, name, ingress, &classes);
                 for rule in ingress.rules.iter().filter(|rule| rule.service == service.seen.name) {
                     let number = service.seen.ports.iter().find(|port| {
                         port.number.to_string() == rule.port
                             || (!port.name.is_empty() && port.name == rule.port)
                     });
-                    let (Some(host), Some(port)) = (&rule.host, number) else { continue };
+                    let Some(port) = number else { continue };
                     let key = DoorKey {
                         namespace: app.namespace.clone(),
                         service: service.seen.name.clone(),
@@ -87,7 +88,7 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
                     };
                     let manners = entrances::manners(&reading.policy);
                     cx.doors.declare(DoorSpec { key: key.clone(), apps: apps.clone(), manners });
-                    hosts.push(HostRule { host: host.clone(), path: rule.path.clone(), key });
+                    hosts.push(host_rule(rule, key));
                 }
             }
             seen.push(target);
@@ -100,17 +101,125 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
             .collect();
         targets.push(Target { app, services: seen, pods: Some(pods) });
     }
-    hosts.sort_by(|a, b| (&a.host, &a.path, &a.key).cmp(&(&b.host, &b.path, &b.key)));
+    hosts.sort_by(|a, b| (&a.host, &a.path, a.exact, &a.key).cmp(&(&b.host, &b.path, b.exact, &b.key)));
     hosts.dedup();
     (Watched { targets: targets.into(), history }, hosts)
 }
 
-fn add_rules(target: &mut TargetService, name: &str, ingress: &SlimIngress) {
+fn add_rules(
+    target: &mut TargetService,
+    name: &str,
+    ingress: &SlimIngress,
+    classes: &BTreeMap<String, Arc<SlimIngressClass>>,
+) {
     let rules: Vec<_> = ingress.rules.iter().filter(|rule| rule.service == target.name).collect();
     if rules.is_empty() {
         return;
     }
     target.ingress_ports.extend(rules.iter().map(|rule| rule.port.clone()));
     target.open_hosts |= rules.iter().any(|rule| rule.host.as_ref().is_none_or(|host| host.starts_with('*')));
+    target.controllers.extend(controller(ingress, classes));
     target.ingresses.push((target.namespace.clone(), name.to_owned()));
+}
+
+/// Which proxy serves the Ingress, as far as its class says. Of several default classes none counts.
+fn controller(ingress: &SlimIngress, classes: &BTreeMap<String, Arc<SlimIngressClass>>) -> Option<String> {
+    let class = if let Some(name) = &ingress.class {
+        classes.get(name)?
+    } else {
+        let mut defaults = classes.values().filter(|class| class.is_default);
+        defaults.next().filter(|_| defaults.next().is_none())?
+    };
+    Some(class.controller.clone()).filter(|controller| !controller.is_empty())
+}
+
+fn host_rule(rule: &SlimRule, key: DoorKey) -> HostRule {
+    let host = rule.host.clone().unwrap_or_else(|| "*".to_owned());
+    HostRule { host, path: rule.path.clone(), exact: rule.exact, key }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::slim::Slim as _;
+
+    const TRAEFIK: &str = "traefik.io/ingress-controller";
+    const HAPROXY: &str = "haproxy.org/ingress-controller";
+
+    fn classes(of: &[(&str, &str, bool)]) -> BTreeMap<String, Arc<SlimIngressClass>> {
+        let class = |&(name, controller, is_default): &(&str, &str, bool)| {
+            let annotation = json!({ "ingressclass.kubernetes.io/is-default-class": is_default.to_string() });
+            let class: IngressClass = serde_json::from_value(json!({
+                "metadata": { "name": name, "annotations": annotation },
+                "spec": { "controller": controller },
+            }))
+            .unwrap();
+            (name.to_owned(), Arc::new(SlimIngressClass::of(class)))
+        };
+        of.iter().map(class).collect()
+    }
+
+    fn ingress(annotations: &Value, spec: &Value) -> SlimIngress {
+        let ingress = json!({ "metadata": { "name": "web", "annotations": annotations }, "spec": spec });
+        SlimIngress::of(serde_json::from_value::<Ingress>(ingress).unwrap())
+    }
+
+    fn backend() -> Value {
+        json!({ "service": { "name": "web", "port": { "number": 80 } } })
+    }
+
+    fn controllers(ingress: &SlimIngress, of: &[(&str, &str, bool)]) -> Vec<String> {
+        let mut target = TargetService { name: "web".to_owned(), ..TargetService::default() };
+        add_rules(&mut target, "web", ingress, &classes(of));
+        target.controllers.into_iter().collect()
+    }
+
+    #[test]
+    fn the_class_of_an_ingress_tells_its_controller() {
+        let both = [("traefik", TRAEFIK, true), ("haproxy", HAPROXY, false)];
+        let named =
+            |class| ingress(&Value::Null, &json!({ "ingressClassName": class, "defaultBackend": backend() }));
+        assert_eq!(controllers(&named("haproxy"), &both), [HAPROXY]);
+        assert_eq!(controllers(&named("traefik"), &both), [TRAEFIK]);
+        assert!(controllers(&named("unheard-of"), &both).is_empty());
+        assert!(controllers(&named("haproxy"), &[]).is_empty());
+        let old = json!({ "kubernetes.io/ingress.class": "haproxy" });
+        let old = ingress(&old, &json!({ "defaultBackend": backend() }));
+        assert_eq!(controllers(&old, &both), [HAPROXY]);
+    }
+
+    #[test]
+    fn an_ingress_without_a_class_takes_the_default_class_if_there_is_one_only() {
+        let open = ingress(&Value::Null, &json!({ "defaultBackend": backend() }));
+        let (traefik, haproxy) = (("traefik", TRAEFIK, true), ("haproxy", HAPROXY, true));
+        assert_eq!(controllers(&open, &[traefik, ("haproxy", HAPROXY, false)]), [TRAEFIK]);
+        assert!(controllers(&open, &[traefik, haproxy]).is_empty());
+        assert!(controllers(&open, &[("traefik", TRAEFIK, false)]).is_empty());
+    }
+
+    #[test]
+    fn a_rule_without_a_host_is_for_every_host_and_an_exact_path_stays_exact() {
+        let path = |path: &str, kind: &str| json!({ "path": path, "pathType": kind, "backend": backend() });
+        let ingress = ingress(
+            &Value::Null,
+            &json!({
+                "defaultBackend": backend(),
+                "rules": [
+                    { "http": { "paths": [path("/open", "Prefix")] } },
+                    { "host": "", "http": { "paths": [path("/empty", "ImplementationSpecific")] } },
+                    { "host": "web.example", "http": { "paths": [path("/a", "Exact")] } },
+                ],
+            }),
+        );
+        let key = DoorKey { namespace: "shop".into(), service: "web".into(), port: 80 };
+        let hosts: Vec<_> = ingress.rules.iter().map(|rule| host_rule(rule, key.clone())).collect();
+        let hosts: Vec<_> =
+            hosts.iter().map(|rule| (rule.host.as_str(), rule.path.as_str(), rule.exact)).collect();
+        let expected =
+            [("*", "/", false), ("*", "/open", false), ("*", "/empty", false), ("web.example", "/a", true)];
+        assert_eq!(hosts, expected);
+    }
 }

@@ -43,7 +43,7 @@ const fn kind(group: &'static str, version: &'static str, name: &'static str, pl
 }
 
 /// Every kind that is served. Events are one store that two groups show.
-pub(crate) static KINDS: [Kind; 12] = [
+pub(crate) static KINDS: [Kind; 13] = [
     Kind { namespaced: false, status: true, short: "ns", ..kind("", "v1", "Namespace", "namespaces") },
     Kind { namespaced: false, status: true, short: "no", ..kind("", "v1", "Node", "nodes") },
     Kind { status: true, short: "svc", ..kind("", "v1", "Service", "services") },
@@ -54,6 +54,7 @@ pub(crate) static KINDS: [Kind; 12] = [
     Kind { status: true, short: "rs", ..kind("apps", "v1", "ReplicaSet", "replicasets") },
     kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
     Kind { status: true, short: "ing", ..kind("networking.k8s.io", "v1", "Ingress", "ingresses") },
+    Kind { namespaced: false, ..kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses") },
     Kind { put: Put::VersionedOrCreate, ..kind("coordination.k8s.io", "v1", "Lease", "leases") },
     Kind {
         status: true,
@@ -79,7 +80,10 @@ impl Kind {
 
     /// A change of an object's content counts up its `metadata.generation`.
     pub(crate) fn has_generation(&self) -> bool {
-        matches!(self.plural, "deployments" | "replicasets" | "ingresses" | "endpointslices" | "pods")
+        matches!(
+            self.plural,
+            "deployments" | "replicasets" | "ingresses" | "ingressclasses" | "endpointslices" | "pods"
+        )
     }
 }
 

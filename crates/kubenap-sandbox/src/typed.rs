@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{Event, Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
-    networking::v1::Ingress,
+    networking::v1::{Ingress, IngressClass},
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +24,7 @@ pub(crate) fn normal(kind: &Kind, object: &Value) -> Result<(Value, Vec<String>)
         "replicasets" => through::<ReplicaSet>(object),
         "endpointslices" => through::<EndpointSlice>(object),
         "ingresses" => through::<Ingress>(object),
+        "ingressclasses" => through::<IngressClass>(object),
         "leases" => through::<Lease>(object),
         "horizontalpodautoscalers" => through::<HorizontalPodAutoscaler>(object),
         other => Err(format!("{other} has no type")),

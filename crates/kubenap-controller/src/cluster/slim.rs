@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressClass};
 use kube::ResourceExt as _;
 use kubenap_core::app::{AppId, PREFIX, key};
 use kubenap_core::policy::Texts;
@@ -79,6 +79,8 @@ pub struct SlimPod {
 /// An Ingress: which host and path go to which Service port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlimIngress {
+    /// The name of its class, also where only the annotation of old names it; none: the default class.
+    pub class: Option<String>,
     /// Its rules.
     pub rules: Vec<SlimRule>,
     /// Its version.
@@ -90,12 +92,25 @@ pub struct SlimIngress {
 pub struct SlimRule {
     /// The host; none: every host.
     pub host: Option<String>,
-    /// The path prefix.
+    /// The path.
     pub path: String,
+    /// The path is the only one; otherwise it is a prefix.
+    pub exact: bool,
     /// The Service.
     pub service: String,
     /// The port as the Ingress writes it: a number or a name.
     pub port: String,
+}
+
+/// An IngressClass: which proxy serves the Ingresses that name it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlimIngressClass {
+    /// `spec.controller`, such as `k8s.io/ingress-nginx`; empty when it says none.
+    pub controller: String,
+    /// It is for Ingresses that name no class.
+    pub is_default: bool,
+    /// Its version.
+    pub resource_version: String,
 }
 
 /// A Lease.
@@ -282,20 +297,53 @@ impl Slim for SlimIngress {
     type Object = Ingress;
 
     fn of(object: Ingress) -> Self {
+        let meta = object.metadata;
         let spec = object.spec.unwrap_or_default();
-        let rule = |host: Option<String>, path: Option<String>, backend: Option<IngressBackend>| {
-            let service = backend?.service?;
+        let rule = |host: &Option<String>, path: HTTPIngressPath| {
+            let service = path.backend.service?;
             let port = service.port.unwrap_or_default();
             let port = port.number.map(|number| number.to_string()).or(port.name).unwrap_or_default();
-            Some(SlimRule { host, path: path.unwrap_or_else(|| "/".to_owned()), service: service.name, port })
+            Some(SlimRule {
+                host: host.clone().filter(|host| !host.is_empty()),
+                path: path.path.unwrap_or_else(|| "/".to_owned()),
+                exact: path.path_type == "Exact",
+                service: service.name,
+                port,
+            })
         };
-        let mut rules: Vec<_> = rule(None, None, spec.default_backend).into_iter().collect();
+        let everything = |backend: IngressBackend| HTTPIngressPath { backend, ..HTTPIngressPath::default() };
+        let mut rules: Vec<_> =
+            spec.default_backend.and_then(|backend| rule(&None, everything(backend))).into_iter().collect();
         for one in spec.rules.unwrap_or_default() {
             for path in one.http.map(|http| http.paths).unwrap_or_default() {
-                rules.extend(rule(one.host.clone(), path.path, Some(path.backend)));
+                rules.extend(rule(&one.host, path));
             }
         }
-        Self { rules, resource_version: object.metadata.resource_version.unwrap_or_default() }
+        let annotated = || meta.annotations?.remove("kubernetes.io/ingress.class");
+        Self {
+            class: spec.ingress_class_name.or_else(annotated),
+            rules,
+            resource_version: meta.resource_version.unwrap_or_default(),
+        }
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.resource_version
+    }
+}
+
+impl Slim for SlimIngressClass {
+    type Object = IngressClass;
+
+    fn of(object: IngressClass) -> Self {
+        const DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
+        let meta = object.metadata;
+        let default = meta.annotations.as_ref().and_then(|texts| texts.get(DEFAULT));
+        Self {
+            controller: object.spec.and_then(|spec| spec.controller).unwrap_or_default(),
+            is_default: default.is_some_and(|value| value == "true"),
+            resource_version: meta.resource_version.unwrap_or_default(),
+        }
     }
 
     fn resource_version(&self) -> &str {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::networking::v1::IngressClass;
+use kube::api::ListParams;
 use kube::{Api, Resource};
 use kubenap_core::app::{AppId, key};
 use kubenap_core::policy::Texts;
@@ -15,10 +17,13 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Cluster;
 use super::slices::SlimSlice;
-use super::slim::{Slim, SlimDeployment, SlimIngress, SlimLease, SlimPod, SlimService};
+use super::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimLease, SlimPod, SlimService};
 use super::watched::{Changed, Watched};
+use super::{Cluster, ClusterError};
+
+/// After which time it is tried again whether IngressClasses may be listed now.
+const ASK_AGAIN: Duration = Duration::from_mins(1);
 
 /// What is known of the cluster.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ pub struct Stores {
     pub pods: Watched<SlimPod>,
     /// Ingresses.
     pub ingresses: Watched<SlimIngress>,
+    /// IngressClasses, whatever the namespaces are; none as long as they may not be listed.
+    pub ingress_classes: Watched<SlimIngressClass>,
     /// The Leases of KubeNap's own namespace.
     pub leases: Watched<SlimLease>,
     /// When each member was last seen to write one of its slices.
@@ -76,6 +83,7 @@ impl Stores {
             slices: Watched::new(),
             pods: Watched::new(),
             ingresses: Watched::new(),
+            ingress_classes: Watched::new(),
             leases: Watched::new(),
             wrote: Wrote::default(),
             namespaces: namespaces.to_vec(),
@@ -124,12 +132,14 @@ impl Stores {
         let nothing: Changed<SlimIngress> = Arc::new(|_, _, _| {});
         stores.follow(cluster, &stores.ingresses, None, &nothing, tasks);
 
+        tasks.spawn(follow_classes(cluster.clone(), stores.ingress_classes.clone()));
+
         let leases: Api<Lease> = Api::namespaced(cluster.client(), lease_namespace);
         tasks.spawn(stores.leases.clone().follow(leases, None, Arc::new(|_, _, _| {})));
         stores
     }
 
-    /// Waits until every first list is in.
+    /// Waits until every first list is in, but for IngressClasses: one can do without.
     pub async fn synced(&self) {
         let followers = self.namespaces.len().max(1);
         self.deployments.synced(followers).await;
@@ -187,4 +197,24 @@ impl Stores {
             tasks.spawn(store.clone().follow(api, labels.map(str::to_owned), Arc::clone(changed)));
         }
     }
+}
+
+/// Follows IngressClasses as soon as they may be listed. They belong to no namespace, so whoever grants rights by
+/// namespace may leave them out: which proxy serves an Ingress is then not known, and all else goes on.
+async fn follow_classes(cluster: Cluster, store: Watched<SlimIngressClass>) {
+    let classes: Api<IngressClass> = Api::all(cluster.client());
+    let mut told = false;
+    // Whatever else goes wrong is the watch's to try again.
+    while let Err(error @ ClusterError::Forbidden(_)) =
+        cluster.call(classes.list(&ListParams::default().limit(1))).await
+    {
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                error = error.chain(),
+                "IngressClasses may not be listed, so which proxy serves an Ingress is not known"
+            );
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    store.follow(classes, None, Arc::new(|_, _, _| {})).await;
 }

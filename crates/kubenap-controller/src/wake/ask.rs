@@ -114,6 +114,33 @@ impl Drop for Ask {
     }
 }
 
+/// A request that was let go to a pod, and may have to wait once more: its pod may have gone in the meantime.
+///
+/// Its ask may be older than the moment at which this member saw the app fall asleep, so it is told again: a request
+/// that waits and that nobody knows of would wake nothing.
+pub(crate) struct WaitAgain<'a> {
+    /// None: a request that wakes nothing.
+    ask: Option<&'a Ask>,
+    waiting: Option<Waiting>,
+}
+
+impl<'a> WaitAgain<'a> {
+    /// Does not wait yet.
+    pub(crate) fn new(ask: Option<&'a Ask>) -> Self {
+        Self { ask, waiting: None }
+    }
+
+    /// There is no pod for it: it counts as waiting until this is dropped, and everybody who wants to know is told.
+    pub(crate) fn tell(&mut self) {
+        let Some(ask) = self.ask else { return };
+        // Counted first, so that whoever is told finds it.
+        self.waiting.get_or_insert_with(|| ask.wait());
+        for asks in ask.apps.iter() {
+            (ask.shared.on_ask)(&asks.app);
+        }
+    }
+}
+
 /// Counts an answer for every app behind a door.
 pub(crate) fn count(shared: &Shared, apps: &[Arc<AppAsks>], answer: AskAnswer) {
     for asks in apps {

@@ -7,10 +7,12 @@ use super::door::DoorKey;
 /// One host and path prefix that leads to a door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
-    /// An exact host name, `*.example.com` for all names below it, or `*` for every host.
+    /// An exact host name, `*.example.com` for all names with one label more, or `*` for every host.
     pub host: String,
     /// A prefix by whole segments: `/a` covers `/a` and `/a/b`, not `/ab`. Empty is `/`.
     pub path: String,
+    /// The path covers itself alone.
+    pub exact: bool,
     /// Where it leads.
     pub key: DoorKey,
 }
@@ -18,21 +20,30 @@ pub struct HostRule {
 /// All rules, ready to be searched.
 #[derive(Debug, Default)]
 pub(crate) struct HostTable {
-    /// By host and then by path without its last slash; nothing for a rule that two doors claim.
-    rules: BTreeMap<String, BTreeMap<String, Option<DoorKey>>>,
+    rules: BTreeMap<String, Paths>,
+}
+
+/// The rules of one host; nothing for a rule that two doors claim.
+#[derive(Debug, Default)]
+struct Paths {
+    /// By the whole path.
+    exact: BTreeMap<String, Option<DoorKey>>,
+    /// By path without its last slash.
+    prefixes: BTreeMap<String, Option<DoorKey>>,
 }
 
 impl HostTable {
     pub(crate) fn new(rules: Vec<HostRule>) -> Self {
         let mut table = Self::default();
-        for HostRule { host, path, key } in rules {
+        for HostRule { host, path, exact, key } in rules {
             let Some(host) = normal_host(&host) else { continue };
-            let path = path.trim_end_matches('/').to_owned();
-            table
-                .rules
-                .entry(host)
-                .or_default()
-                .entry(path)
+            let paths = table.rules.entry(host).or_default();
+            let claims = if exact {
+                paths.exact.entry(whole(&path).to_owned())
+            } else {
+                paths.prefixes.entry(path.trim_end_matches('/').to_owned())
+            };
+            claims
                 .and_modify(|door| {
                     if door.as_ref() != Some(&key) {
                         *door = None;
@@ -43,19 +54,26 @@ impl HostTable {
         table
     }
 
-    /// The door for a request: the most exact host first, then the longest path. A host that is known
-    /// does not fall back to a wildcard.
+    /// The door for a request: the most exact host first, then an exact path, then the longest. A host that is
+    /// known does not fall back to a wildcard.
     pub(crate) fn find(&self, host: &str, path: &str) -> Option<&DoorKey> {
         let host = normal_host(host)?;
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let paths = self.rules.get(&host).or_else(|| self.wildcard(&host))?;
-        prefixes(path).find_map(|prefix| paths.get(prefix))?.as_ref()
+        let exact = paths.exact.get(whole(path));
+        exact.or_else(|| prefixes(path).find_map(|prefix| paths.prefixes.get(prefix)))?.as_ref()
     }
 
-    fn wildcard(&self, host: &str) -> Option<&BTreeMap<String, Option<DoorKey>>> {
-        let below = host.match_indices('.').map(|(dot, _)| format!("*{}", &host[dot..]));
-        below.chain(["*".to_owned()]).find_map(|name| self.rules.get(&name))
+    /// A wildcard stands for exactly one label.
+    fn wildcard(&self, host: &str) -> Option<&Paths> {
+        let below = host.split_once('.').filter(|(label, _)| !label.is_empty());
+        below.and_then(|(_, rest)| self.rules.get(&format!("*.{rest}"))).or_else(|| self.rules.get("*"))
     }
+}
+
+/// No path at all is the root.
+fn whole(path: &str) -> &str {
+    if path.is_empty() { "/" } else { path }
 }
 
 /// Lower case, without port and last dot; nothing for what is no host.
@@ -87,10 +105,12 @@ mod tests {
         DoorKey { namespace: "shop".into(), service: service.into(), port: 80 }
     }
 
+    /// A path that begins with `=` is exact.
     fn table(rules: &[(&str, &str, &str)]) -> HostTable {
         let rule = |&(host, path, service): &(&str, &str, &str)| HostRule {
             host: host.into(),
-            path: path.into(),
+            path: path.trim_start_matches('=').into(),
+            exact: path.starts_with('='),
             key: key(service),
         };
         HostTable::new(rules.iter().map(rule).collect())
@@ -109,7 +129,8 @@ mod tests {
             ("web.example.com.", "/a/b/c", Some("deep")),
             ("web.example.com", "/a/bc", Some("root")),
             ("other.example.com", "/", Some("wild")),
-            ("a.b.example.com", "/", Some("wild")),
+            ("a.b.example.com", "/", None),
+            (".example.com", "/", None),
             ("example.com", "/", None),
             ("example.com.evil", "/", None),
             ("", "/", None),
@@ -133,6 +154,32 @@ mod tests {
         assert_eq!(table.find("web.example.com", "/"), None);
         assert_eq!(table.find("web.example.com", "/own/x"), Some(&key("two")));
         assert_eq!(table.find("same.example.com", "/"), Some(&key("one")));
+    }
+
+    #[test]
+    fn an_exact_path_covers_itself_alone_and_goes_before_a_prefix() {
+        let table = table(&[
+            ("web.example.com", "=/a", "exact"),
+            ("web.example.com", "/", "root"),
+            ("one.example.com", "=/a", "exact"),
+            ("one.example.com", "=/", "home"),
+            ("two.example.com", "=/a", "one"),
+            ("two.example.com", "=/a", "two"),
+            ("two.example.com", "/a", "one"),
+        ]);
+        for (host, path, found) in [
+            ("web.example.com", "/a?b", Some("exact")),
+            ("web.example.com", "/a/", Some("root")),
+            ("web.example.com", "/a/b", Some("root")),
+            ("one.example.com", "/a", Some("exact")),
+            ("one.example.com", "/a/", None),
+            ("one.example.com", "/a/b", None),
+            ("one.example.com", "", Some("home")),
+            ("two.example.com", "/a", None),
+            ("two.example.com", "/a/b", Some("one")),
+        ] {
+            assert_eq!(table.find(host, path), found.map(key).as_ref(), "{host} {path}");
+        }
     }
 
     #[test]

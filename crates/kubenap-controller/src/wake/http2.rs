@@ -16,6 +16,7 @@ use kubenap_core::answer::Readiness;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{sleep, timeout, timeout_at};
 
+use super::ask::WaitAgain;
 use super::connection::{Connection, Entry};
 use super::pass::{Pass, PassError, Upstream, connect};
 use super::reply::WakeBody;
@@ -122,11 +123,18 @@ impl PodConnection {
     }
 
     async fn sender(&self, pass: &Pass<'_>) -> Result<SendRequest<WakeBody>, PassError> {
-        let mut kept = self.sender.lock().await;
+        let mut kept = if let Ok(kept) = self.sender.try_lock() {
+            kept
+        } else {
+            // Somebody connects, perhaps for a request that wakes nothing.
+            let mut wait = WaitAgain::new(pass.ask);
+            wait.tell();
+            self.sender.lock().await
+        };
         if let Some(sender) = kept.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let stream = connect(pass.shared, pass.door, pass.until).await?;
+        let stream = connect(pass.shared, pass.door, pass.ask, pass.until).await?;
         let (sender, connection) = client::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .handshake(TokioIo::new(stream))

@@ -14,7 +14,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::ask::tokens;
+use super::ask::{Ask, WaitAgain, tokens};
 use super::crowd::Slot;
 use super::door::{Door, DoorState};
 use super::doors::Shared;
@@ -50,6 +50,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) door: &'a Door,
     pub(crate) slot: &'a Arc<Slot>,
+    /// What it asked; none: it wakes nothing.
+    pub(crate) ask: Option<&'a Ask>,
     /// Until when attempts to connect are made.
     pub(crate) until: Instant,
 }
@@ -82,7 +84,7 @@ impl Pass<'_> {
     ) -> Result<Response<WakeBody>, PassError> {
         let mut pause = self.shared.limits.connect_pause;
         loop {
-            let stream = connect(self.shared, self.door, self.until).await?;
+            let stream = connect(self.shared, self.door, self.ask, self.until).await?;
             let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else {
                 return Err(PassError::Broken);
             };
@@ -140,10 +142,16 @@ impl Pass<'_> {
     }
 }
 
-/// A connection to one of the pods, tried in turn until one takes it.
-pub(crate) async fn connect(shared: &Shared, door: &Door, until: Instant) -> Result<TcpStream, PassError> {
+/// A connection to one of the pods, tried in turn until one takes it. As long as none does, `ask` is one that waits.
+pub(crate) async fn connect(
+    shared: &Shared,
+    door: &Door,
+    ask: Option<&Ask>,
+    until: Instant,
+) -> Result<TcpStream, PassError> {
     let limits = &shared.limits;
     let mut states = door.watch();
+    let mut wait = WaitAgain::new(ask);
     let mut pause = limits.connect_pause;
     loop {
         let addresses = match &*states.borrow_and_update() {
@@ -155,6 +163,7 @@ pub(crate) async fn connect(shared: &Shared, door: &Door, until: Instant) -> Res
             }
         };
         let Some(addresses) = addresses else {
+            wait.tell();
             match timeout_at(until, states.changed()).await {
                 Ok(Ok(())) => continue,
                 Ok(Err(_)) | Err(_) => return Err(PassError::TooLong),
@@ -173,7 +182,10 @@ pub(crate) async fn connect(shared: &Shared, door: &Door, until: Instant) -> Res
                 keep_alive(&stream);
                 return Ok(stream);
             }
-            Ok(None) if Instant::now() + pause < until => sleep(pause).await,
+            Ok(None) if Instant::now() + pause < until => {
+                wait.tell();
+                sleep(pause).await;
+            }
             Ok(None) | Err(_) => return Err(PassError::TooLong),
         }
         pause = (pause * 2).min(limits.connect_pause_max);

@@ -43,7 +43,7 @@ pub(crate) async fn serve(mut client: TcpStream, before: Bytes, caller: Caller<'
     let answer = match held {
         Held::Ready => {
             slot.settle();
-            match connect(shared, door, until).await {
+            match connect(shared, door, Some(&ask), until).await {
                 Ok(pod) => {
                     ask.end(AskAnswer::Passed);
                     let mut client = Replayed::plain(read.freeze(), client);

@@ -130,8 +130,10 @@ impl Visit<'_> {
 
     async fn pass_quietly(self, request: Request<Incoming>, traits: Traits) -> Response<WakeBody> {
         let (request, client) = with_read_ahead(self.shared, request);
-        let passed =
-            self.pass(QUIET_PASS).send(&self.upstream, request.map(BodyExt::boxed_unsync), client).await;
+        let passed = self
+            .pass(None, QUIET_PASS)
+            .send(&self.upstream, request.map(BodyExt::boxed_unsync), client)
+            .await;
         passed.unwrap_or_else(|error| self.not_passed(error, traits.grpc).0)
     }
 
@@ -143,7 +145,7 @@ impl Visit<'_> {
     ) -> Response<WakeBody> {
         let ask = self.ask(traits);
         let (mut request, client) = with_read_ahead(self.shared, request);
-        let pass = self.pass(time);
+        let pass = self.pass(Some(&ask), time);
         let on_leave = if traits.repeatable { OnLeave::ComeAgain } else { OnLeave::WaitOn };
         let wait = self.hold(&ask);
         let held = request.body_mut().during(wait.until(pass.until, on_leave)).await;
@@ -229,7 +231,7 @@ impl Visit<'_> {
                 reply::redirect(location)
             }
             (Held::Ready, _) if self.way == Way::WakePort => {
-                let pass = self.pass(self.behind.manners.wake_timeout);
+                let pass = self.pass(Some(&ask), self.behind.manners.wake_timeout);
                 let passed = pass.send(&self.upstream, request.map(BodyExt::boxed_unsync), None).await;
                 let (response, answer) = match passed {
                     Ok(response) => (response, AskAnswer::Passed),
@@ -275,8 +277,9 @@ impl Visit<'_> {
         Hold { shared: self.shared, door: &self.door, slot: &self.slot, ask }
     }
 
-    fn pass(&self, time: Duration) -> Pass<'_> {
-        Pass { shared: self.shared, door: &self.door, slot: &self.slot, until: Instant::now() + time }
+    fn pass<'a>(&'a self, ask: Option<&'a Ask>, time: Duration) -> Pass<'a> {
+        let until = Instant::now() + time;
+        Pass { shared: self.shared, door: &self.door, slot: &self.slot, ask, until }
     }
 
     async fn leave_body(&self, request: Request<Incoming>) {

@@ -9,6 +9,8 @@ use kubenap_controller::activity::TrafficMetricsSource;
 use kubenap_controller::run::{start, start_with};
 use kubenap_controller::settings::Settings;
 use kubenap_core::activity::Blind;
+use kubenap_sandbox::{Effect, Fault};
+use serde_json::json;
 
 use crate::traffic::{Mood, Traffic};
 use crate::visitor;
@@ -128,4 +130,40 @@ fn age(metrics: &str) -> f64 {
     let lines = metrics.lines().filter(|line| line.starts_with("kubenap_source_watermark_age_seconds{"));
     let ages = lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap());
     ages.fold(f64::NAN, f64::max)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_behind_another_proxy_than_the_source_s_own_stays_awake() {
+    let world = World::quick();
+    for (name, controller) in
+        [("traefik", "traefik.io/ingress-controller"), ("other", "example.com/ingress-controller")]
+    {
+        world.put(json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+            "metadata": {"name": name}, "spec": {"controller": controller}}));
+    }
+    for (app, class) in [("web", "traefik"), ("foreign", "other")] {
+        world.app(app, 1, &[]).await;
+        world.edit("ingresses", app, |ingress| ingress["spec"]["ingressClassName"] = class.into());
+    }
+    let ingress = world.sandbox.ingress(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+    let source = format!("ingress=http://{}/metrics", ingress.metrics_address()).parse().unwrap();
+    let settings = Settings { sources: vec![source], ..world.settings(1) };
+    let running = start(world.client(), settings).await.unwrap();
+    world.asleep("web").await;
+    world.pass(60).await;
+    assert_eq!(world.phase("foreign"), "awake");
+    assert_eq!(World::label(&running, "foreign"), "blind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_right_to_ingress_classes_all_goes_on() {
+    let world = World::quick();
+    world.sandbox.faults().inject(Fault::new(Effect::Deny).resource("ingressclasses"));
+    world.app("web", 1, &[]).await;
+    let ingress = world.sandbox.ingress(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+    let source = format!("ingress=http://{}/metrics", ingress.metrics_address()).parse().unwrap();
+    let settings = Settings { sources: vec![source], ..world.settings(1) };
+    let _running = start(world.client(), settings).await.unwrap();
+    world.asleep("web").await;
+    assert_eq!(visitor::get(ingress.address(), &host("web"), "/").await.status, 307);
 }

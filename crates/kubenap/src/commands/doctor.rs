@@ -25,6 +25,7 @@ pub(crate) const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("", "pods", &["list", "watch"]),
     ("discovery.k8s.io", "endpointslices", &["get", "list", "watch", "create", "update", "patch", "delete"]),
     ("networking.k8s.io", "ingresses", &["list", "watch"]),
+    ("networking.k8s.io", "ingressclasses", &["list", "watch"]),
     ("autoscaling", "horizontalpodautoscalers", &["list"]),
     ("events.k8s.io", "events", &["create"]),
     ("coordination.k8s.io", "leases", &["get", "list", "watch", "create", "update", "delete"]),
@@ -131,10 +132,11 @@ async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>
     let mut asked = 0;
     for (group, resource, verbs) in RIGHTS {
         for verb in *verbs {
-            let namespace = if *resource == "leases" {
-                Some(connect::lease_namespace(at))
-            } else {
-                at.namespace.first().cloned()
+            let namespace = match *resource {
+                "leases" => Some(connect::lease_namespace(at)),
+                // They belong to no namespace.
+                "ingressclasses" => None,
+                _ => at.namespace.first().cloned(),
             };
             let attributes = ResourceAttributes {
                 group: Some((*group).to_owned()),

@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
-use super::world::{World, app, eventually, hear, pod};
-use crate::wake::Limits;
+use super::world::{World, app, eventually, free_port, hear, key, pod};
+use crate::wake::{DoorState, Limits};
 
 const PROXIED: &str = "GET /a/b?c=d%20e HTTP/1.1\r\nHost: web\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
 const DIRECT: &str = "GET /a HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -61,6 +61,39 @@ async fn a_body_of_a_megabyte_is_passed_once_sized_and_chunked() {
     let mut heard = heard.all();
     heard.sort();
     assert_eq!(heard, ["POST /s Ok(1048576)", "PUT /c Ok(1048576)"]);
+}
+
+#[tokio::test]
+async fn a_request_whose_pod_has_gone_is_held_again_until_another_is_ready() {
+    let world = World::new();
+    world.ready((Ipv4Addr::LOCALHOST, free_port()).into());
+    let mut client = world.connect().await;
+    client.write_all(b"POST /p HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\n\r\nabc").await.unwrap();
+    world.until_held(1).await;
+    // Its ask found the app ready; this member sees the app asleep only now.
+    let asked = world.asked.load(Ordering::SeqCst);
+    assert!(asked >= 2, "asked {asked} times");
+    world.doors.set_state(&key(), DoorState::Waiting);
+    eventually(|| world.asked.load(Ordering::SeqCst) > asked).await;
+    assert_eq!(world.doors.asks(&app()).held, 1);
+    let (pod, heard) = pod().await;
+    world.ready(pod);
+    assert!(hear(&mut client).await.contains("POST /p Ok(3)"));
+    assert_eq!(heard.all(), ["POST /p Ok(3)"]);
+    world.until_held(0).await;
+}
+
+#[tokio::test]
+async fn a_probe_whose_pod_has_gone_wakes_nothing() {
+    let world = World::new();
+    world.ready((Ipv4Addr::LOCALHOST, free_port()).into());
+    let mut client = world.connect().await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nUser-Agent: kube-probe/1.33\r\n\r\n").await.unwrap();
+    eventually(|| world.doors.shared.crowd.count() == 1).await;
+    world.doors.set_state(&key(), DoorState::Waiting);
+    assert!(hear(&mut client).await.starts_with("HTTP/1.1 503 "));
+    assert_eq!(world.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(world.doors.asks(&app()).total, 0);
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::world::{World, app, eventually, hear, key};
-use crate::wake::{DoorKey, DoorSpec, OpenError};
+use super::world::{World, app, eventually, free_port, hear, key};
+use crate::wake::{DoorKey, DoorSpec, DoorState, OpenError};
 
 /// A pod that speaks first, and then says back what it hears.
 async fn greeter() -> SocketAddr {
@@ -52,6 +52,23 @@ async fn a_protocol_in_which_the_server_speaks_first_wakes_its_app() {
     let mut heard = [0; 11];
     timeout(Duration::from_secs(5), client.read_exact(&mut heard)).await.unwrap().unwrap();
     assert_eq!(&heard, b"220 hello\r\n");
+}
+
+#[tokio::test]
+async fn a_connection_whose_pod_has_gone_asks_again_and_counts_as_held() {
+    let world = World::new();
+    world.ready((Ipv4Addr::LOCALHOST, free_port()).into());
+    let mut client = world.connect().await;
+    client.write_all(b"\x16\x03\x01").await.unwrap();
+    world.until_held(1).await;
+    let asked = world.asked.load(Ordering::SeqCst);
+    world.doors.set_state(&key(), DoorState::Waiting);
+    eventually(|| world.asked.load(Ordering::SeqCst) > asked).await;
+    world.ready(greeter().await);
+    let mut heard = [0; 11];
+    timeout(Duration::from_secs(5), client.read_exact(&mut heard)).await.unwrap().unwrap();
+    world.until_held(0).await;
+    assert_eq!(world.doors.asks(&app()).total, 1, "it is one request still");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::world::{World, hear, key, pod, say};
 use crate::wake::{DoorKey, HostRule, Profile, serve_proxy};
 
 async fn listen(world: &World) -> u16 {
-    let rule = |host: &str, key| HostRule { host: host.into(), path: "/".into(), key };
+    let rule = |host: &str, key| HostRule { host: host.into(), path: "/".into(), exact: false, key };
     let other = DoorKey { service: "other".into(), ..key() };
     world.doors.set_hosts(vec![
         rule("web.example", key()),
