@@ -28,7 +28,7 @@ pub struct Members {
     namespace: String,
     stores: Stores,
     seen: Arc<Mutex<BTreeMap<String, (String, Instant)>>>,
-    /// Since when this member's own renewals have succeeded without a break.
+    /// Since when this member's own renewals have succeeded, and been seen by its watch, without a break.
     steady: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -117,31 +117,39 @@ impl Members {
         clock: Clock,
     ) -> Result<(), ClusterError> {
         let renewed = self.write(cluster, api, admin, clock).await;
+        let heard = matches!(renewed, Ok(true));
         let mut steady = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
-        *steady = renewed.is_ok().then(|| steady.unwrap_or_else(Instant::now));
-        renewed
+        *steady = heard.then(|| steady.unwrap_or_else(Instant::now));
+        renewed.map(|_| ())
     }
 
+    /// Writes the Lease. Whether the watch had shown the one before: it may be silent while calls go through.
     async fn write(
         &self,
         cluster: &Cluster,
         api: &Api<Lease>,
         admin: Option<&str>,
         clock: Clock,
-    ) -> Result<(), ClusterError> {
+    ) -> Result<bool, ClusterError> {
         let name = lease_name(&self.me);
         let mut lease = lease::lease(&name, &self.me, DURATION, clock.now());
         if let Some(admin) = admin {
             lease.metadata.annotations = Some([(ADMIN.to_owned(), admin.to_owned())].into());
         }
         match cluster.call(api.get_opt(&name)).await? {
-            None => cluster.call(api.create(&lease::params(), &lease)).await?,
-            Some(there) => {
-                lease.metadata.resource_version = there.metadata.resource_version;
-                cluster.call(api.replace(&name, &lease::params(), &lease)).await?
+            None => {
+                cluster.call(api.create(&lease::params(), &lease)).await?;
+                Ok(true)
             }
-        };
-        Ok(())
+            Some(there) => {
+                let shown = self.stores.leases.find(&self.namespace, &name);
+                let version = there.metadata.resource_version;
+                let heard = shown.is_some_and(|shown| version.as_deref() == Some(&shown.resource_version));
+                lease.metadata.resource_version = version;
+                cluster.call(api.replace(&name, &lease::params(), &lease)).await?;
+                Ok(heard)
+            }
+        }
     }
 
     fn steady(&self) -> Option<Instant> {

@@ -163,3 +163,19 @@ async fn clocks_five_minutes_apart_do_not_matter() {
 fn shifted(now: Timestamp, minutes: i64) -> Timestamp {
     now + SignedDuration::from_mins(minutes)
 }
+
+#[tokio::test(start_paused = true)]
+async fn members_whose_lease_watches_fall_silent_do_not_take_each_other_for_dead() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let _one = world.join(1).await;
+    let _two = world.join(2).await;
+    world.asleep("web").await;
+    world.until("both stand in", 10, || world.members_in("web").len() == 2).await;
+    world.pass(30).await;
+    world.sandbox.faults().inject(Fault::new(Effect::Silent).verb("watch").resource("leases").times(1000));
+    for second in 0..200 {
+        world.pass(1).await;
+        assert_eq!(world.members_in("web").len(), 2, "after {second} s");
+    }
+}
