@@ -40,8 +40,18 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster of this name, with the scripts' own defaults for where things are kept.
-    pub(crate) fn new(name: &str) -> Result<Self> {
+    /// The cluster that `E2E_CLUSTER` names, `kubenap` without it, with the scripts' own defaults for where things
+    /// are kept. Clusters of different names run side by side.
+    pub(crate) fn chosen() -> Result<Self> {
+        let name = env::var("E2E_CLUSTER").unwrap_or_else(|_| "kubenap".to_owned());
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > 20 || !name.chars().all(plain) {
+            bail!("E2E_CLUSTER is {name:?}; accepted: up to 20 of a-z, 0-9 and -");
+        }
+        Self::named(&name)
+    }
+
+    fn named(name: &str) -> Result<Self> {
         let cache = match (env::var_os("CACHE"), env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
             (Some(cache), _, _) => PathBuf::from(cache),
             (None, Some(cache), _) => Path::new(&cache).join("kubenap-cluster"),

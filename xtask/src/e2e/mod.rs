@@ -73,7 +73,7 @@ enum What {
 
 /// Carries the command out; the exit code is 1 if any story failed.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let cluster = Cluster::new("kubenap")?;
+    let cluster = Cluster::chosen()?;
     match args.what {
         None if args.list => {
             runner::list()?;
