@@ -113,7 +113,9 @@ async fn told_of_two_changes(effect: Effect) -> Vec<(Duration, serde_json::Value
     let mut events = api.watch(&WatchParams::default(), &from).await.unwrap().boxed();
     let start = Instant::now();
     for value in ["1", "2"] {
-        sandbox.edit("leases", "default", "a", |lease| lease["metadata"]["labels"]["x"] = value.into()).unwrap();
+        sandbox
+            .edit("leases", "default", "a", |lease| lease["metadata"]["labels"]["x"] = value.into())
+            .unwrap();
     }
     let mut told = Vec::new();
     // Bookmarks come for ever.
