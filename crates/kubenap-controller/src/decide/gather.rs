@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::memory::Wake;
 use crate::cluster::around::Around;
+use crate::cluster::watched::number;
 use crate::cluster::{observe, ports};
 use crate::telemetry::{WakeClock, WakePart};
 use crate::wake::DoorKey;
@@ -159,6 +160,9 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
     let now = Instant::now();
     let deployment = seen.deployment.clone();
     cx.memories.with(&gathered.app, |memory| {
+        if gathered.around.live {
+            memory.newest = memory.newest.max(number(&deployment.resource_version));
+        }
         if memory.phase.is_none_or(|(known, of, _)| (known, of) != (phase, epoch)) {
             memory.phase = Some((phase, epoch, now));
             memory.asks_before = asks.total;
