@@ -46,6 +46,8 @@ pub type Changed<T> = Arc<dyn Fn(&Key, Option<&T>, Option<&T>) + Send + Sync>;
 const WATCH_SECONDS: u32 = 40;
 /// No list for doubt's sake sooner than this after the last.
 const ANEW: Duration = Duration::from_secs(15);
+/// A list this often all the same: a lost event of an object to which nothing happens would never be noticed.
+const AT_LEAST: Duration = Duration::from_mins(10);
 /// A list is asked for in pages.
 const PAGE: u32 = 500;
 
@@ -79,6 +81,7 @@ impl<T: Slim> Watched<T> {
         }
         let mut events = watcher::watcher(api.clone(), config.clone()).boxed();
         let mut anew = self.anew.subscribe();
+        let mut due = Instant::now() + AT_LEAST;
         // A relist is complete only at its end; what it did not name is gone then.
         let mut listed: Option<BTreeMap<Key, Arc<T>>> = None;
         let mut own = BTreeSet::<Key>::new();
@@ -88,11 +91,14 @@ impl<T: Slim> Watched<T> {
         loop {
             let event = tokio::select! {
                 biased;
-                _ = anew.changed() => {
-                    events = watcher::watcher(api.clone(), config.clone()).boxed();
-                    continue;
-                }
-                event = events.next() => event,
+                _ = anew.changed() => None,
+                () = tokio::time::sleep_until(due) => None,
+                event = events.next() => Some(event),
+            };
+            let Some(event) = event else {
+                events = watcher::watcher(api.clone(), config.clone()).boxed();
+                due = Instant::now() + AT_LEAST;
+                continue;
             };
             let Some(event) = event else { return };
             match event {
