@@ -1,16 +1,20 @@
 //! What can go wrong with a real API server, on request.
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// The faults of one sandbox; every clone speaks of the same.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
-    frozen: watch::Sender<bool>,
+    frozen: AtomicBool,
+    /// Wakes those who wait for the thaw, in the order in which they came, so that a run can be repeated.
+    thaw: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -117,12 +121,6 @@ impl Effect {
     }
 }
 
-impl Default for Faults {
-    fn default() -> Self {
-        Self(Arc::new(Inner { state: Mutex::default(), frozen: watch::Sender::new(false) }))
-    }
-}
-
 impl Faults {
     /// From now on this goes wrong.
     pub fn inject(&self, fault: Fault) {
@@ -137,12 +135,13 @@ impl Faults {
 
     /// Every request waits and every watch is still, until [`Faults::thaw`].
     pub fn freeze(&self) {
-        self.0.frozen.send_replace(true);
+        self.0.frozen.store(true, Ordering::SeqCst);
     }
 
     /// Ends a freeze.
     pub fn thaw(&self) {
-        self.0.frozen.send_replace(false);
+        self.0.frozen.store(false, Ordering::SeqCst);
+        self.0.thaw.notify_waiters();
     }
 
     /// After this many more successful writes every request is answered 503, until
@@ -153,8 +152,15 @@ impl Faults {
 
     /// Returns when nothing is frozen.
     pub(crate) async fn thawed(&self) {
-        // The sender lives in self, so waiting cannot fail.
-        drop(self.0.frozen.subscribe().wait_for(|frozen| !frozen).await);
+        loop {
+            let mut thaw = pin!(self.0.thaw.notified());
+            // Listed before the look, so that nothing comes between the two.
+            thaw.as_mut().enable();
+            if !self.0.frozen.load(Ordering::SeqCst) {
+                return;
+            }
+            thaw.await;
+        }
     }
 
     pub(crate) fn wrote(&self) {

@@ -56,14 +56,12 @@ impl Follow {
     pub async fn next(&mut self) -> Vec<Change> {
         let mut changes = self.sandbox.changes();
         loop {
-            changes.borrow_and_update();
+            changes.mark_seen();
             let found = self.take();
             if !found.is_empty() {
                 return found;
             }
-            if changes.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+            changes.changed().await;
         }
     }
 }

@@ -40,8 +40,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use store::{Key, Store};
-use tokio::sync::watch;
+use store::{Announce, Changes, Key, Store};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A cluster. Clones are the same cluster; it ends when the last of them, and of its routers, is dropped.
@@ -59,7 +58,7 @@ pub(crate) struct Shared {
     store: Mutex<Store>,
     journal: Mutex<Journal>,
     faults: Faults,
-    announce: watch::Sender<u64>,
+    announce: Announce,
     stop: CancellationToken,
 }
 
@@ -72,7 +71,7 @@ impl Sandbox {
     /// Starts a cluster with one node and the usual namespaces. Must be called within a tokio runtime.
     pub fn start(settings: Settings) -> Self {
         let clock = Clock::starting_at(settings.start);
-        let announce = watch::Sender::new(0);
+        let announce = Announce::default();
         let store = Mutex::new(Store::new(&settings, clock, announce.clone()));
         let stop = CancellationToken::new();
         let (journal, faults) = (Mutex::default(), Faults::default());
@@ -238,7 +237,7 @@ impl Sandbox {
         self.shared.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> Changes {
         self.shared.changes()
     }
 
@@ -253,7 +252,7 @@ impl Shared {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> Changes {
         self.announce.subscribe()
     }
 

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use kubenap_sandbox::{Effect, Fault};
 
 use crate::flows::{FLOWS, Flow, To};
-use crate::report::{Counts, Job};
+use crate::report::{Counts, Job, same};
 use crate::sim::{APP, Plan, Sim};
 use crate::wire::Blow;
 
@@ -85,6 +85,14 @@ pub(crate) fn calm(flow: &'static Flow) -> Job<Shape> {
         assert_eq!(spec["replicas"], 2, "a nap and a wake leave the spec as it was");
         let checks = sim.judge();
         (shape, Counts::from([("flows", 1), ("checks", checks), seconds(&sim)]))
+    })
+}
+
+/// The flow twice.
+pub(crate) fn twice(flow: &'static Flow) -> Job<()> {
+    same(format!("{}, twice", flow.name), "flows run twice", move || async move {
+        let (sim, _) = run(flow, None, |_| {}, false, SETTLES).await;
+        (sim.history_text(), Counts::new())
     })
 }
 

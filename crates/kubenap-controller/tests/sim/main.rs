@@ -78,6 +78,13 @@ fn main() -> ExitCode {
         show(part, &outcome.failures, &format!("--only '{first}'"));
         well &= outcome.failures.is_empty();
     }
+    let mut twice: Vec<_> = flows.iter().map(|flow| enumerate::twice(flow)).collect();
+    if wanted.only.as_deref().is_none_or(|only| only == "seeds") {
+        twice.extend(seeds::twice());
+    }
+    let outcome = run_all(&twice, &mut counts);
+    show("run twice, the same history", &outcome.failures, "--only FLOW");
+    well &= outcome.failures.is_empty();
     if wanted.only.as_deref().is_none_or(|only| only == "seeds") {
         let broken = bite::all();
         show("invariants bite", &broken, "");
@@ -85,9 +92,6 @@ fn main() -> ExitCode {
         let outcome = run_all(&seeds::jobs(wanted.seeds), &mut counts);
         let first = outcome.failures.first().map(|(name, _)| name.clone()).unwrap_or_default();
         show("seeds", &outcome.failures, &format!("--{first}"));
-        well &= outcome.failures.is_empty();
-        let outcome = run_all(&seeds::twice(), &mut counts);
-        show("the same seed, the same history", &outcome.failures, "");
         well &= outcome.failures.is_empty();
     }
     for line in page::lines(&counts) {

@@ -41,6 +41,30 @@ impl<T> Job<T> {
     }
 }
 
+/// A run twice, each on a thread and a runtime of its own: every byte that was written must be the same.
+pub(crate) fn same<F>(
+    name: String,
+    what: &'static str,
+    run: impl Fn() -> F + Clone + Send + Sync + 'static,
+) -> Job<()>
+where
+    F: Future<Output = (String, Counts)> + 'static,
+{
+    Job::new(name, move || {
+        let run = run.clone();
+        async move {
+            let again = || {
+                let job = Job::new(String::new(), run.clone());
+                std::thread::scope(|scope| scope.spawn(|| job.run()).join().unwrap()).unwrap().0
+            };
+            let (first, second) = (again(), again());
+            let differs = first.lines().zip(second.lines()).find(|(one, two)| one != two);
+            assert!(first == second, "{differs:#?}");
+            ((), Counts::from([(what, 1)]))
+        }
+    })
+}
+
 /// What came of many jobs.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome<T> {

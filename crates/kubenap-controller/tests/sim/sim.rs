@@ -22,7 +22,7 @@ use crate::history::{Asked, History};
 use crate::invariants::LAWS;
 use crate::source::{Mood, Script, Truth};
 use crate::visitor;
-use crate::wire::{Blow, Log, Wire};
+use crate::wire::{Blow, Log, Sent, Wire};
 use crate::world::{Pace, SPACE, World};
 
 /// The app of every run, and how many replicas it has at first.
@@ -166,7 +166,7 @@ impl Sim {
     /// Cuts a member off from the API server, or connects it again.
     pub(crate) fn apart(&self, nth: u8, apart: bool) {
         if let Some(wire) = self.wires.borrow().get(&nth) {
-            wire.apart.send_replace(apart);
+            wire.apart.shut(apart);
         }
     }
 
@@ -299,30 +299,20 @@ impl Sim {
         }
     }
 
-    /// Every write on the API with its answer, in an order and without the numbers that depend on who of several who
-    /// act at the same moment is first: tokio picks that one by chance.
-    pub(crate) fn history_text(&self) -> Vec<u8> {
+    /// Every write on the API with its answer, without what the machine gave the run: loopback addresses, and the port
+    /// of the admin listener, which is on a member's Lease.
+    pub(crate) fn history_text(&self) -> String {
         let log = self.log.lock().unwrap();
-        let mut lines: Vec<_> = log
-            .iter()
-            .map(|sent| {
-                let mut body = sent.body.clone();
-                for field in [&["metadata", "resourceVersion"][..], &["preconditions"], &["endpoints"]] {
-                    if let Some(value) = field.iter().try_fold(&mut body, |at, key| at.get_mut(*key)) {
-                        *value = Value::Null;
-                    }
-                }
-                // A port of the system's choice.
-                let body =
-                    if sent.plural == "leases" || sent.plural == "events" { Value::Null } else { body };
-                format!(
-                    "{} {} {} {} {} {body}\n",
-                    sent.time, sent.member, sent.method, sent.name, sent.status
-                )
-            })
-            .collect();
-        lines.sort();
-        lines.concat().into_bytes()
+        let lines = log.iter().map(|sent| {
+            let mut body = sent.body.clone();
+            if let Some(endpoints) = body.get_mut("endpoints") {
+                *endpoints = Value::Null;
+            }
+            let body = if sent.plural == "leases" { Value::Null } else { body };
+            let Sent { time, member, method, name, status, version, .. } = sent;
+            format!("{time} {member} {method} {name} {status} {version:?} {body}\n")
+        });
+        lines.collect()
     }
 
     /// Panics with every invariant that the run broke; gives the number of changes that were judged.

@@ -1,6 +1,8 @@
 //! One member's line to the API server: it notes every write, and goes wrong at the one that it was told to.
 #![expect(clippy::unwrap_used, reason = "a line that cannot carry a message has failed its run")]
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use jiff::Timestamp;
 use kube::Client;
 use kubenap_controller::clock::Clock;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tower::ServiceExt as _;
 
 /// What happens at a write.
@@ -74,39 +76,72 @@ pub(crate) struct Wire {
     router: Router,
     log: Log,
     clock: Clock,
+    /// How long a request is on its way: different for each member, so that no two of them act at the same moment, and
+    /// who is first is not left to chance.
+    takes: Duration,
     state: Arc<Mutex<State>>,
     /// Nothing goes through any more: the member is dead.
     pub(crate) cut: watch::Sender<bool>,
     /// Nothing goes through for now.
-    pub(crate) apart: watch::Sender<bool>,
+    pub(crate) apart: Gate,
 }
 
 #[derive(Default)]
 struct State {
     writes: u64,
     blow: Option<(u64, Blow)>,
-    /// How many requests came at the same moment.
-    at_once: (Timestamp, u64),
+    /// How many requests came in the same window of time.
+    at_once: (i64, u64),
 }
 
-/// More requests than this at one moment are a loop that never ends, since no time passes in it.
-const LOOP: u64 = 400;
+/// More requests than this within so many seconds are a loop.
+const LOOP: u64 = 600;
+const WINDOW: i64 = 10;
 /// The status of what stands for such a loop in the log.
 pub(crate) const ENDLESS: u16 = 599;
+
+/// A gate that lets through in the order in which they came, so that a run can be repeated.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(AtomicBool, Notify)>);
+
+impl Gate {
+    pub(crate) fn shut(&self, shut: bool) {
+        self.0.0.store(shut, Ordering::SeqCst);
+        self.0.1.notify_waiters();
+    }
+
+    async fn open(&self) {
+        loop {
+            let mut opened = pin!(self.0.1.notified());
+            opened.as_mut().enable();
+            if !self.0.0.load(Ordering::SeqCst) {
+                return;
+            }
+            opened.await;
+        }
+    }
+}
 
 /// Carried out this much later; longer than a member waits for an answer.
 const LATE: Duration = Duration::from_secs(7);
 
 impl Wire {
     pub(crate) fn new(member: &str, router: Router, log: Log, clock: Clock) -> Self {
+        let takes = match member {
+            "m1" => 3,
+            "m2" => 7,
+            "m3" => 13,
+            _ => 2,
+        };
         Self {
             member: member.to_owned(),
             router,
             log,
             clock,
+            takes: Duration::from_millis(takes),
             state: Arc::default(),
             cut: watch::Sender::new(false),
-            apart: watch::Sender::new(false),
+            apart: Gate::default(),
         }
     }
 
@@ -131,7 +166,8 @@ impl Wire {
     }
 
     async fn send(&self, request: Request<Body>) -> Response<Body> {
-        drop(self.apart.subscribe().wait_for(|apart| !apart).await);
+        tokio::time::sleep(self.takes).await;
+        self.apart.open().await;
         if *self.cut.borrow() {
             return std::future::pending().await;
         }
@@ -179,7 +215,9 @@ impl Wire {
     fn is_endless(&self, request: &Request<Body>) -> bool {
         let now = self.clock.now();
         let mut state = self.state.lock().unwrap();
-        state.at_once = if state.at_once.0 == now { (now, state.at_once.1 + 1) } else { (now, 1) };
+        let (window, before) = state.at_once;
+        let this = now.as_second() / WINDOW;
+        state.at_once = (this, if window == this { before + 1 } else { 1 });
         if state.at_once.1 != LOOP {
             return state.at_once.1 > LOOP;
         }

@@ -7,7 +7,7 @@ use crate::api::{query, read};
 use crate::faults::Effect;
 use crate::kinds::Kind;
 use crate::select::Selector;
-use crate::store::{Change, object};
+use crate::store::{Change, Changes, object};
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
@@ -17,7 +17,6 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
 
 /// When a client does not say how long.
@@ -34,7 +33,7 @@ struct Watcher {
     queue: VecDeque<Value>,
     end: Instant,
     bookmark: Option<Instant>,
-    changes: Receiver<u64>,
+    changes: Changes,
     /// Until when an event that was told to be late is kept back, and all that follow.
     late: Option<Instant>,
     over: bool,
@@ -99,7 +98,7 @@ impl Watcher {
         loop {
             self.sandbox.faults().thawed().await;
             if !self.over {
-                self.changes.borrow_and_update();
+                self.changes.mark_seen();
                 self.look();
             }
             let lines: Vec<String> = self.queue.drain(..).map(|event| format!("{event}\n")).collect();
@@ -114,7 +113,7 @@ impl Watcher {
             let wake = self.late.map_or(wake, |late| late.min(wake));
             tokio::select! {
                 biased;
-                changed = self.changes.changed() => self.over |= changed.is_err(),
+                () = self.changes.changed() => {}
                 () = sleep_until(wake) => self.tick(),
             }
         }

@@ -23,7 +23,7 @@ pub(crate) async fn live(shared: Arc<Shared>, stop: CancellationToken) {
     let mut changes = shared.changes();
     let mut agenda = Agenda::default();
     loop {
-        changes.borrow_and_update();
+        changes.mark_seen();
         let next = turn(&shared, &mut agenda);
         let alarm = async {
             match next {
@@ -34,7 +34,7 @@ pub(crate) async fn live(shared: Arc<Shared>, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = changes.changed() => {}
+            () = changes.changed() => {}
             () = alarm => {}
         }
     }

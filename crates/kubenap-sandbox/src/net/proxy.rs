@@ -28,7 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut changes = shared.changes();
     let mut open: BTreeMap<(Ipv4Addr, u16), (ServicePort, DropGuard)> = BTreeMap::new();
     loop {
-        changes.borrow_and_update();
+        changes.mark_seen();
         let wanted = wanted(&shared.store());
         open.retain(|address, (port, _)| wanted.get(address) == Some(port));
         for (address, port) in wanted {
@@ -45,7 +45,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            still = changes.changed() => if still.is_err() { return },
+            () = changes.changed() => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! All objects, one growing version for the whole store, and the last changes for watches.
 pub(crate) mod object;
+mod announce;
 mod index;
 mod random;
 
@@ -10,8 +11,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use tokio::sync::watch;
 
+pub(crate) use announce::{Announce, Changes};
 pub(crate) use random::{Random, spell};
 
 /// What the cluster holds. Everything that writes goes through [`Store::put`] and [`Store::remove`].
@@ -23,7 +24,7 @@ pub(crate) struct Store {
     limit: usize,
     version: u64,
     compacted: u64,
-    announce: watch::Sender<u64>,
+    announce: Announce,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
     pub(crate) addresses: Addresses,
@@ -58,7 +59,7 @@ pub(crate) struct Change {
 pub(crate) struct Compacted;
 
 impl Store {
-    pub(crate) fn new(settings: &Settings, clock: Clock, announce: watch::Sender<u64>) -> Self {
+    pub(crate) fn new(settings: &Settings, clock: Clock, announce: Announce) -> Self {
         Self {
             objects: BTreeMap::new(),
             index: index::Index::default(),
@@ -169,7 +170,7 @@ impl Store {
                 self.compacted = gone.version;
             }
         }
-        self.announce.send_replace(self.version);
+        self.announce.send(self.version);
     }
 
     /// Forgets all history, as a compaction of the real store does.
