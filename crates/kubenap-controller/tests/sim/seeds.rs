@@ -196,6 +196,8 @@ async fn run(seed: u64, told: bool) -> (String, Counts) {
     if sim.living().is_empty() {
         sim.join(1, SignedDuration::ZERO).await;
     }
+    // What a member held when it died its client waits for up to five minutes.
+    sim.until("every request has ended", 320, || sim.all_answered()).await;
     // A moment that a member wrote whose clock is ahead keeps the app awake for as long, and on a clock that is late
     // for twice as long.
     sim.asleep(wanted, if skewed { 780 } else { 120 }).await;

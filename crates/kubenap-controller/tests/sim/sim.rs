@@ -251,6 +251,11 @@ impl Sim {
         })
     }
 
+    /// Whether every client has its answer, or has given up: no request is on its way any more.
+    pub(crate) fn all_answered(&self) -> bool {
+        self.requests.lock().unwrap().iter().all(|request| request.ended.is_some())
+    }
+
     /// Somebody uses the app, in a way that only the source knows of.
     pub(crate) fn visit(&self) {
         self.truth.lock().unwrap().visits.push(self.world.now());
