@@ -48,15 +48,15 @@ const TAMPERINGS: &[Tampering] = &[
     ("I6", "the scale-up comes twice", |history| {
         repeat(history, |change| {
             replicas(change.before.as_deref()) == Some(0) && replicas(change.after.as_deref()) > Some(0)
-        })
+        });
     }),
     ("I7", "the image is changed too", |history| {
-        downs(history, |after| after["spec"]["template"] = json!({}))
+        downs(history, |after| after["spec"]["template"] = json!({}));
     }),
     ("I8", "the scale-down comes twice", |history| {
         repeat(history, |change| {
             replicas(change.before.as_deref()) > Some(0) && replicas(change.after.as_deref()) == Some(0)
-        })
+        });
     }),
     ("I10", "one member writes the other's slice", |history| {
         history

@@ -1,5 +1,4 @@
 //! Every flow with every write struck in every way, and every event of a watch dropped, late, repeated or stale.
-#![expect(clippy::unwrap_used, reason = "a run that cannot be set up has failed")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -139,7 +138,9 @@ pub(crate) fn unheard(flow: &'static Flow, shape: &Shape) -> Vec<Job<()>> {
             let settles = if what == "events dropped" || what == "events stale" { LISTED } else { SETTLES };
             async move {
                 let strike = |sim: &Sim| {
-                    faults.iter().for_each(|fault| sim.world.sandbox.faults().inject(fault.clone()))
+                    for fault in &faults {
+                        sim.world.sandbox.faults().inject(fault.clone());
+                    }
                 };
                 let (sim, _) = run(flow, None, strike, false, settles).await;
                 let checks = sim.judge();

@@ -84,7 +84,7 @@ fn ask(sim: &Sim) -> LocalBoxFuture<'_, ()> {
 
 fn opt_out(sim: &Sim) -> LocalBoxFuture<'_, ()> {
     sim.world.edit("deployments", APP, |app| {
-        drop(app["metadata"]["labels"].as_object_mut().unwrap().remove("kubenap/enabled"))
+        drop(app["metadata"]["labels"].as_object_mut().unwrap().remove("kubenap/enabled"));
     });
     done()
 }

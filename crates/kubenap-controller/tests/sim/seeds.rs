@@ -113,7 +113,7 @@ async fn perform(sim: &Sim, act: Act, dice: &mut Dice, wanted: &mut u64) {
         // With no slice there is nothing left to know the sleep by.
         Act::Undo if !world.slices(APP).is_empty() || world.replicas(APP) > 0 => {
             world.edit("deployments", APP, |app| {
-                app["metadata"]["annotations"] = json!({"kubenap/idleAfter": "10s"})
+                app["metadata"]["annotations"] = json!({"kubenap/idleAfter": "10s"});
             });
             // Until it is written down again, only slices know of the sleep: the last member must not leave before.
             let end = world.elapsed() + Duration::from_secs(60);
@@ -126,7 +126,7 @@ async fn perform(sim: &Sim, act: Act, dice: &mut Dice, wanted: &mut u64) {
             world.edit("deployments", APP, |app| app["metadata"]["labels"] = json!({}));
             world.pass(dice.roll(10)).await;
             world.edit("deployments", APP, |app| {
-                app["metadata"]["labels"] = json!({"kubenap/enabled": "true"})
+                app["metadata"]["labels"] = json!({"kubenap/enabled": "true"});
             });
         }
         Act::Rollout => world.edit("deployments", APP, |app| {
@@ -208,7 +208,9 @@ async fn run(seed: u64, told: bool) -> (String, Counts) {
     tokio::time::sleep(QUIET).await;
     sim.still.borrow_mut().push((from, world.now()));
     let members = sim.living();
-    members.iter().for_each(|nth| sim.crash(*nth));
+    for nth in &members {
+        sim.crash(*nth);
+    }
     tokio::time::sleep(NIGHT).await;
     sim.join(members[0], SignedDuration::ZERO).await;
     sim.until("it stands in again", 60, || sim.all_stand_in()).await;
