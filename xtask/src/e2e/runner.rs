@@ -141,9 +141,16 @@ fn table(outcomes: &[Outcome]) -> String {
         format!("{:<9} {word:<6} {:>8.1}  {counts}\n", story.name, took.as_secs_f64())
     });
     let rows: String = rows.collect();
+    // Once more and whole: of a long output the end is what people see.
+    let failures = outcomes.iter().filter_map(|Outcome { story, result, .. }| {
+        result.as_ref().err().map(|error| format!("\n{}: {error:#}\n", story.name))
+    });
+    let failures: String = failures.collect();
     let passed = outcomes.iter().filter(|outcome| outcome.result.is_ok()).count();
     let failed = outcomes.len() - passed;
-    format!("\nstory     result  seconds  counts\n{rows}e2e result: {passed} passed; {failed} failed\n")
+    format!(
+        "\nstory     result  seconds  counts\n{rows}{failures}e2e result: {passed} passed; {failed} failed\n"
+    )
 }
 
 fn join(counts: &Counts) -> String {
