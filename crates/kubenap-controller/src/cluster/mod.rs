@@ -99,6 +99,16 @@ impl ClusterError {
         }
     }
 
+    /// What the API server says where it refuses a write whatever is tried: one line, and not too long. Not what may pass
+    /// by itself: a conflict, a missing object, too many requests, a time that ran out.
+    pub fn refusal(&self) -> Option<String> {
+        let (Self::Forbidden(kube::Error::Api(status)) | Self::Other(kube::Error::Api(status))) = self else {
+            return None;
+        };
+        let lasts = (400..500).contains(&status.code) && !matches!(status.code, 408 | 429);
+        lasts.then(|| plain(&status.message))
+    }
+
     /// Everything there is to say, the causes included, on one line.
     pub fn chain(&self) -> String {
         match self {
@@ -114,6 +124,14 @@ impl ClusterError {
             }
         }
     }
+}
+
+/// The longest words of others that are repeated, in characters.
+const LONGEST: usize = 300;
+
+/// Words of somebody else's as they may stand in a log and an Event.
+fn plain(message: &str) -> String {
+    message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Settings of a client as KubeNap wants it: quick to give up on a connection, no hidden retries.

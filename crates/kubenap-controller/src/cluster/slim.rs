@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressClass};
 use kube::ResourceExt as _;
 use kubenap_core::app::{AppId, PREFIX, key};
@@ -138,8 +138,7 @@ impl Slim for SlimDeployment {
         let annotations = ours(meta.annotations);
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
-        let failing = |one: &DeploymentCondition| one.type_ == "ReplicaFailure" && one.status == "True";
-        let refused = status.conditions.iter().flatten().any(failing);
+        let refused = status.conditions.iter().flatten().find_map(refusal);
         let containers = spec.template.spec.map(|pod| pod.containers).unwrap_or_default();
         let seen = DeploymentSeen {
             uid: meta.uid.unwrap_or_default(),
@@ -280,17 +279,37 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
     if conditions.clone().any(|one| one.type_ == "PodScheduled" && unschedulable(one.reason.as_deref())) {
         return Some(Trouble::Unschedulable);
     }
-    let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    containers.filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.as_deref()).find_map(|reason| {
-        match reason {
-            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
-                Some(Trouble::Image)
-            }
-            "CrashLoopBackOff" => Some(Trouble::CrashLoop),
-            "CreateContainerConfigError" | "CreateContainerError" => Some(Trouble::Config),
-            _ => None,
+    let mut containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    containers.find_map(trouble_of)
+}
+
+/// One container's trouble. Between two falls it runs for a moment, so the count of its falls says more than its state;
+/// one fall may be a dependency that was not there yet.
+fn trouble_of(container: &ContainerStatus) -> Option<Trouble> {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref()?.reason.as_deref());
+    match waiting {
+        Some(
+            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError"
+            | "RegistryUnavailable" | "SignatureValidationFailed",
+        ) => Some(Trouble::Image),
+        Some("CrashLoopBackOff" | "RunContainerError" | "StartError" | "PostStartHookError") => {
+            Some(Trouble::CrashLoop)
         }
-    })
+        Some("CreateContainerConfigError" | "CreateContainerError") => Some(Trouble::Config),
+        _ => (!container.ready && container.restart_count >= FALLS).then_some(Trouble::CrashLoop),
+    }
+}
+
+/// So many restarts without ever being ready are a crash loop.
+const FALLS: i32 = 2;
+
+/// What keeps the pods of a Deployment from being made, as its ReplicaSet met it.
+fn refusal(condition: &DeploymentCondition) -> Option<Trouble> {
+    let failing = condition.type_ == "ReplicaFailure"
+        && condition.status == "True"
+        && condition.reason.as_deref().is_none_or(|reason| reason == "FailedCreate");
+    let quota = condition.message.as_deref().is_some_and(|message| message.contains("quota"));
+    failing.then_some(if quota { Trouble::Quota } else { Trouble::Refused })
 }
 
 impl Slim for SlimIngress {
