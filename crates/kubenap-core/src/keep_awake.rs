@@ -10,8 +10,16 @@ use crate::why::Why;
 type Question = fn(&Facts<'_>) -> Option<Why>;
 
 /// What forbids a nap whoever asks for it.
-const REFUSALS: &[Question] =
-    &[bad_annotation, service_problem, ingress_missing, shared, reverted, unsettled, rollout, scaled_by_other];
+const REFUSALS: &[Question] = &[
+    bad_annotation,
+    service_problem,
+    ingress_missing,
+    shared,
+    reverted,
+    unsettled,
+    rollout,
+    scaled_by_other,
+];
 
 /// What forbids a nap that nobody asked for.
 const DOUBTS: &[Question] = &[asked, woke_recently, blind, had_traffic, peer_unwilling, paced];

@@ -116,7 +116,8 @@ pub async fn replicas_by(cluster: &Cluster, app: &AppId) -> Result<Option<String
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
         fields.is_some_and(|fields| fields["f:spec"].get("f:replicas").is_some())
     };
-    let others = entries.into_iter().filter(|entry| owns(entry) && entry.manager.as_deref() != Some(FIELD_MANAGER));
+    let others =
+        entries.into_iter().filter(|entry| owns(entry) && entry.manager.as_deref() != Some(FIELD_MANAGER));
     Ok(others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0)).and_then(|entry| entry.manager))
 }
 

@@ -151,3 +151,33 @@ pub fn client_config(mut config: kube::Config) -> kube::Config {
 pub fn key_of(app: &AppId) -> watched::Key {
     (app.namespace.clone(), app.name.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_refuses_for_good_is_told_in_its_words_on_one_line() {
+        for (code, lasts) in [
+            (400, true),
+            (403, true),
+            (422, true),
+            (404, false),
+            (408, false),
+            (409, false),
+            (429, false),
+            (500, false),
+            (504, false),
+        ] {
+            let status = Status::failure("denied:\r\nnot\ton Fridays", "Forbidden").with_code(code);
+            let refusal = ClusterError::of(kube::Error::Api(Box::new(status))).refusal();
+            assert_eq!(refusal.as_deref(), lasts.then_some("denied:  not on Fridays"), "{code}");
+        }
+        let long = Status::failure(&"x".repeat(9_000), "Forbidden").with_code(403);
+        let refusal = ClusterError::of(kube::Error::Api(Box::new(long))).refusal();
+        assert_eq!(refusal.map(|said| said.len()), Some(LONGEST));
+        assert_eq!(ClusterError::Late(CALL).refusal(), None);
+    }
+}

@@ -289,8 +289,13 @@ fn trouble_of(container: &ContainerStatus) -> Option<Trouble> {
     let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref()?.reason.as_deref());
     match waiting {
         Some(
-            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError"
-            | "RegistryUnavailable" | "SignatureValidationFailed",
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed",
         ) => Some(Trouble::Image),
         Some("CrashLoopBackOff" | "RunContainerError" | "StartError" | "PostStartHookError") => {
             Some(Trouble::CrashLoop)
@@ -397,4 +402,73 @@ pub fn count(number: Option<i32>) -> u32 {
 /// Whether the label is there at all, whatever its value.
 pub fn is_labelled(labels: &BTreeMap<String, String>) -> bool {
     labels.contains_key(key::ENABLED)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(container: Value) -> SlimPod {
+        let object = json!({"status": {"phase": "Running", "containerStatuses": [container]}});
+        SlimPod::of(serde_json::from_value(object).unwrap())
+    }
+
+    fn container(state: Value, ready: bool, restarts: i32) -> Value {
+        json!({"name": "app", "image": "app:1", "imageID": "", "state": state, "ready": ready, "restartCount": restarts})
+    }
+
+    #[test]
+    fn what_a_container_waits_for_is_its_trouble() {
+        for (reason, trouble) in [
+            ("ErrImagePull", Some(Trouble::Image)),
+            ("ImagePullBackOff", Some(Trouble::Image)),
+            ("InvalidImageName", Some(Trouble::Image)),
+            ("CrashLoopBackOff", Some(Trouble::CrashLoop)),
+            ("RunContainerError", Some(Trouble::CrashLoop)),
+            ("CreateContainerConfigError", Some(Trouble::Config)),
+            ("ContainerCreating", None),
+            ("PodInitializing", None),
+        ] {
+            let waiting = json!({"waiting": {"reason": reason}});
+            assert_eq!(pod(container(waiting, false, 0)).seen.trouble, trouble, "{reason}");
+        }
+    }
+
+    #[test]
+    fn between_two_falls_a_crash_loop_is_still_one() {
+        // What the container does, whether it is ready, how often it fell, whether that is a crash loop.
+        for (state, ready, falls, loops) in [
+            (json!({"running": {}}), false, 0, false),
+            (json!({"terminated": {"exitCode": 1}}), false, 0, false),
+            (json!({"running": {}}), false, 1, false),
+            (json!({"running": {}}), false, 2, true),
+            (json!({"terminated": {"exitCode": 1}}), false, 2, true),
+            (json!({"running": {}}), true, 7, false),
+        ] {
+            let seen = pod(container(state.clone(), ready, falls)).seen;
+            assert_eq!(seen.trouble, loops.then_some(Trouble::CrashLoop), "{state}, {falls} falls");
+        }
+    }
+
+    #[test]
+    fn why_no_pod_is_made_is_read_from_the_deployments_condition() {
+        let quota = "pods \"web-1\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0";
+        let unknown = "pods \"web-1\" is forbidden: status unknown for quota: q, resources: pods";
+        let policy = "pods \"web-1\" is forbidden: violates PodSecurity \"restricted:latest\"";
+        for (status, reason, message, refused) in [
+            ("True", "FailedCreate", quota, Some(Trouble::Quota)),
+            ("True", "FailedCreate", unknown, Some(Trouble::Quota)),
+            ("True", "FailedCreate", policy, Some(Trouble::Refused)),
+            ("False", "FailedCreate", quota, None),
+            ("True", "FailedDelete", "cannot delete", None),
+        ] {
+            let condition =
+                json!({"type": "ReplicaFailure", "status": status, "reason": reason, "message": message});
+            let object = json!({"metadata": {"name": "web"}, "status": {"conditions": [condition]}});
+            let seen = SlimDeployment::of(serde_json::from_value(object).unwrap()).seen;
+            assert_eq!(seen.refused, refused, "{status} {reason} {message}");
+        }
+    }
 }

@@ -146,7 +146,7 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
     report::publish(cx, &gathered, &decision);
     if decision.step == Step::Stay {
         assist(cx, &gathered);
-        if let Some(delay) = decision.look_again {
+        if let Some(delay) = decision.look_again.or(gathered.barred().map(|barred| barred.left)) {
             cx.queue.add_after(&gathered.app, delay);
         }
         return Ok(());

@@ -10,7 +10,10 @@ pub(crate) fn failing(sentence: &str, again: u64) -> String {
     HTML.replace("content=\"1\"", &format!("content=\"{again}\""))
         .replace("<title>Waking up</title>", "<title>Not available</title>")
         .replace("Just waking up", "Not available right now")
-        .replace("This page opens by itself in a moment.", &format!("{sentence}. This page tries again by itself."))
+        .replace(
+            "This page opens by itself in a moment.",
+            &format!("{sentence}. This page tries again by itself."),
+        )
 }
 
 /// What the page may do: show its own style, and be no part of another page. The hash is that of the text
@@ -55,7 +58,8 @@ mod tests {
         assert!(page.contains("http-equiv=\"refresh\" content=\"32\"") && !page.contains("content=\"1\""));
         assert!(page.contains("the app cannot start: a &lt;b&gt; &amp; c. This page"), "{page}");
         assert!(page.contains("<title>Not available</title>") && !page.contains("waking up"));
-        let style = |page: &str| page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0.to_owned();
+        let style =
+            |page: &str| page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0.to_owned();
         assert_eq!(style(&page), style(HTML), "the policy allows this one");
     }
 

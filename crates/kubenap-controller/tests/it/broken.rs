@@ -60,7 +60,11 @@ async fn fails(reason: &str, breaks: impl Fn(&World), mends: impl Fn(&World)) {
     let reply = visitor::get(at, "web", "/").await;
     ensure_named(&reply, reason);
     let visible = seen_in_the_api(&world).unwrap();
-    assert!(world.elapsed() <= visible + SOON, "{reason}: told after {:?}, seen at {visible:?}", world.elapsed());
+    assert!(
+        world.elapsed() <= visible + SOON,
+        "{reason}: told after {:?}, seen at {visible:?}",
+        world.elapsed()
+    );
     let post = visitor::post(at, "web", "/order", b"one book").await;
     ensure_named(&post, reason);
 
@@ -101,7 +105,11 @@ fn seen_in_the_api(world: &World) -> Option<Duration> {
     let objects = world.sandbox.list("pods", Some(SPACE)).into_iter().chain([world.deployment("web")]);
     objects
         .flat_map(|object| conditions(&object))
-        .filter(|one| one["reason"] == "ContainersNotReady" || one["reason"] == "Unschedulable" || one["type"] == "ReplicaFailure")
+        .filter(|one| {
+            one["reason"] == "ContainersNotReady"
+                || one["reason"] == "Unschedulable"
+                || one["type"] == "ReplicaFailure"
+        })
         .filter_map(|one| moment(&one))
         .max()
 }
@@ -158,7 +166,8 @@ async fn who_asks_for_an_app_under_a_quota_makes_kubernetes_try_again_and_ever_m
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_never_gets_ready_is_told_when_the_time_for_a_wake_is_over_and_serves_when_it_is_ready_at_last() {
+async fn what_never_gets_ready_is_told_when_the_time_for_a_wake_is_over_and_serves_when_it_is_ready_at_last()
+{
     let (world, running, at) = sleeping(&[("wakeTimeout", "30s"), ("holdFor", "2s")]).await;
     world.edit("deployments", "web", |app| {
         app["spec"]["template"]["metadata"]["annotations"] = json!({ "sandbox/readyDelay": "4m" });

@@ -17,7 +17,8 @@ async fn apply(world: &World, replicas: u32) {
     let api: Api<Deployment> = Api::namespaced(world.client(), SPACE);
     let manifest = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
         "spec": {"replicas": replicas}});
-    let params = PatchParams { field_manager: Some(GITOPS.to_owned()), force: true, ..PatchParams::default() };
+    let params =
+        PatchParams { field_manager: Some(GITOPS.to_owned()), force: true, ..PatchParams::default() };
     api.patch("web", &params, &Patch::Apply(&manifest)).await.unwrap();
 }
 
@@ -43,11 +44,19 @@ async fn an_app_whose_replicas_are_set_back_three_times_naps_no_more_and_it_is_t
     let guard = world.guard("web");
     reverted(&world, 1).await;
     let awake = world.events("web", "Awake");
-    assert!(awake.iter().any(|note| note.contains("argocd-controller scaled it up while it slept")), "{awake:?}");
+    assert!(
+        awake.iter().any(|note| note.contains("argocd-controller scaled it up while it slept")),
+        "{awake:?}"
+    );
     reverted(&world, 2).await;
     let epoch = world.note("web", "epoch");
     world.pass(1200).await;
-    assert_eq!((world.phase("web").as_str(), world.note("web", "epoch")), ("awake", epoch), "{}", world.show());
+    assert_eq!(
+        (world.phase("web").as_str(), world.note("web", "epoch")),
+        ("awake", epoch),
+        "{}",
+        world.show()
+    );
     assert_eq!(World::label(&running, "web"), "reverted");
     let told = world.events("web", "NapRefused");
     assert_eq!(told.len(), 1, "{told:?}");
@@ -157,7 +166,10 @@ async fn of_two_autoscalers_the_one_that_owns_zero_and_else_the_greater_least_co
     world.put(autoscaler("z-plain", 5, "web"));
     let running = world.join(1).await;
     world.pass(120).await;
-    assert_eq!((world.phase("web").as_str(), World::label(&running, "web").as_str()), ("awake", "scaled-by-other"));
+    assert_eq!(
+        (world.phase("web").as_str(), World::label(&running, "web").as_str()),
+        ("awake", "scaled-by-other")
+    );
     assert!(world.sandbox.delete("horizontalpodautoscalers", SPACE, "a-keda"));
     world.put(autoscaler("b-plain", 2, "web"));
     world.asleep("web").await;

@@ -129,7 +129,7 @@ fn awake(facts: &Facts<'_>) -> Decision {
         _ if !facts.here.leading => stay(Why::NotLeader),
         None => stay(Why::NoPorts),
         Some(ports) => {
-            let epoch = facts.seen.epoch(&facts.app.name) + 1;
+            let epoch = facts.seen.epoch(&facts.app.name).saturating_add(1);
             act(Step::Arm { epoch, ports: ports.clone() }, why)
         }
     }

@@ -3,7 +3,9 @@
 use kubenap_core::seen::Trouble;
 
 use crate::world::{Day, time};
-use crate::{ASLEEP, DROWSY, Row, nothing, other_substitutes, other_withdraws, path_proved, pods_ready, request};
+use crate::{
+    ASLEEP, DROWSY, Row, nothing, other_substitutes, other_withdraws, path_proved, pods_ready, request,
+};
 use crate::{answered, scaled_to_zero, settled, tell, wish_nap, wish_wake};
 
 #[test]

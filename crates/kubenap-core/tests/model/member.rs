@@ -8,7 +8,8 @@ use kubenap_core::activity::Activity;
 use kubenap_core::app::key;
 use kubenap_core::decide::{Facts, Here, Timing, decide};
 use kubenap_core::seen::{
-    DeploymentSeen, Family, Phase, PodSeen, Record, Reverts, Seen, ServicePort, ServiceSeen, Slice, Stamp, WakePorts,
+    DeploymentSeen, Family, Phase, PodSeen, Record, Reverts, Seen, ServicePort, ServiceSeen, Slice, Stamp,
+    WakePorts,
 };
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{Step, slice_name, writes};

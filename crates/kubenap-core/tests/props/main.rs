@@ -219,6 +219,22 @@ proptest! {
 }
 
 #[test]
+fn the_greatest_epoch_that_an_annotation_can_say_does_no_harm() {
+    let greatest = Texts::from([(key::EPOCH.to_owned(), u64::MAX.to_string())]);
+    for (replicas, count) in [(2, None), (0, Some("1"))] {
+        let mut case = idle(replicas, 0);
+        case.annotations.extend(greatest.clone());
+        case.annotations.extend(count.map(|count| ("kubenap/replicaCount".to_owned(), count.to_owned())));
+        case.seen.deployment.record = Record::read(&case.annotations);
+        let (decision, _) = case.decide(&case.activity);
+        assert!(matches!(
+            decision.step,
+            Step::Arm { epoch: u64::MAX, .. } | Step::Record { epoch: u64::MAX, .. }
+        ));
+    }
+}
+
+#[test]
 fn random_facts_lead_to_every_step() {
     let mut runner = TestRunner::deterministic();
     let mut steps: BTreeMap<String, usize> = BTreeMap::new();

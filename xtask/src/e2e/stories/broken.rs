@@ -87,7 +87,8 @@ async fn template(space: &Space, trouble: &'static str, breaks: Value, mends: Va
 async fn never_ready(space: &Space) -> Result<Duration> {
     const NAME: &str = "not-ready";
     asleep(space, &App::new(NAME).annotate("wakeTimeout", "8s"), NAME).await?;
-    let probe = |port: Value| container(json!({"readinessProbe": {"httpGet": {"path": "/healthz", "port": port}}}));
+    let probe =
+        |port: Value| container(json!({"readinessProbe": {"httpGet": {"path": "/healthz", "port": port}}}));
     set(space, NAME, &probe(json!(9999))).await?;
     let begun = Instant::now();
     let held = space.neighbour(NAME).await?.send(&Call::get("/")).await?;
@@ -109,7 +110,8 @@ async fn config(space: &Space) -> Result<Duration> {
     sleeping(space, NAME).await?;
     set(space, NAME, &container(json!({"envFrom": [{"configMapRef": {"name": "settings"}}]}))).await?;
     let lag = fails(space, NAME, NAME).await?;
-    let settings = serde_json::from_value(json!({"metadata": {"name": "settings"}, "data": {"COLOUR": "blue"}}))?;
+    let settings =
+        serde_json::from_value(json!({"metadata": {"name": "settings"}, "data": {"COLOUR": "blue"}}))?;
     space.api::<ConfigMap>().create(&PostParams::default(), &settings).await?;
     healed(space, NAME).await?;
     Ok(lag)
@@ -120,10 +122,12 @@ async fn unschedulable(space: &Space) -> Result<Duration> {
     const NAME: &str = "unschedulable";
     sleeping(space, NAME).await?;
     let place = format!("{}.test/place", space.namespace);
-    set(space, NAME, &json!({"spec": {"template": {"spec": {"nodeSelector": {place.as_str(): "here"}}}}})).await?;
+    set(space, NAME, &json!({"spec": {"template": {"spec": {"nodeSelector": {place.as_str(): "here"}}}}}))
+        .await?;
     let lag = fails(space, NAME, NAME).await?;
     let nodes: Api<Node> = Api::all(space.world.client.clone());
-    let node = nodes.list(&ListParams::default()).await?.items.into_iter().find_map(|node| node.metadata.name);
+    let node =
+        nodes.list(&ListParams::default()).await?.items.into_iter().find_map(|node| node.metadata.name);
     let label = |value: Value| Patch::Merge(json!({"metadata": {"labels": {place.as_str(): value}}}));
     let node = node.context("the cluster has no node")?;
     nodes.patch(&node, &PatchParams::default(), &label(json!("here"))).await?;
@@ -135,7 +139,8 @@ async fn unschedulable(space: &Space) -> Result<Duration> {
 async fn quota(space: &Space) -> Result<Duration> {
     const NAME: &str = "quota";
     sleeping(space, NAME).await?;
-    let quota = serde_json::from_value(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}))?;
+    let quota =
+        serde_json::from_value(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}))?;
     space.api::<ResourceQuota>().create(&PostParams::default(), &quota).await?;
     no_pod_can_be_made(space).await?;
     let lag = fails(space, NAME, NAME).await?;
@@ -149,7 +154,8 @@ async fn quota(space: &Space) -> Result<Duration> {
 async fn admission(space: &Space) -> Result<Duration> {
     const NAME: &str = "refused";
     sleeping(space, NAME).await?;
-    let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
+    let pods =
+        json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
     let policy = Policy::new(space, "no-pods", &pods, "false").await?;
     no_pod_can_be_made(space).await?;
     let lag = fails(space, NAME, NAME).await?;
@@ -235,11 +241,16 @@ async fn shows(space: &Space, name: &str, reason: &str) -> Result<bool> {
 }
 
 fn named(reply: &Reply, reason: &str) -> Result<()> {
-    let header = |name: &str| reply.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header =
+        |name: &str| reply.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     ensure!(reply.status == 503, "{} {:?}", reply.status, reply.text());
     let class = header("x-kubenap-reason");
     ensure!(class == reason, "reason {class:?} instead of {reason:?}: {:?}", reply.text());
-    ensure!(header("retry-after").parse().is_ok_and(|after: u64| (1..=60).contains(&after)), "{:?}", reply.headers);
+    ensure!(
+        header("retry-after").parse().is_ok_and(|after: u64| (1..=60).contains(&after)),
+        "{:?}",
+        reply.headers
+    );
     ensure!(reply.text().contains("the app cannot start"), "{:?}", reply.text());
     Ok(())
 }

@@ -61,5 +61,9 @@ pub(crate) const STORIES: &[Story] = &[
     story!(s8, true, "a wrong annotation or an unfit Service keeps the app awake, and says so"),
     story!(s9, true, "members leave, die and are missing, and no app is stranded"),
     story!(broken, true, "an app that cannot start is told so at once, and wakes when it is healed"),
-    story!(owners, true, "GitOps that sets replicas back is noticed and named, and an autoscaler is respected"),
+    story!(
+        owners,
+        true,
+        "GitOps that sets replicas back is noticed and named, and an autoscaler is respected"
+    ),
 ];
