@@ -190,8 +190,9 @@ async fn denied(space: &Space) -> Result<Duration> {
     let from = space.world.audit.now()?;
     policy.remove().await?;
     healed(space, NAME).await?;
-    let scalings = space.world.audit.scalings_since(from, &space.namespace, NAME)?;
-    ensure!(scalings.len() == 1, "one wake: {scalings:?}");
+    let writes = space.world.audit.writes_since(from, &space.namespace, NAME)?;
+    let wakes = writes.iter().filter(|write| write.phase.as_deref() == Some("waking")).count();
+    ensure!(wakes == 1, "one wake: {writes:?}");
     Ok(lag)
 }
 
