@@ -64,7 +64,7 @@ pub fn situation(name: &str, policy: &Policy, seen: &Seen) -> Situation {
             Situation::Asleep { epoch, restore: stamp.restore, recorded: false }
         }
         _ if policy.adopts_zero() => {
-            Situation::Asleep { epoch: epoch + 1, restore: counted(), recorded: false }
+            Situation::Asleep { epoch: epoch.saturating_add(1), restore: counted(), recorded: false }
         }
         _ => Situation::OwnersZero,
     }

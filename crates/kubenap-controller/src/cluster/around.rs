@@ -8,6 +8,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use kubenap_core::app::AppId;
@@ -16,7 +17,7 @@ use kubenap_core::seen::Scaler;
 use super::slices::SlimSlice;
 use super::slim::{Slim, SlimDeployment, SlimPod, SlimService};
 use super::stores::Stores;
-use super::{Cluster, ClusterError};
+use super::{Cluster, ClusterError, FIELD_MANAGER};
 
 /// The objects of an app's namespace that may matter to it.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ pub async fn scaler(cluster: &Cluster, app: &AppId) -> Result<Option<Scaler>, Cl
             spec.scale_target_ref.kind == "Deployment" && spec.scale_target_ref.name == app.name
         })
     };
-    Ok(all.iter().find(ours).map(|hpa| {
+    let scalers = all.iter().filter(ours).map(|hpa| {
         let least = hpa.spec.as_ref().and_then(|spec| spec.min_replicas).unwrap_or(1);
         // A ScaledObject makes an autoscaler of its own, and scales to zero past it.
         let scaled_object = hpa.owner_references().iter().any(|owner| owner.kind == "ScaledObject");
@@ -101,7 +102,23 @@ pub async fn scaler(cluster: &Cluster, app: &AppId) -> Result<Option<Scaler>, Cl
             least: u32::try_from(least).unwrap_or(0),
             owns_zero: least == 0 || scaled_object,
         }
-    }))
+    });
+    // Of several, which is a mistake of its own, each must be content: one that owns zero speaks for all.
+    Ok(scalers.max_by_key(|scaler| (scaler.owns_zero, scaler.least)))
+}
+
+/// The field manager that set the Deployment's `spec.replicas` last, other than KubeNap; none: nobody else owns it.
+pub async fn replicas_by(cluster: &Cluster, app: &AppId) -> Result<Option<String>, ClusterError> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client(), &app.namespace);
+    let Some(deployment) = cluster.call(api.get_metadata_opt(&app.name)).await? else { return Ok(None) };
+    let entries = deployment.metadata.managed_fields.unwrap_or_default();
+    let owns = |entry: &ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        fields.is_some_and(|fields| fields["f:spec"].get("f:replicas").is_some())
+    };
+    let others =
+        entries.into_iter().filter(|entry| owns(entry) && entry.manager.as_deref() != Some(FIELD_MANAGER));
+    Ok(others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0)).and_then(|entry| entry.manager))
 }
 
 /// Whether the app's ReplicaSets have observed their newest spec, and the pods as they are after that.

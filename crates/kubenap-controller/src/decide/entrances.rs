@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use kubenap_core::answer::OwnedManners;
 use kubenap_core::app::AppId;
+use kubenap_core::decide::trouble;
 use kubenap_core::policy::Policy;
-use kubenap_core::seen::{ServiceSeen, Slice};
+use kubenap_core::seen::{ServiceSeen, Slice, Trouble};
 use kubenap_core::situation::Situation;
 
 use super::Context;
@@ -15,7 +16,7 @@ use crate::wake::{DoorKey, DoorSpec, DoorState};
 
 /// Wake ports listen on for this long after a wake, for proxies that have not heard of it.
 const LINGER: Duration = Duration::from_secs(30);
-/// When it is worth asking again for an app that cannot start.
+/// When it is worth asking again for an app that its owner scaled to zero.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// Opens what must be open. Whether all of the app's wake ports listen here.
@@ -80,21 +81,23 @@ pub fn tell(cx: &Context, gathered: &Gathered) {
             true
         }
     };
+    let trouble = trouble(&gathered.facts(cx));
+    let retry_after = cx.memories.with(&gathered.app, |memory| memory.breaker.retry_after());
+    let failed = |trouble: Trouble| DoorState::Failed {
+        reason: trouble.label(),
+        sentence: format!("the app cannot start: {}", trouble.sentence()),
+        retry_after,
+    };
     for service in &gathered.seen.services {
         for port in &service.ports {
             let targets = || gathered.seen.targets(&service.name, &port.name);
             let state = match situation {
                 Situation::Awake | Situation::Drowsy { .. } => DoorState::Ready(targets().into()),
                 Situation::Waking { .. } if gathered.seen.ready() => DoorState::Ready(targets().into()),
-                Situation::Waking { .. } => match gathered.seen.trouble() {
-                    Some(trouble) => DoorState::Failed {
-                        reason: trouble.label(),
-                        sentence: format!("the app cannot start: {}", trouble.sentence()),
-                        retry_after: RETRY,
-                    },
-                    None => DoorState::Waiting,
-                },
-                Situation::Asleep { .. } => DoorState::Waiting,
+                Situation::Waking { .. } => trouble.map_or(DoorState::Waiting, failed),
+                Situation::Asleep { .. } => {
+                    gathered.barred().map_or(DoorState::Waiting, |barred| failed(barred.trouble))
+                }
                 Situation::OwnersZero => DoorState::Failed {
                     reason: "owners-zero",
                     sentence: "its owner scaled the app to zero".to_owned(),

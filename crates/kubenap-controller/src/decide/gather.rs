@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_core::activity::Activity;
 use kubenap_core::app::{AppId, key};
-use kubenap_core::decide::{Facts, Here, decide};
+use kubenap_core::breaker::Barred;
+use kubenap_core::decide::{Facts, Here, decide, trouble};
 use kubenap_core::keep_awake::unwilling;
 use kubenap_core::policy::{self, Reading};
 use kubenap_core::seen::{Peer, Phase, PortKey, Seen, WakePorts};
@@ -40,10 +41,14 @@ pub struct Gathered {
     now: Timestamp,
     asked: bool,
     in_phase: Duration,
+    waiting: Duration,
     substituted_for: Duration,
     path_proved: bool,
     may_arm: bool,
     ports: Option<WakePorts>,
+    barred: Option<Barred>,
+    push: bool,
+    reverter: Option<String>,
 }
 
 impl Gathered {
@@ -59,10 +64,14 @@ impl Gathered {
             here: &self.here,
             asked: self.asked,
             in_phase: self.in_phase,
+            waiting: self.waiting,
             substituted_for: self.substituted_for,
             path_proved: self.path_proved,
             may_arm: self.may_arm,
             ports: self.ports.clone(),
+            barred: self.barred.clone(),
+            push: self.push,
+            reverter: self.reverter.clone(),
             timing: cx.settings.timing,
         }
     }
@@ -77,9 +86,24 @@ impl Gathered {
         policy::opted_in(&self.around.deployment.labels)
     }
 
+    /// The time of this reading.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// It listens on all its wake ports here.
     pub fn set_listening(&mut self, listening: bool) {
         self.here.listening = listening;
+    }
+
+    /// A wake failed, and no other is tried yet.
+    pub fn barred(&self) -> Option<&Barred> {
+        self.barred.as_ref()
+    }
+
+    /// Takes over who scaled it up while it slept.
+    pub fn set_reverter(&mut self, manager: Option<String>) {
+        self.reverter = manager;
     }
 
     /// Takes over what a live reading knows of autoscalers.
@@ -94,6 +118,7 @@ pub fn gather(cx: &Context, around: &Around) -> Gathered {
     let peers = observe::peers_of(around, &gathered.reading.policy);
     gathered.seen.peers = peers.iter().filter_map(|id| peer(cx, around, id)).collect();
     remember(cx, &mut gathered);
+    guard(cx, &mut gathered);
     // The pace, and which ports are free, are worked out only for a step that needs to know.
     if decide(&gathered.facts(cx)).step.takes_ports() {
         gathered.may_arm = may_arm(cx);
@@ -141,10 +166,14 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
         activity,
         asked: false,
         in_phase: Duration::ZERO,
+        waiting: Duration::ZERO,
         substituted_for: Duration::ZERO,
         path_proved: false,
         may_arm: true,
         ports: Some(WakePorts::default()),
+        barred: None,
+        push: false,
+        reverter: None,
     }
 }
 
@@ -170,6 +199,11 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
             }
         }
         gathered.in_phase = memory.phase.map_or(Duration::ZERO, |(_, _, since)| now - since);
+        if seen.trouble().is_some() {
+            memory.troubled = Some(now);
+        }
+        let troubled = memory.troubled.map_or(Duration::MAX, |last| now - last);
+        gathered.waiting = gathered.in_phase.min(troubled);
         // Awake, an ask comes from a proxy that is behind: it is traffic like any other, and passed.
         let since_then = matches!(phase, Phase::Drowsy | Phase::Asleep) && asks.total > memory.asks_before;
         gathered.asked = asks.held > 0 || since_then;
@@ -232,6 +266,28 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
             memory.substituted.map_or(Duration::ZERO, |(_, since)| now - since)
         });
     }
+}
+
+/// Keeps the breaker in line with how the wake gets on, and takes from it what may be tried now.
+fn guard(cx: &Context, gathered: &mut Gathered) {
+    let trouble = trouble(&gathered.facts(cx));
+    let situation = gathered.situation();
+    let now = gathered.now;
+    let asks = cx.doors.asks(&gathered.app).total;
+    (gathered.barred, gathered.push) = cx.memories.with(&gathered.app, |memory| {
+        let mut push = false;
+        match (situation, trouble) {
+            // To look at the pods is a try, too: it costs nothing, and tells how long they have been failing.
+            (Situation::Waking { .. }, Some(trouble)) if memory.breaker.barred(now).is_none() => {
+                push = memory.breaker.is_half_open(now) && asks > memory.asks_then;
+                memory.breaker.failed(trouble, None, now);
+                memory.asks_then = asks;
+            }
+            (Situation::Awake | Situation::Drowsy { .. }, _) => memory.breaker.close(),
+            (Situation::Waking { .. } | Situation::Asleep { .. } | Situation::OwnersZero, _) => {}
+        }
+        (memory.breaker.barred(now), push)
+    });
 }
 
 /// Which part of a wake has ended last, by the pod that is ahead of the others.

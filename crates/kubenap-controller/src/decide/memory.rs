@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubenap_core::app::AppId;
+use kubenap_core::breaker::Breaker;
 use kubenap_core::seen::Phase;
+use kubenap_core::step::Step;
 use tokio::time::Instant;
 
 use crate::telemetry::WakeClock;
@@ -45,8 +47,18 @@ pub struct Memory {
     pub reported: Option<String>,
     /// Messages that became Events already, and until when each is remembered though nothing says it any more.
     pub told: BTreeMap<String, Instant>,
+    /// Failed wakes that became Events already, and until when each counts as told.
+    pub failures_told: BTreeMap<String, Instant>,
     /// Failures in a row, for the pause before the next try.
     pub failures: u32,
+    /// When something last said why the app cannot start.
+    pub troubled: Option<Instant>,
+    /// The step that could not be carried out last, and until when it is not tried again.
+    pub refused: Option<(Step, Instant)>,
+    /// Opens when a wake fails.
+    pub breaker: Breaker,
+    /// How many asks there were when the breaker opened last.
+    pub asks_then: u64,
     /// Until when its time asleep was counted.
     pub counted: Option<Instant>,
 }

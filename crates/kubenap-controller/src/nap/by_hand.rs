@@ -124,10 +124,14 @@ async fn step(
         here: &here,
         asked: false,
         in_phase: since,
+        waiting: since,
         substituted_for: Duration::ZERO,
         path_proved: false,
         may_arm: false,
         ports: None,
+        barred: None,
+        push: false,
+        reverter: None,
         timing: Timing::default(),
     };
     let decision = decide(&facts);

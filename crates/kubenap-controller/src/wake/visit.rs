@@ -245,6 +245,10 @@ impl Visit<'_> {
                 ask.end(AskAnswer::Page);
                 reply::waiting_page()
             }
+            (Held::Failed { reason, sentence, retry_after }, _) => {
+                ask.end(AskAnswer::Failed);
+                reply::failing_page(reason, &sentence, retry_after)
+            }
             (held, _) => self.not_held(ask, &held, traits),
         }
     }

@@ -9,6 +9,8 @@ mod sources;
 mod wishes;
 mod mistakes;
 mod wakes;
+mod broken;
+mod owners;
 mod zeros;
 mod surroundings;
 mod leads;

@@ -1,6 +1,8 @@
 //! The stories: what `KubeNap` promises, tried on a real Kubernetes with real traffic.
 
+mod broken;
 mod contract;
+mod owners;
 mod s1;
 mod s2;
 mod s3;
@@ -58,4 +60,10 @@ pub(crate) const STORIES: &[Story] = &[
     story!(s7, true, "while Prometheus is silent nobody naps, and when it is back naps go on"),
     story!(s8, true, "a wrong annotation or an unfit Service keeps the app awake, and says so"),
     story!(s9, true, "members leave, die and are missing, and no app is stranded"),
+    story!(broken, true, "an app that cannot start is told so at once, and wakes when it is healed"),
+    story!(
+        owners,
+        true,
+        "GitOps that sets replicas back is noticed and named, and an autoscaler is respected"
+    ),
 ];
