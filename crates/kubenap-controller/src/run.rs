@@ -120,7 +120,8 @@ pub async fn start_with(
     };
     let stores =
         Stores::start(&cluster, &settings.namespaces, &settings.lease_namespace, &touched, &mut tasks);
-    let members = Members::new(&settings.identity, &settings.lease_namespace, stores.clone());
+    let pod_uid = settings.pod_uid.clone();
+    let members = Members::new(&settings.identity, &settings.lease_namespace, pod_uid, stores.clone());
     let admin_url =
         settings.advertise.first().map(|ip| format!("http://{}", SocketAddr::new(*ip, admin.port())));
     match members.join(&cluster, admin_url.as_deref(), settings.clock).await {

@@ -39,6 +39,8 @@ pub struct Settings {
     pub lease_namespace: String,
     /// Who this member is: a DNS-1123 subdomain, different for each member.
     pub identity: String,
+    /// The uid of the pod that this member is, where the Leases are in the pod's namespace: its Lease goes with it.
+    pub pod_uid: Option<String>,
     /// The time.
     pub clock: Clock,
     /// How long a member that leaves goes on answering after it has taken its addresses out.

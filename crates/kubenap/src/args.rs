@@ -185,6 +185,9 @@ pub(crate) struct RestoreArgs {
     /// Every app that KubeNap has touched
     #[arg(long)]
     pub(crate) all: bool,
+    /// No controller naps any app from now on for ten minutes, or until this fails: for taking KubeNap off
+    #[arg(long, requires = "all")]
+    pub(crate) stop_naps: bool,
     /// Wait no longer than this for pods
     #[arg(long, default_value = "5m", value_parser = at_least_1s, value_name = "DURATION")]
     pub(crate) timeout: Duration,

@@ -5,6 +5,7 @@ mod settings;
 mod config;
 mod connect;
 mod members;
+mod rights;
 mod outcome;
 mod output;
 mod commands;

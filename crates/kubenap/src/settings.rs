@@ -78,6 +78,10 @@ pub(crate) fn settings(
         bearer_token_file: variable("KUBENAP_PROMETHEUS_TOKEN_FILE").map(Into::into),
         ..Credentials::default()
     };
+    let lease_namespace = connect::lease_namespace(cluster);
+    // A Lease whose owner is not found in its namespace would be cleared away.
+    let is_pod = variable("POD_NAME").as_ref() == Some(&identity)
+        && variable("POD_NAMESPACE").as_ref() == Some(&lease_namespace);
     Ok(Settings {
         namespaces: cluster.namespace.clone(),
         advertise,
@@ -90,8 +94,9 @@ pub(crate) fn settings(
         idle_after,
         timing: Timing { drowsy, min_awake },
         naps_per_minute,
-        lease_namespace: connect::lease_namespace(cluster),
+        lease_namespace,
         identity,
+        pod_uid: variable("POD_UID").filter(|_| is_pod),
         clock: Clock::System,
         propagation: PROPAGATION,
         grace: GRACE,

@@ -1,12 +1,14 @@
 //! End-to-end tests: builds what is missing, starts a real Kubernetes, runs the stories inside its network.
 
 mod machine;
-mod build;
+pub(crate) mod build;
 mod cluster;
 mod progress;
 mod runner;
 mod world;
 mod members;
+mod pods;
+mod logs;
 mod app;
 mod observe;
 mod http;
@@ -21,13 +23,13 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
-use cluster::Cluster;
+pub(crate) use cluster::Cluster;
 pub(crate) use progress::say;
 
 /// Runs the end-to-end tests on a real one-node Kubernetes, in a network namespace of its own.
 ///
-/// Needs root on x86-64 Linux, Rust and Go; Debian packages are installed, Kubernetes, Prometheus and Traefik
-/// built or fetched once, into the cache folder.
+/// Needs root on x86-64 Linux, Rust and Go; Debian packages are installed, Kubernetes, Prometheus, Helm and
+/// Traefik built or fetched once, into the cache folder.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -39,6 +41,9 @@ pub(crate) struct Args {
     /// Leave the cluster running, and the namespaces of stories that failed
     #[arg(long)]
     keep: bool,
+    /// Test the dev build of KubeNap with this machine's C library: quicker to build, and not what is shipped
+    #[arg(long)]
+    dev: bool,
     /// Name the stories and stop
     #[arg(long)]
     list: bool,
@@ -46,11 +51,15 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Start the cluster with Traefik, Prometheus and the test app's image, and leave it running
-    Up,
+    /// Start the cluster with Traefik, Prometheus and the images of the test app and KubeNap, and leave it running
+    Up {
+        /// With the dev build of KubeNap
+        #[arg(long)]
+        dev: bool,
+    },
     /// End the cluster and everything in it
     Down,
-    /// Run a command inside the cluster's network, with KUBECONFIG and kubectl at hand
+    /// Run a command inside the cluster's network, with KUBECONFIG, kubectl, helm and kubenap at hand
     Shell {
         /// The command and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -79,10 +88,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             runner::list()?;
             Ok(ExitCode::SUCCESS)
         }
-        None => everything(&cluster, &args.only, args.keep).await,
-        Some(What::Up) => {
+        None => everything(&cluster, &args).await,
+        Some(What::Up { dev }) => {
             machine::check(&cluster).await?;
-            start(&cluster).await?;
+            start(&cluster, &build::kubenap(dev).await?).await?;
             say(
                 "up; `cargo xtask e2e shell kubectl get pods -A` looks around, `cargo xtask e2e down` ends it",
             );
@@ -97,14 +106,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-async fn everything(cluster: &Cluster, only: &[String], keep: bool) -> Result<ExitCode> {
-    runner::chosen(only)?;
+async fn everything(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
+    runner::chosen(&args.only)?;
     machine::check(cluster).await?;
     // From now on Ctrl-C ends the commands under way, and what was started is ended below.
     tokio::spawn(tokio::signal::ctrl_c());
     let started = !cluster.is_up().await;
-    let result = build_and_run(cluster, only, keep).await;
-    if started && !keep {
+    let result = build_and_run(cluster, args).await;
+    if started && !args.keep {
         cluster.down().await?;
     } else {
         say("the cluster is left running; `cargo xtask e2e down` ends it");
@@ -112,21 +121,21 @@ async fn everything(cluster: &Cluster, only: &[String], keep: bool) -> Result<Ex
     result
 }
 
-async fn build_and_run(cluster: &Cluster, only: &[String], keep: bool) -> Result<ExitCode> {
-    let kubenap = build::kubenap().await?;
-    if runner::wants_contract(only) {
+async fn build_and_run(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
+    let kubenap = build::kubenap(args.dev).await?;
+    if runner::wants_contract(&args.only) {
         build::contract().await?;
     }
-    start(cluster).await?;
+    start(cluster, &kubenap).await?;
 
     let myself = std::env::current_exe().context("find this program")?;
     let mut inside = cluster.inside(myself);
-    inside.args(["e2e", "stories", "--kubenap"]).arg(kubenap);
-    if keep {
+    inside.args(["e2e", "stories", "--kubenap"]).args(kubenap.first());
+    if args.keep {
         inside.arg("--keep");
     }
-    if !only.is_empty() {
-        inside.arg("--only").args(only);
+    if !args.only.is_empty() {
+        inside.arg("--only").args(&args.only);
     }
     let status = inside.status().await.context("run the stories inside the cluster's network")?;
     match status.code() {
@@ -137,7 +146,7 @@ async fn build_and_run(cluster: &Cluster, only: &[String], keep: bool) -> Result
 }
 
 /// A cluster with everything the stories count on; one that runs already is only completed.
-async fn start(cluster: &Cluster) -> Result<()> {
+async fn start(cluster: &Cluster, kubenap: &[PathBuf]) -> Result<()> {
     build::programs(cluster).await?;
     let app = build::app().await?;
     if cluster.is_up().await {
@@ -145,5 +154,5 @@ async fn start(cluster: &Cluster) -> Result<()> {
     } else {
         cluster.up().await?;
     }
-    cluster.add_parts(&app).await
+    cluster.add_parts(&app, kubenap).await
 }

@@ -5,13 +5,13 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, timeout};
 
 use super::cluster::Cluster;
-use super::members::{MEMBERS, Settings};
+use super::members::{HOME, Settings};
 use super::progress::say;
 use super::stories::{Counts, STORIES, Story};
 use super::world::{Space, World};
@@ -78,7 +78,7 @@ fn alone(cluster: &Cluster) -> Result<File> {
 async fn run_all(world: &Arc<World>, stories: Vec<&'static Story>, keep: bool, outcomes: &mut Vec<Outcome>) {
     for story in stories {
         say(&format!("\n── {}: {}", story.name, story.sentence));
-        let begun = Instant::now();
+        let (begun, since) = (Instant::now(), SystemTime::now());
         let namespace = format!("{}-{}", story.name, std::process::id());
         let space = Space { world: Arc::clone(world), namespace };
         let told = timeout(LONGEST, tell(story, &space)).await;
@@ -90,7 +90,7 @@ async fn run_all(world: &Arc<World>, stories: Vec<&'static Story>, keep: bool, o
             }
             Err(error) => {
                 say(&format!("── {}: FAILED after {:.1} s: {error:#}", story.name, took.as_secs_f64()));
-                explain(&space).await;
+                explain(&space, since).await;
             }
         }
         if (result.is_ok() || !keep)
@@ -112,8 +112,8 @@ async fn tell(story: &Story, space: &Space) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Prints what the namespace looks like, and the ends of both members' logs.
-async fn explain(space: &Space) {
+/// Prints what the namespace looks like, the members, and the ends of their logs.
+async fn explain(space: &Space, begun: SystemTime) {
     let questions: [&[&str]; 3] = [
         &["get", "deployments,pods,services,endpointslices,ingresses", "-o", "wide"],
         &["get", "events", "--sort-by=.metadata.creationTimestamp"],
@@ -126,10 +126,14 @@ async fn explain(space: &Space) {
             Err(error) => say(&format!("{error:#}")),
         }
     }
-    for (identity, _) in MEMBERS {
+    let logs = space.world.members.logs();
+    for identity in logs.writers_since(begun) {
         say(&format!("\nthe last {TAIL} lines of member {identity}:"));
-        say(&space.world.members.log_tail(identity, TAIL));
+        say(&logs.tail(&identity, TAIL));
     }
+    let home = ["-n", HOME, "get", "pods,leases,jobs", "-o", "wide"];
+    say(&format!("\n$ kubectl {}", home.join(" ")));
+    say(&space.world.kubectl(&home).await.unwrap_or_else(|error| format!("{error:#}")));
 }
 
 fn table(outcomes: &[Outcome]) -> String {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use tokio::time::Instant;
@@ -26,6 +27,7 @@ const CLEAR: Duration = Duration::from_secs(120);
 pub struct Members {
     me: String,
     namespace: String,
+    pod_uid: Option<String>,
     stores: Stores,
     seen: Arc<Mutex<BTreeMap<String, (String, Instant)>>>,
     /// Since when this member's own renewals have succeeded, and been seen by its watch, without a break.
@@ -34,10 +36,11 @@ pub struct Members {
 
 impl Members {
     /// A member called `me`, with its Lease in `namespace`.
-    pub fn new(me: &str, namespace: &str, stores: Stores) -> Self {
+    pub fn new(me: &str, namespace: &str, pod_uid: Option<String>, stores: Stores) -> Self {
         Self {
             me: me.to_owned(),
             namespace: namespace.to_owned(),
+            pod_uid,
             stores,
             seen: Arc::default(),
             steady: Arc::default(),
@@ -136,6 +139,12 @@ impl Members {
         if let Some(admin) = admin {
             lease.metadata.annotations = Some([(ADMIN.to_owned(), admin.to_owned())].into());
         }
+        // However the pod ends, nothing of it is left behind.
+        lease.metadata.owner_references = self.pod_uid.as_ref().map(|uid| {
+            let (api_version, kind) = ("v1".to_owned(), "Pod".to_owned());
+            let (name, uid) = (self.me.clone(), uid.clone());
+            vec![OwnerReference { api_version, kind, name, uid, ..OwnerReference::default() }]
+        });
         match cluster.call(api.get_opt(&name)).await? {
             None => {
                 cluster.call(api.create(&lease::params(), &lease)).await?;

@@ -17,3 +17,4 @@ mod leads;
 mod restarts;
 mod by_hand;
 mod chaos;
+mod rights;

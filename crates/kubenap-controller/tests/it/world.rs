@@ -114,6 +114,7 @@ impl World {
             naps_per_minute: self.pace.naps,
             lease_namespace: "kubenap-system".to_owned(),
             identity: format!("m{nth}"),
+            pod_uid: None,
             clock: self.clock,
             propagation: Duration::from_millis(500),
             grace: Duration::from_secs(10),

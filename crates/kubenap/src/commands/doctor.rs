@@ -15,21 +15,8 @@ use serde::Serialize;
 use super::status;
 use crate::args::{ClusterArgs, DoctorArgs, Format};
 use crate::outcome::Outcome;
+use crate::rights::{self, Place, Rule};
 use crate::{connect, members, output};
-
-/// Every right that the controller uses: group, resource, verbs.
-pub(crate) const RIGHTS: &[(&str, &str, &[&str])] = &[
-    ("apps", "deployments", &["get", "list", "watch", "patch"]),
-    ("apps", "replicasets", &["list"]),
-    ("", "services", &["list", "watch"]),
-    ("", "pods", &["list", "watch"]),
-    ("discovery.k8s.io", "endpointslices", &["get", "list", "watch", "create", "update", "patch", "delete"]),
-    ("networking.k8s.io", "ingresses", &["list", "watch"]),
-    ("networking.k8s.io", "ingressclasses", &["list", "watch"]),
-    ("autoscaling", "horizontalpodautoscalers", &["list"]),
-    ("events.k8s.io", "events", &["create"]),
-    ("coordination.k8s.io", "leases", &["get", "list", "watch", "create", "update", "delete"]),
-];
 
 /// One finding.
 #[derive(Debug, Serialize)]
@@ -130,19 +117,18 @@ async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>
     let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client());
     let mut missing = Vec::new();
     let mut asked = 0;
-    for (group, resource, verbs) in RIGHTS {
-        for verb in *verbs {
-            let namespace = match *resource {
-                "leases" => Some(connect::lease_namespace(at)),
-                // They belong to no namespace.
-                "ingressclasses" => None,
-                _ => at.namespace.first().cloned(),
-            };
+    for (place, rules) in rights::controller()? {
+        let namespace = match place {
+            Place::Apps => at.namespace.first().cloned(),
+            Place::Proxies => None,
+            Place::Own => Some(connect::lease_namespace(at)),
+        };
+        for right in rules.iter().flat_map(Rule::rights) {
             let attributes = ResourceAttributes {
-                group: Some((*group).to_owned()),
-                resource: Some((*resource).to_owned()),
-                verb: Some((*verb).to_owned()),
-                namespace,
+                group: Some(right.group.to_owned()),
+                resource: Some(right.resource.to_owned()),
+                verb: Some(right.verb.to_owned()),
+                namespace: namespace.clone(),
                 ..ResourceAttributes::default()
             };
             let review = SelfSubjectAccessReview {
@@ -156,7 +142,7 @@ async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>
             let answer = answer.context("cannot ask which permissions there are")?;
             asked += 1;
             if !answer.status.is_some_and(|status| status.allowed) {
-                missing.push(format!("{verb} {resource}"));
+                missing.push(format!("{} {}", right.verb, right.resource));
             }
         }
     }

@@ -6,12 +6,13 @@ use std::fs;
 use crate::tree::{children, files, none_of, top};
 
 /// These folders must be on the map.
-const MAPPED: [&str; 6] = [
+const MAPPED: [&str; 7] = [
     "crates/kubenap-core/src",
     "crates/kubenap-controller/src",
     "crates/kubenap-sandbox/src",
     "crates/kubenap/src",
     "xtask/src",
+    "chart/kubenap",
     "e2e",
 ];
 

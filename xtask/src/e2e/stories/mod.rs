@@ -3,6 +3,8 @@
 mod broken;
 mod contract;
 mod owners;
+mod install;
+mod account;
 mod s1;
 mod s2;
 mod s3;
@@ -47,6 +49,12 @@ macro_rules! story {
 /// All stories, in the order in which they run.
 pub(crate) const STORIES: &[Story] = &[
     story!(contract, false, "the sandbox's contract holds on the real API server"),
+    story!(
+        install,
+        false,
+        "KubeNap is installed, used, upgraded and uninstalled as the README says, and leaves nothing behind"
+    ),
+    story!(account, true, "KubeNap's account can do what KubeNap does, and not more"),
     story!(s1, true, "a quiet app naps by itself, and the next visitor's request wakes it as it was"),
     story!(s2, true, "callers inside the cluster wake an app with any kind of request, and see no redirect"),
     story!(s3, true, "an app with traffic never naps, and while it is awake nothing passes through KubeNap"),

@@ -89,7 +89,7 @@ async fn naps_again(space: &Space) -> Result<()> {
 async fn until_source_up(space: &Space, wanted: f64) -> Result<()> {
     eventually(&format!("the leader's kubenap_source_up is {wanted}"), Duration::from_secs(15), async || {
         let leader = space.world.members.leader().await?;
-        let samples = space.world.members.metrics(leader).await?;
+        let samples = space.world.members.metrics(&leader).await?;
         let source = samples.iter().find(|sample| sample.name == "kubenap_source_up");
         let source = source.context("there is no kubenap_source_up")?;
         ensure!((source.value - wanted).abs() < 0.5, "it is {} with {:?}", source.value, source.labels);
