@@ -410,12 +410,12 @@ mod tests {
 
     use super::*;
 
-    fn pod(container: Value) -> SlimPod {
+    fn pod(container: &Value) -> SlimPod {
         let object = json!({"status": {"phase": "Running", "containerStatuses": [container]}});
         SlimPod::of(serde_json::from_value(object).unwrap())
     }
 
-    fn container(state: Value, ready: bool, restarts: i32) -> Value {
+    fn container(state: &Value, ready: bool, restarts: i32) -> Value {
         json!({"name": "app", "image": "app:1", "imageID": "", "state": state, "ready": ready, "restartCount": restarts})
     }
 
@@ -432,7 +432,7 @@ mod tests {
             ("PodInitializing", None),
         ] {
             let waiting = json!({"waiting": {"reason": reason}});
-            assert_eq!(pod(container(waiting, false, 0)).seen.trouble, trouble, "{reason}");
+            assert_eq!(pod(&container(&waiting, false, 0)).seen.trouble, trouble, "{reason}");
         }
     }
 
@@ -447,7 +447,7 @@ mod tests {
             (json!({"terminated": {"exitCode": 1}}), false, 2, true),
             (json!({"running": {}}), true, 7, false),
         ] {
-            let seen = pod(container(state.clone(), ready, falls)).seen;
+            let seen = pod(&container(&state, ready, falls)).seen;
             assert_eq!(seen.trouble, loops.then_some(Trouble::CrashLoop), "{state}, {falls} falls");
         }
     }

@@ -127,6 +127,9 @@ fn three_reverts_within_an_hour_and_it_naps_no_more_until_the_hour_is_over() {
     tell(&chapters);
 }
 
+/// A second of a wake, and what happens then.
+type Happening = (u64, fn(&mut Day));
+
 #[test]
 fn a_wake_of_kubenaps_own_and_a_persons_by_the_command_line_are_no_reverts() {
     let mut day = Day::new();
@@ -136,7 +139,7 @@ fn a_wake_of_kubenaps_own_and_a_persons_by_the_command_line_are_no_reverts() {
             happens(&mut day);
             drop(day.turn());
         }
-        let wakes: [(u64, fn(&mut Day)); 6] = [
+        let wakes: [Happening; 6] = [
             (20, if nap % 2 == 0 { wish_wake } else { request }),
             (21, answered),
             (22, settled_and_ready),

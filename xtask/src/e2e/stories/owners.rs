@@ -52,7 +52,7 @@ async fn gitops(space: &Space) -> Result<()> {
 
 async fn no_more_naps(space: &Space, name: &str) -> Result<()> {
     let ran = space.world.kubenap(&["nap", &space.id(name), "--force"], Duration::from_secs(60)).await?;
-    ensure!(ran.code == 1 && ran.stderr.contains(GITOPS), "{ran:?}");
+    ensure!(ran.code == 4 && ran.stderr.contains(GITOPS), "{ran:?}");
     let (phase, replicas) = (space.phase(name).await?, space.replicas(name).await?);
     ensure!(phase == "awake" && replicas == 2, "phase {phase}, {replicas} replicas");
     let status = space.status(name).await?;
