@@ -131,8 +131,19 @@ impl Members {
         self.installed.lock().await.settings = None;
         let found = self.deployments().get_opt(RELEASE).await.context("look for KubeNap's Deployment")?;
         if found.is_some() {
-            self.helm(&["uninstall", RELEASE, "--namespace", HOME, "--wait", "--ignore-not-found"]).await?;
+            // Another version of the chart may have installed it: its own hook is not relied on.
+            let mut restore = Command::new(&self.kubenap);
+            restore.args(["restore", "--all", "--kubeconfig"]).arg(self.cluster.kubeconfig());
+            let restored = timeout(HELM, restore.kill_on_drop(true).output()).await;
+            restored.context("kubenap restore --all: not done in time")??;
+            self.helm(&["uninstall", RELEASE, "--namespace", HOME, "--no-hooks", "--ignore-not-found"]).await?;
         }
+        // What an uninstall that was stopped half-way has left.
+        let kinds = "jobs,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings";
+        let mut delete = self.cluster.kubectl();
+        delete.args(["-n", HOME, "delete", kinds, "-l", "app.kubernetes.io/instance=kubenap", "--ignore-not-found"]);
+        let deleted = timeout(GOODBYE, delete.kill_on_drop(true).output()).await.context("delete leftovers")??;
+        ensure!(deleted.status.success(), "delete leftovers: {}", String::from_utf8_lossy(&deleted.stderr).trim());
         eventually("KubeNap's pods are gone", GOODBYE, async || {
             let pods = self.pods().await?.len();
             ensure!(pods == 0, "{pods} are left");
