@@ -15,3 +15,4 @@ mod leads;
 mod restarts;
 mod by_hand;
 mod chaos;
+mod budget;
