@@ -40,8 +40,6 @@ fn lines(corpus: &str) -> impl Iterator<Item = (&str, Vec<u8>)> {
 async fn say(port: u16, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
     stream.write_all(bytes).await.unwrap();
-    // Nothing comes after it, so an end that is missing is not waited for.
-    stream.shutdown().await.unwrap();
     hear(&mut stream).await
 }
 
@@ -118,7 +116,7 @@ async fn every_line_of_the_corpus_is_refused_or_passed_in_exactly_one_form() {
                 let (first, length) = form.rsplit_once(' ').unwrap();
                 assert_eq!(status(&answer), "200", "{shown}");
                 assert_eq!(heard, [format!("{first} Ok({length})")], "{shown}");
-                assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{shown}");
+                assert_eq!(answer.matches("HTTP/1.").count(), 1, "{shown}");
             } else if verdict == "spoiled" {
                 assert_eq!(status(&answer), "400", "{shown}");
                 assert!(heard.iter().all(|line| line.contains("Err(")), "{shown}: {heard:?}");
