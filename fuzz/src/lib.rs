@@ -7,8 +7,11 @@ use kubenap_controller::untrusted::{self, Head};
 use kubenap_core::duration as durations;
 use kubenap_core::policy::{self, Defaults};
 
+/// What a target does with its bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target, with its name.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("location", location),
     ("annotations", annotations),
     ("duration", duration),
@@ -27,8 +30,8 @@ pub fn location(bytes: &[u8]) {
     if let Some(location) = untrusted::original(&text) {
         stays_on_its_host(&location);
     }
-    let encoded: String = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
-    if let Some(location) = untrusted::original(&format!("original={encoded}")) {
+    let encoded: Vec<_> = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
+    if let Some(location) = untrusted::original(&format!("original={}", encoded.concat())) {
         stays_on_its_host(&location);
     }
 }

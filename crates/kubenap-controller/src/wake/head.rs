@@ -58,10 +58,11 @@ pub(crate) fn look(bytes: &[u8], limits: &Limits) -> Option<Result<usize, Refusa
         return has_bare_line_feed(bytes).then_some(Err(Refusal::Bad));
     };
     let whole = bytes.get(..end).unwrap_or_default();
-    Some(
-        inspect(whole, limits)
-            .and_then(|()| if end > limits.head_bytes { Err(Refusal::TooLarge) } else { Ok(end) }),
-    )
+    Some(match inspect(whole, limits) {
+        Ok(()) if end > limits.head_bytes => Err(Refusal::TooLarge),
+        Ok(()) => Ok(end),
+        Err(refusal) => Err(refusal),
+    })
 }
 
 /// Judges a whole head, with the empty line at its end.

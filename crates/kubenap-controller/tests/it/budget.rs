@@ -14,8 +14,9 @@ use crate::world::World;
 /// So many other apps are asked for at this moment; how many of them may wake.
 fn scan(running: &Running, apps: usize) -> usize {
     let budget = &running.context().budget;
-    let goes =
-        |number: &usize| budget.turn(&AppId::new("other", format!("app{number}")), 1, true, Instant::now()) == Turn::Go;
+    let goes = |number: &usize| {
+        budget.turn(&AppId::new("other", format!("app{number}")), 1, true, Instant::now()) == Turn::Go
+    };
     (0..apps).filter(goes).count()
 }
 

@@ -95,9 +95,9 @@ async fn an_answer_that_nobody_takes_is_cut_off() {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                stream.read(&mut [0; 4096]).await.ok();
+                stream.read_exact(&mut [0; 4]).await.ok();
                 stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await.ok();
-                while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
+                while stream.write_all(&[b'x'; 8192]).await.is_ok() {}
             });
         }
     });
