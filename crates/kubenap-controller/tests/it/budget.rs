@@ -1,5 +1,4 @@
 //! Stories about a scanner: what becomes of a real request when far more apps are asked for than may wake at once.
-#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
 use std::time::Duration;
 
