@@ -15,3 +15,5 @@ pub mod web;
 pub mod run;
 pub mod clock;
 pub mod telemetry;
+#[doc(hidden)]
+pub mod untrusted;

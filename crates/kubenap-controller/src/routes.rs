@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use kubenap_core::app::AppId;
 use kubenap_core::policy;
 use tokio::sync::watch;
 
@@ -11,6 +13,7 @@ use crate::activity::{Target, TargetPort, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::observe;
 use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule};
+use crate::decide::events::Reason;
 use crate::decide::{Context, entrances};
 use crate::wake::{DoorKey, DoorSpec, HostRule};
 
@@ -20,11 +23,16 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Keeps targets and hosts in line with the stores.
 pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
     let mut known: Vec<HostRule> = Vec::new();
+    let mut told = BTreeSet::new();
     loop {
-        let (watched, hosts) = read(&cx);
+        let (watched, claims) = read(&cx);
+        let (hosts, late) = oldest_win(claims);
         if known != hosts {
             cx.doors.set_hosts(hosts.clone());
             known = hosts;
+        }
+        if cx.lead.holds() {
+            complain(&cx, &late, &mut told);
         }
         targets.send_if_modified(|old| {
             let changed = old.targets != watched.targets || old.history != watched.history;
@@ -38,9 +46,9 @@ pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
 }
 
 /// Reads all apps' targets and hosts from the stores.
-pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
+fn read(cx: &Context) -> (Watched, Vec<Claim>) {
     let mut targets = Vec::new();
-    let mut hosts = Vec::new();
+    let mut claims = Vec::new();
     let mut history = cx.settings.idle_after;
     let classes = cx.stores.ingress_classes.within("");
     for app in cx.stores.apps() {
@@ -88,7 +96,12 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
                     };
                     let manners = entrances::manners(&reading.policy);
                     cx.doors.declare(DoorSpec { key: key.clone(), apps: apps.clone(), manners });
-                    hosts.push(host_rule(rule, key));
+                    claims.push(Claim {
+                        rule: host_rule(rule, key),
+                        since: ingress.created,
+                        app: app.clone(),
+                        uid: around.deployment.seen.uid.clone(),
+                    });
                 }
             }
             seen.push(target);
@@ -101,9 +114,60 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
             .collect();
         targets.push(Target { app, services: seen, pods: Some(pods) });
     }
-    hosts.sort_by(|a, b| (&a.host, &a.path, a.exact, &a.key).cmp(&(&b.host, &b.path, b.exact, &b.key)));
-    hosts.dedup();
-    (Watched { targets: targets.into(), history }, hosts)
+    (Watched { targets: targets.into(), history }, claims)
+}
+
+/// What an Ingress says leads to an app.
+#[derive(Clone, Debug)]
+struct Claim {
+    rule: HostRule,
+    /// How old the Ingress is.
+    since: Timestamp,
+    app: AppId,
+    uid: String,
+}
+
+/// The rules that hold, in order, and the claims that came too late: what one namespace has claimed, no other takes
+/// away from it, nor makes it ambiguous.
+fn oldest_win(mut claims: Vec<Claim>) -> (Vec<HostRule>, Vec<Claim>) {
+    let order = |claim: &Claim| (claim.rule.key.clone(), claim.since);
+    claims.sort_by_cached_key(order);
+    let what = |rule: &HostRule| {
+        (rule.host.to_ascii_lowercase(), rule.path.trim_end_matches('/').to_owned(), rule.exact)
+    };
+    let mut owners: BTreeMap<_, (Timestamp, String)> = BTreeMap::new();
+    for claim in &claims {
+        let own = (claim.since, claim.rule.key.namespace.clone());
+        owners
+            .entry(what(&claim.rule))
+            .and_modify(|owner| *owner = own.clone().min(owner.clone()))
+            .or_insert(own);
+    }
+    let holds = |claim: &Claim| {
+        owners.get(&what(&claim.rule)).is_some_and(|(_, namespace)| *namespace == claim.rule.key.namespace)
+    };
+    let (hold, late): (Vec<_>, Vec<_>) = claims.into_iter().partition(holds);
+    let mut rules: Vec<_> = hold.into_iter().map(|claim| claim.rule).collect();
+    rules.sort_by(|a, b| (&a.host, &a.path, a.exact, &a.key).cmp(&(&b.host, &b.path, b.exact, &b.key)));
+    rules.dedup();
+    (rules, late)
+}
+
+/// Tells each app once that another namespace was there before it.
+fn complain(cx: &Context, late: &[Claim], told: &mut BTreeSet<(AppId, String)>) {
+    told.retain(|(app, host)| late.iter().any(|claim| claim.app == *app && claim.rule.host == *host));
+    for Claim { rule, app, uid, .. } in late {
+        if !told.insert((app.clone(), rule.host.clone())) {
+            continue;
+        }
+        // Whose Ingress it is, is nothing that this namespace is told.
+        let note = format!(
+            "requests for {} on proxies' error paths do not wake it: an older Ingress of another namespace has this host and path",
+            rule.host
+        );
+        tracing::warn!(%app, "{note}");
+        cx.events.send_once(app, uid, Reason::WakeFailed, &note);
+    }
 }
 
 fn add_rules(
@@ -221,5 +285,42 @@ mod tests {
         let expected =
             [("*", "/", false), ("*", "/open", false), ("*", "/empty", false), ("web.example", "/a", true)];
         assert_eq!(hosts, expected);
+    }
+
+    #[test]
+    fn a_host_that_another_namespace_claims_later_stays_with_the_first() {
+        let claim = |host: &str, path: &str, namespace: &str, service: &str, since: i64| Claim {
+            rule: HostRule {
+                host: host.into(),
+                path: path.into(),
+                exact: false,
+                key: DoorKey { namespace: namespace.into(), service: service.into(), port: 80 },
+            },
+            since: Timestamp::from_second(since).unwrap(),
+            app: AppId::new(namespace, service),
+            uid: String::new(),
+        };
+        let claims = vec![
+            claim("Shop.example", "/", "thief", "web", 20),
+            claim("shop.example", "", "victim", "web", 10),
+            claim("shop.example", "/own", "thief", "web", 20),
+            // Within a namespace it is for its people to settle; the table of hosts then answers 404.
+            claim("two.example", "/", "victim", "a", 10),
+            claim("two.example", "/", "victim", "b", 30),
+        ];
+        let (rules, late) = oldest_win(claims);
+        let leads: Vec<_> =
+            rules.iter().map(|rule| format!("{}{} {}", rule.host, rule.path, rule.key)).collect();
+        assert_eq!(
+            leads,
+            [
+                "shop.example victim/web:80",
+                "shop.example/own thief/web:80",
+                "two.example/ victim/a:80",
+                "two.example/ victim/b:80",
+            ]
+        );
+        let late: Vec<_> = late.iter().map(|claim| format!("{} {}", claim.app, claim.rule.path)).collect();
+        assert_eq!(late, ["thief/web /"]);
     }
 }

@@ -30,7 +30,7 @@ use crate::nap::{by_hand, carry_out};
 use crate::routes;
 use crate::settings::Settings;
 use crate::telemetry::{BySource, Telemetry};
-use crate::wake::{self, Doors, DoorsSettings, Limits};
+use crate::wake::{self, Doors, DoorsSettings, Limits, WakeBudget};
 use crate::web::{self, Ready};
 
 /// Why the controller cannot run.
@@ -165,6 +165,7 @@ pub async fn start_with(
         telemetry,
         board: Board::default(),
         events,
+        budget: WakeBudget::new(Instant::now()),
         choosing: Mutex::new(()),
     });
     tasks.spawn(routes::follow(Arc::clone(&cx), targets));
@@ -180,11 +181,7 @@ pub async fn start_with(
     let ready = Ready::default();
     tasks.spawn(become_ready(Arc::clone(&cx), ready.clone()));
     let router = web::router(Arc::clone(&cx), ready.clone());
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the admin listener ended");
-        }
-    });
+    tasks.spawn(web::serve(listener, router, web::Bounds::default()));
     tracing::info!(identity = cx.settings.identity, %admin, "started");
     Ok(Running { admin, proxies, cx, ready, tasks, claims, stop })
 }

@@ -58,6 +58,8 @@ pub enum Why {
     PeerAwake(String),
     /// Enough naps for now.
     Paced,
+    /// More apps are asked for than may wake at once.
+    WakePaced,
     /// Not the leader.
     NotLeader,
     /// No wake port is free.
@@ -155,6 +157,9 @@ impl Why {
                 ("peer-awake", format!("{name}, behind the same Service, is kept awake"))
             }
             Self::Paced => ("paced", "enough apps are falling asleep for now".into()),
+            Self::WakePaced => {
+                ("wake-paced", "a request needs it, but more apps are asked for than may wake at once".into())
+            }
             Self::NotLeader => ("not-leader", "only the leader puts apps to sleep".into()),
             Self::NoPorts => ("no-ports", "no wake port is free; widen --wake-ports".into()),
             Self::Substituting => ("substituting", "members are putting themselves into its Services".into()),
@@ -211,6 +216,7 @@ impl Why {
             Self::HadTraffic(minute),
             Self::PeerAwake("shop/other".into()),
             Self::Paced,
+            Self::WakePaced,
             Self::NotLeader,
             Self::NoPorts,
             Self::Substituting,

@@ -86,6 +86,20 @@ impl<F: FnMut(&Line<'_>)> Reader<F> {
     }
 }
 
+/// Reads an exposition that comes in these pieces: each sample as text, and how many lines were not understood.
+pub(crate) fn read_exposition<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, usize) {
+    const WANTED: &[&str] = &["traefik_service_requests_total", "process_start_time_seconds", "up"];
+    let mut samples = Vec::new();
+    let mut reader = Reader::new(WANTED, |line: &Line<'_>| {
+        samples.push(format!("{} {:?} {}", line.name, line.labels, line.value));
+    });
+    for piece in pieces {
+        reader.feed(piece);
+    }
+    let spoiled = reader.finish();
+    (samples, spoiled)
+}
+
 impl Line<'_> {
     /// The label's value; empty when the label is not there, which means the same.
     pub(super) fn label(&self, name: &str) -> &str {

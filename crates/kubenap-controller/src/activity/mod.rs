@@ -37,6 +37,9 @@ pub use poll::{Polled, Polls, SourceState, Watched};
 pub use prometheus::PrometheusSource;
 pub use spec::{SourceSpec, build};
 
+pub(crate) use exposition::read_exposition;
+pub(crate) use promql::read_answer;
+
 /// Where traffic is learned from: one question for all apps.
 #[async_trait]
 pub trait TrafficMetricsSource: fmt::Debug + Send + Sync {

@@ -213,6 +213,18 @@ pub(super) fn decode(body: &[u8], status: StatusCode, from: &Endpoint) -> Result
     Ok(Answer { rows, is_partial: wire.warnings.is_some_and(|warnings| !warnings.is_empty()) })
 }
 
+/// Reads an answer and all that is read out of one: how many values and keys there are.
+pub(crate) fn read_answer(body: &[u8], status: StatusCode, from: &Endpoint) -> Result<usize, SourceError> {
+    let answer = decode(body, status, from)?;
+    let newest: Vec<_> = answer.rows.iter().map(Row::last).collect();
+    live(&newest);
+    services_are_not_counted(&newest, Some(&answer));
+    let keys =
+        Preset::ALL.map(|preset| answer.rows.iter().map(|row| row.keys(preset).count()).sum::<usize>());
+    let points = steps(&answer.rows, &answer.rows).map(|(_, beats, _)| beats.len());
+    Ok(points.chain(keys).sum())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kubenap_core::app::AppId;
 use kubenap_core::policy::{self, Defaults, Policy, Reading};
-use kubenap_core::seen::{Family, Seen, ServiceRefusal, ServiceSeen};
+use kubenap_core::seen::{EndpointSeen, Family, Seen, ServiceRefusal, ServiceSeen};
 
 use super::around::Around;
 use super::slices::SlimSlice;
@@ -26,7 +26,9 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
             SlimSlice::Ours(slice) if behind || slice.apps.contains_key(&deployment.id.name) => {
                 slices.push(slice.clone());
             }
-            SlimSlice::Theirs { endpoints: theirs, .. } if behind => endpoints.extend(theirs.iter().cloned()),
+            SlimSlice::Theirs { endpoints: theirs, .. } if behind => {
+                endpoints.extend(theirs.iter().filter(|endpoint| is_its_pods_own(around, endpoint)).cloned());
+            }
             SlimSlice::Ours(_) | SlimSlice::Theirs { .. } => {}
         }
     }
@@ -57,6 +59,15 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         peers: Vec::new(),
         strangers,
     }
+}
+
+/// Whether an endpoint is where its pod is.
+///
+/// Whoever may write EndpointSlices in a namespace could otherwise have KubeNap connect to any address that it can
+/// reach: a node, the API server, a cloud's metadata. Where a pod is, only its kubelet says.
+fn is_its_pods_own(around: &Around, endpoint: &EndpointSeen) -> bool {
+    let address = endpoint.address.ip();
+    around.pods.values().any(|pod| pod.seen.uid == endpoint.pod && pod.addresses.contains(&address))
 }
 
 /// What the Deployment's label and annotations ask for.
@@ -104,4 +115,80 @@ fn with_families(service: &ServiceSeen, addresses: &BTreeSet<IpAddr>) -> Service
     let lacking = !service.families.is_subset(&have);
     let refusal = service.refusal.or(lacking.then_some(ServiceRefusal::NoSuchFamily));
     ServiceSeen { refusal, ..service.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::slim::{Slim, SlimPod};
+
+    fn slim<T: Slim>(object: Value) -> Arc<T>
+    where
+        T::Object: DeserializeOwned,
+    {
+        Arc::new(T::of(serde_json::from_value(object).unwrap()))
+    }
+
+    fn slice(name: &str, address: &str, pod: &str) -> (String, Arc<SlimSlice>) {
+        let object = json!({
+            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": "web" } },
+            "addressType": "IPv4",
+            "endpoints": [{
+                "addresses": [address],
+                "conditions": { "ready": true },
+                "targetRef": { "kind": "Pod", "name": pod, "uid": pod },
+            }],
+            "ports": [{ "name": "http", "port": 8080 }],
+        });
+        (name.to_owned(), slim::<SlimSlice>(object))
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_where_its_pod_is_is_never_passed_to() {
+        let pod = |uid: &str, app: &str, address: &str| {
+            let ready = json!([{ "type": "Ready", "status": "True" }]);
+            let object = json!({
+                "metadata": { "name": uid, "uid": uid, "labels": { "app": app } },
+                "status": { "phase": "Running", "conditions": ready, "podIPs": [{ "ip": address }] },
+            });
+            (uid.to_owned(), slim::<SlimPod>(object))
+        };
+        let deployment = slim::<SlimDeployment>(json!({
+            "metadata": { "name": "web", "namespace": "shop", "labels": { "kubenap/enabled": "true" } },
+            "spec": { "selector": { "matchLabels": { "app": "web" } },
+                "template": { "metadata": { "labels": { "app": "web" } } } },
+        }));
+        let service = slim::<SlimService>(json!({
+            "metadata": { "name": "web", "namespace": "shop" },
+            "spec": { "selector": { "app": "web" }, "clusterIP": "10.96.0.9", "ports": [{ "name": "http", "port": 80 }] },
+        }));
+        let around = Around {
+            deployments: BTreeMap::from([("web".to_owned(), Arc::clone(&deployment))]),
+            deployment,
+            services: BTreeMap::from([("web".to_owned(), service)]),
+            slices: BTreeMap::from([
+                slice("honest", "10.0.0.1", "own"),
+                slice("metadata", "169.254.169.254", "own"),
+                slice("loopback", "127.0.0.1", "own"),
+                slice("node", "192.0.2.7", "own"),
+                slice("service", "10.96.0.1", "own"),
+                slice("neighbour", "10.0.0.2", "own"),
+                slice("other-app", "10.0.0.2", "other"),
+                slice("nobody", "10.0.0.3", ""),
+            ]),
+            pods: BTreeMap::from([pod("own", "web", "10.0.0.1"), pod("other", "billing", "10.0.0.2")]),
+            ingresses: BTreeSet::new(),
+            scaler: None,
+            live: false,
+        };
+        let defaults = Defaults { idle_after: std::time::Duration::from_secs(600), sources: Vec::new() };
+        let policy = reading(&around.deployment, &defaults).policy;
+        let seen = observe(&around, &policy, &BTreeSet::new());
+        assert_eq!(seen.targets("web", "http"), ["10.0.0.1:8080".parse().unwrap()]);
+    }
 }

@@ -72,6 +72,8 @@ pub struct SlimPod {
     pub running: bool,
     /// Its labels.
     pub labels: Texts,
+    /// Its addresses, as the kubelet says.
+    pub addresses: BTreeSet<IpAddr>,
     /// Its version.
     pub resource_version: String,
 }
@@ -79,6 +81,8 @@ pub struct SlimPod {
 /// An Ingress: which host and path go to which Service port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlimIngress {
+    /// When it was made, by the API server's clock.
+    pub created: Timestamp,
     /// The name of its class, also where only the annotation of old names it; none: the default class.
     pub class: Option<String>,
     /// Its rules.
@@ -261,6 +265,7 @@ impl Slim for SlimPod {
             scheduled: object.spec.and_then(|spec| spec.node_name).is_some(),
             running: status.phase.as_deref() == Some("Running"),
             labels: meta.labels.unwrap_or_default(),
+            addresses: status.pod_ips.iter().flatten().filter_map(|own| own.ip.parse().ok()).collect(),
             resource_version: meta.resource_version.unwrap_or_default(),
         }
     }
@@ -345,6 +350,7 @@ impl Slim for SlimIngress {
         }
         let annotated = || meta.annotations?.remove("kubernetes.io/ingress.class");
         Self {
+            created: meta.creation_timestamp.map_or(Timestamp::MAX, |time| time.0),
             class: spec.ingress_class_name.or_else(annotated),
             rules,
             resource_version: meta.resource_version.unwrap_or_default(),

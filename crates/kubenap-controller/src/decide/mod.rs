@@ -28,13 +28,14 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::nap::{carry_out, prove};
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
-use crate::wake::Doors;
+use crate::wake::{Doors, WakeBudget};
 
 pub mod board;
 pub mod entrances;
 pub mod events;
 pub mod gather;
 pub mod memory;
+pub mod pace;
 pub mod queue;
 pub mod report;
 
@@ -79,6 +80,8 @@ pub struct Context {
     pub board: board::Board,
     /// Events on their way.
     pub events: events::Events,
+    /// How fast requests may wake apps.
+    pub budget: WakeBudget,
     /// Held from choosing wake ports until they are written: two apps must not choose the same.
     pub choosing: Mutex<()>,
 }
@@ -137,7 +140,7 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
     gathered.set_listening(listening);
     confirm(cx, &mut gathered).await?;
     entrances::tell(cx, &gathered);
-    let mut decision = decide(&gathered.facts(cx));
+    let mut decision = pace::pace(cx, &gathered, decide(&gathered.facts(cx)));
     let _choosing = if decision.step.takes_ports() { Some(cx.choosing.lock().await) } else { None };
     if let Some((fresh, again)) = read_again(cx, &gathered, &decision).await? {
         // What a live reading says stands, also when it says no.
@@ -381,6 +384,7 @@ async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
         entrances::forget(cx, app, |name| name == service);
     }
     cx.memories.forget(app);
+    cx.budget.forget(app);
     cx.board.forget(app);
     cx.telemetry.forget(app);
     Ok(())

@@ -92,6 +92,10 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) on_ask: Arc<dyn Fn(&AppId) + Send + Sync>,
     pub(crate) crowd: Arc<Crowd>,
+    /// Connections on the proxy listeners, by peer.
+    pub(crate) strangers: Arc<Crowd<IpAddr>>,
+    /// Bytes of all heads that are in memory.
+    pub(crate) heads: AtomicUsize,
     pub(crate) pacer: Pacer,
     /// Connections and upgraded streams under way.
     pub(crate) tasks: TaskTracker,
@@ -132,6 +136,8 @@ impl Doors {
             telemetry,
             on_ask,
             crowd: Crowd::new(limits.connections, limits.overflow),
+            strangers: Crowd::new(limits.proxy_connections, limits.overflow),
+            heads: AtomicUsize::new(0),
             pacer: Pacer::new(limits.paced),
             tasks: TaskTracker::new(),
             leaving: CancellationToken::new(),

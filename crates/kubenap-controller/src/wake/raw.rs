@@ -46,7 +46,8 @@ pub(crate) async fn serve(mut client: TcpStream, before: Bytes, caller: Caller<'
             match connect(shared, door, Some(&ask), until).await {
                 Ok(pod) => {
                     ask.end(AskAnswer::Passed);
-                    let mut client = Replayed::plain(read.freeze(), client);
+                    let client = Replayed::plain(read.freeze(), client);
+                    let mut client = client.cut_after(shared.limits.write_stall);
                     let mut pod = Replayed::plain(Bytes::new(), pod);
                     if let Err(error) = copy_bidirectional(&mut client, &mut pod).await {
                         tracing::trace!(%error, "a passed connection broke");

@@ -1,6 +1,7 @@
 //! One request from its head to its answer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::HOST;
@@ -42,7 +43,7 @@ pub(crate) async fn respond(
             let target = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str);
             (Arc::clone(door), Way::WakePort, target.and_then(safe_location).map(str::to_owned))
         }
-        Entry::ErrorPath(profile) => match proxy_listen::find(shared, *profile, &request) {
+        Entry::ErrorPath(profile, _) => match proxy_listen::find(shared, *profile, &request) {
             Ok((door, location)) => (door, Way::ErrorPath, Some(location)),
             Err(status) => {
                 let (parts, body) = request.into_parts();
@@ -145,6 +146,7 @@ impl Visit<'_> {
     ) -> Response<WakeBody> {
         let ask = self.ask(traits);
         let (mut request, client) = with_read_ahead(self.shared, request);
+        let spoiled = request.body().spoiled();
         let pass = self.pass(Some(&ask), time);
         let on_leave = if traits.repeatable { OnLeave::ComeAgain } else { OnLeave::WaitOn };
         let wait = self.hold(&ask);
@@ -154,6 +156,10 @@ impl Visit<'_> {
                 let passed = pass.send(&self.upstream, request.map(BodyExt::boxed_unsync), client).await;
                 let (response, answer) = match passed {
                     Ok(response) => (response, AskAnswer::Passed),
+                    // Its length cannot be told, so the pod was left with an unfinished request.
+                    Err(PassError::Broken) if spoiled.load(Ordering::Relaxed) => {
+                        (reply::text(StatusCode::BAD_REQUEST, "the body is malformed"), AskAnswer::Refused)
+                    }
                     Err(error) => self.not_passed(error, traits.grpc),
                 };
                 ask.end(answer);
@@ -173,11 +179,10 @@ impl Visit<'_> {
         let ask = self.ask(traits);
         let (parts, body) = request.into_parts();
         let mut body = Discard::new(&parts.headers, body, self.shared.limits.discard);
-        let stall = self.shared.limits.discard_stall;
         if traits.found == Readiness::Ready {
             // The proxy has not heard of it, or it sends us what the app itself answered.
             let Some(pause) = self.shared.pacer.comes_back(self.caller) else {
-                body.finish(stall).await;
+                body.finish(&self.shared.limits).await;
                 ask.end(AskAnswer::Looping);
                 return reply::unavailable(
                     "the app is ready, but the proxy in front still sends requests here",
@@ -185,12 +190,12 @@ impl Visit<'_> {
                 );
             };
             body.during(sleep(pause)).await;
-            body.finish(stall).await;
+            body.finish(&self.shared.limits).await;
             ask.end(AskAnswer::Redirected);
             return reply::redirect(location);
         }
         let held = body.during(self.hold(&ask).until(Instant::now() + time, OnLeave::ComeAgain)).await;
-        body.finish(stall).await;
+        body.finish(&self.shared.limits).await;
         let within = self.behind.manners.wake_timeout;
         match held {
             Held::Ready => {
@@ -263,7 +268,7 @@ impl Visit<'_> {
         let (parts, body) = request.into_parts();
         let mut body = Discard::new(&parts.headers, body, self.shared.limits.discard);
         let held = body.during(self.hold(&ask).until(Instant::now() + time, OnLeave::WaitOn)).await;
-        body.finish(self.shared.limits.discard_stall).await;
+        body.finish(&self.shared.limits).await;
         match held {
             Held::Ready | Held::TooLong => {
                 ask.end(AskAnswer::GrpcUnavailable);
@@ -349,5 +354,5 @@ fn with_read_ahead(
 }
 
 async fn discard(shared: &Shared, headers: &http::HeaderMap, body: Incoming) {
-    Discard::new(headers, body, shared.limits.discard).finish(shared.limits.discard_stall).await;
+    Discard::new(headers, body, shared.limits.discard).finish(&shared.limits).await;
 }

@@ -1,5 +1,7 @@
 //! The admin listener: metrics, health, and what the command line asks.
 
+mod listen;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::decide::Context;
 use crate::decide::board::AppStatus;
 use crate::telemetry::CONTENT_TYPE;
+
+pub(crate) use listen::{Bounds, serve};
 
 /// Whether this member is ready: ports bound, own slices rewritten.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +67,7 @@ pub struct SourceApp {
     pub blind: Vec<String>,
 }
 
-/// The routes.
+/// The routes. All of them read: nothing can be changed through this listener.
 pub fn router(cx: Arc<Context>, ready: Ready) -> Router {
     let readyz = move || async move {
         if ready.is() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }

@@ -18,3 +18,4 @@ mod restarts;
 mod by_hand;
 mod chaos;
 mod rights;
+mod budget;

@@ -69,6 +69,25 @@ fn every_link_between_documents_leads_somewhere() {
 }
 
 #[test]
+fn every_test_that_the_page_about_threats_names_exists_and_every_threat_has_one() {
+    let page = fs::read_to_string(top().join("docs/security.md")).unwrap();
+    let sources: String = crate::tree::rust().into_iter().map(|file| file.text).collect();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert!(rows.len() > 15, "the table is not read as it should be");
+    let mut broken = Vec::new();
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        let tests: Vec<_> = cells.last().map(|cell| quoted(cell).collect()).unwrap_or_default();
+        if cells.len() != 3 || tests.is_empty() {
+            broken.push(format!("no test: {row}"));
+        }
+        let lost = tests.iter().filter(|name| !sources.contains(&format!("fn {name}(")));
+        broken.extend(lost.map(|name| format!("there is no test `{name}`")));
+    }
+    none_of(&broken, "docs/security.md promises what nothing proves");
+}
+
+#[test]
 fn the_documents_that_people_look_for_are_there() {
     for name in [
         "README.md",
