@@ -99,7 +99,13 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
             .filter(|(_, pod)| around.deployment.selector.takes(&pod.labels) && !pod.seen.deleting)
             .map(|(name, _)| name.clone())
             .collect();
-        targets.push(Target { app, services: seen, pods: Some(pods) });
+        targets.push(Target {
+            services: seen,
+            pods: Some(pods),
+            ignore_paths: reading.policy.ignore_paths,
+            ignore_user_agents: reading.policy.ignore_user_agents,
+            ..Target::of(app)
+        });
     }
     hosts.sort_by(|a, b| (&a.host, &a.path, a.exact, &a.key).cmp(&(&b.host, &b.path, b.exact, &b.key)));
     hosts.dedup();
@@ -118,6 +124,9 @@ fn add_rules(
     }
     target.ingress_ports.extend(rules.iter().map(|rule| rule.port.clone()));
     target.open_hosts |= rules.iter().any(|rule| rule.host.as_ref().is_none_or(|host| host.starts_with('*')));
+    target
+        .hosts
+        .extend(rules.iter().filter_map(|rule| rule.host.as_ref()).map(|host| host.to_ascii_lowercase()));
     target.controllers.extend(controller(ingress, classes));
     target.ingresses.push((target.namespace.clone(), name.to_owned()));
 }
