@@ -1,4 +1,5 @@
 //! How many lines of an access log are read in a second: `cargo run --release -p kubenap-controller --example log_lines`.
+#![expect(clippy::print_stdout, reason = "it prints what it has measured")]
 
 use std::io::Write as _;
 use std::time::Duration;

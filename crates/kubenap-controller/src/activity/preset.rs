@@ -112,8 +112,16 @@ impl Preset {
         match self {
             Self::Envoy => Some("envoy_cluster_upstream_rq_active"),
             Self::HaProxy => Some("haproxy_backend_current_sessions"),
-            Self::Traefik | Self::IngressNginx | Self::F5Nginx | Self::Istio | Self::Kong => None,
-            Self::Named | Self::Logs | Self::Own | Self::Linkerd | Self::OwnPlain => None,
+            Self::Traefik
+            | Self::IngressNginx
+            | Self::F5Nginx
+            | Self::Istio
+            | Self::Kong
+            | Self::Named
+            | Self::Logs
+            | Self::Own
+            | Self::Linkerd
+            | Self::OwnPlain => None,
         }
     }
 
@@ -137,8 +145,9 @@ impl Preset {
             Self::F5Nginx | Self::Named | Self::Logs | Self::Own | Self::Linkerd | Self::OwnPlain => {
                 "counter"
             }
-            Self::Traefik | Self::IngressNginx | Self::Envoy | Self::Istio => "gauge",
-            Self::HaProxy | Self::Kong => "gauge",
+            Self::Traefik | Self::IngressNginx | Self::Envoy | Self::Istio | Self::HaProxy | Self::Kong => {
+                "gauge"
+            }
         }
     }
 
@@ -158,12 +167,17 @@ impl Preset {
                     .to_owned(),
             ),
             Self::Linkerd => {
-                filters.push(r#"direction="inbound",namespace!="",pod!="",route_name!="probe""#.to_owned())
+                filters.push(r#"direction="inbound",namespace!="",pod!="",route_name!="probe""#.to_owned());
             }
             Self::OwnPlain => filters.push(r#"namespace!="",pod!="",handler="""#.to_owned()),
-            Self::Traefik | Self::IngressNginx | Self::F5Nginx | Self::Envoy | Self::HaProxy | Self::Kong => {
-            }
-            Self::Named | Self::Logs => {}
+            Self::Traefik
+            | Self::IngressNginx
+            | Self::F5Nginx
+            | Self::Envoy
+            | Self::HaProxy
+            | Self::Kong
+            | Self::Named
+            | Self::Logs => {}
         }
         if let Some(code) = self.code() {
             let sign = if unsure { "=~" } else { "!~" };
@@ -181,8 +195,13 @@ impl Preset {
             Self::Traefik | Self::F5Nginx | Self::Kong => Some("code"),
             Self::IngressNginx => Some("status"),
             Self::Istio => Some("response_code"),
-            Self::Envoy | Self::HaProxy | Self::Named | Self::Logs => None,
-            Self::Own | Self::Linkerd | Self::OwnPlain => None,
+            Self::Envoy
+            | Self::HaProxy
+            | Self::Named
+            | Self::Logs
+            | Self::Own
+            | Self::Linkerd
+            | Self::OwnPlain => None,
         }
     }
 

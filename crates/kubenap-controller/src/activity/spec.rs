@@ -18,6 +18,9 @@ use super::{
 /// Every kind of source: a new one is a line here.
 const KINDS: &[Kind] = &[ingress::KIND, prometheus::KIND, influx::KIND, datadog::KIND, logs::KIND];
 
+/// What a short form comes to.
+pub(super) type Short = Result<Arc<dyn Setup>, SpecError>;
+
 /// One kind of source.
 #[derive(Clone, Copy)]
 pub(super) struct Kind {
@@ -26,7 +29,7 @@ pub(super) struct Kind {
     /// What `--source` accepts for it.
     pub(super) forms: &'static str,
     /// From `--source NAME[=URL]`.
-    pub(super) short: fn(Option<&str>) -> Result<Arc<dyn Setup>, SpecError>,
+    pub(super) short: fn(Option<&str>) -> Short,
     /// From the config file. What is wrong is noted in the fields, and then the setup is not used.
     pub(super) read: fn(&mut Fields) -> Arc<dyn Setup>,
 }

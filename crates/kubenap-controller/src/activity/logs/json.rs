@@ -102,7 +102,7 @@ mod tests {
 
     fn keys(line: &str) -> Option<(Vec<String>, i64, String)> {
         let mut lines = Lines::new(None);
-        lines.read(line).then(|| (lines.hit.keys, lines.hit.ended, lines.hit.path))
+        if lines.read(line) { Some((lines.hit.keys, lines.hit.ended, lines.hit.path)) } else { None }
     }
 
     #[test]

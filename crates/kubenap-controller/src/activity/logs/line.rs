@@ -235,7 +235,9 @@ pub(super) fn host_key(host: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Option<(Vec<String>, i64, String, String)> {
+    type Seen = (Vec<String>, i64, String, String);
+
+    fn read(line: &str) -> Option<Seen> {
         let mut lines = Lines::new(None);
         lines.read(line).then(|| {
             let hit = lines.hit;
@@ -243,7 +245,8 @@ mod tests {
         })
     }
 
-    fn hit(keys: &[&str], ended: i64, path: &str, agent: &str) -> Option<(Vec<String>, i64, String, String)> {
+    #[expect(clippy::unnecessary_wraps, reason = "it stands beside what `read` gives")]
+    fn hit(keys: &[&str], ended: i64, path: &str, agent: &str) -> Option<Seen> {
         Some((keys.iter().map(|key| (*key).to_owned()).collect(), ended, path.to_owned(), agent.to_owned()))
     }
 

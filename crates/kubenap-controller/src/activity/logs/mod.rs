@@ -57,7 +57,7 @@ pub(super) const KIND: Kind = Kind {
         });
         let trust_silence = fields.flag("trustSilence");
         let every = fields.duration("every", Duration::from_millis(100)).unwrap_or(PERIOD);
-        Arc::new(LogsSetup { files, format, service, trust_silence, every })
+        Arc::new(LogsSetup { files, format, service, every, trust_silence })
     },
 };
 
@@ -84,7 +84,7 @@ impl LogsSetup {
 impl Setup for LogsSetup {
     fn build(&self, name: String, _: &With<'_>) -> Result<Arc<dyn TrafficMetricsSource>, SourceError> {
         let files = self.files.iter().map(|path| Log::new(path.clone(), self)).collect();
-        let shelf = Shelf {
+        let book = Logbook {
             asked: None,
             files,
             ledger: None,
@@ -95,7 +95,7 @@ impl Setup for LogsSetup {
             name,
             trust_silence: self.trust_silence,
             every: self.every,
-            shelf: Arc::new(Mutex::new(shelf)),
+            book: Arc::new(Mutex::new(book)),
             reading: Mutex::default(),
         }))
     }
@@ -107,14 +107,14 @@ struct LogsSource {
     name: String,
     trust_silence: bool,
     every: Duration,
-    shelf: Arc<Mutex<Shelf>>,
+    book: Arc<Mutex<Logbook>>,
     /// Reads between polls, so that no rotation is missed.
     reading: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 /// The files, and what they have said.
 #[derive(Debug)]
-struct Shelf {
+struct Logbook {
     /// When it was asked last, on the controller's clock and on the process's own.
     asked: Option<(Timestamp, Instant)>,
     files: Vec<Log>,
@@ -177,12 +177,12 @@ impl LogsSource {
         if reading.is_some() {
             return;
         }
-        let (shelf, every) = (Arc::downgrade(&self.shelf), self.every);
+        let (book, every) = (Arc::downgrade(&self.book), self.every);
         let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
-                let Some(shelf) = shelf.upgrade() else { return };
-                let read = move || lock(&shelf).read_meanwhile();
+                let Some(book) = book.upgrade() else { return };
+                let read = move || lock(&book).read_meanwhile();
                 if tokio::task::spawn_blocking(read).await.is_err() {
                     return;
                 }
@@ -192,8 +192,8 @@ impl LogsSource {
     }
 }
 
-fn lock(shelf: &Mutex<Shelf>) -> std::sync::MutexGuard<'_, Shelf> {
-    shelf.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock(book: &Mutex<Logbook>) -> std::sync::MutexGuard<'_, Logbook> {
+    book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -203,13 +203,13 @@ impl TrafficMetricsSource for LogsSource {
     }
 
     async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError> {
-        let (shelf, ask_for, trust) = (Arc::clone(&self.shelf), ask.clone(), self.trust_silence);
+        let (book, ask_for, trust) = (Arc::clone(&self.book), ask.clone(), self.trust_silence);
         let answer = tokio::task::spawn_blocking(move || {
-            let mut shelf = lock(&shelf);
-            shelf.rules = Rules::of(&ask_for.targets);
-            shelf.asked = Some((ask_for.now, Instant::now()));
-            shelf.read(ask_for.now);
-            shelf.answer(&ask_for, trust)
+            let mut book = lock(&book);
+            book.rules = Rules::of(&ask_for.targets);
+            book.asked = Some((ask_for.now, Instant::now()));
+            book.read(ask_for.now);
+            book.answer(&ask_for, trust)
         });
         let answer = answer.await.map_err(|_| SourceError::Crashed)?;
         self.read_on();
@@ -217,7 +217,7 @@ impl TrafficMetricsSource for LogsSource {
     }
 }
 
-impl Shelf {
+impl Logbook {
     fn read_meanwhile(&mut self) {
         let Some((asked, then)) = self.asked else { return };
         let passed = SignedDuration::try_from(then.elapsed()).unwrap_or(SignedDuration::MAX);
@@ -292,7 +292,7 @@ impl Shelf {
                     }
                 }
                 Err(error) => {
-                    log.error = Some(format!("cannot read {}: {error}", log.follower.path().display()))
+                    log.error = Some(format!("cannot read {}: {error}", log.follower.path().display()));
                 }
             }
         }

@@ -33,7 +33,7 @@ impl Clock {
 
     /// `2026-11-22T10:00:00.500Z`, rounded down.
     pub(super) fn iso(&mut self, text: &str) -> Option<i64> {
-        self.remembered(text, |text| text.parse::<jiff::Timestamp>().ok().map(|at| at.as_second()))
+        self.remembered(text, |text| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second))
     }
 
     fn remembered(&mut self, text: &str, read: impl FnOnce(&str) -> Option<i64>) -> Option<i64> {
