@@ -112,7 +112,13 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
             .filter(|(_, pod)| around.deployment.selector.takes(&pod.labels) && !pod.seen.deleting)
             .map(|(name, _)| name.clone())
             .collect();
-        targets.push(Target { app, services: seen, pods: Some(pods) });
+        targets.push(Target {
+            services: seen,
+            pods: Some(pods),
+            ignore_paths: reading.policy.ignore_paths,
+            ignore_user_agents: reading.policy.ignore_user_agents,
+            ..Target::of(app)
+        });
     }
     (Watched { targets: targets.into(), history }, claims)
 }
@@ -182,6 +188,9 @@ fn add_rules(
     }
     target.ingress_ports.extend(rules.iter().map(|rule| rule.port.clone()));
     target.open_hosts |= rules.iter().any(|rule| rule.host.as_ref().is_none_or(|host| host.starts_with('*')));
+    target
+        .hosts
+        .extend(rules.iter().filter_map(|rule| rule.host.as_ref()).map(|host| host.to_ascii_lowercase()));
     target.controllers.extend(controller(ingress, classes));
     target.ingresses.push((target.namespace.clone(), name.to_owned()));
 }

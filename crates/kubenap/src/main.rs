@@ -20,8 +20,11 @@ use outcome::Outcome;
 fn main() -> ExitCode {
     let typed = config::as_plugin(std::env::args_os().collect());
     let args = match config::with_file(typed) {
-        Ok(all) => match Args::try_parse_from(all) {
-            Ok(args) => args,
+        Ok((all, sources)) => match Args::try_parse_from(all) {
+            Ok(args) => match config::with_sources(args, &sources) {
+                Ok(args) => args,
+                Err(error) => return output::failed(&error, Outcome::Usage),
+            },
             Err(error) => return output::clap_error(&error),
         },
         Err(error) => return output::failed(&error, Outcome::Usage),

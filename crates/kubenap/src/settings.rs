@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kubenap_controller::activity::Credentials;
+use kubenap_controller::activity::{Authorization, Credentials, Secret};
 use kubenap_controller::clock::Clock;
 use kubenap_controller::settings::Settings;
 use kubenap_core::decide::Timing;
@@ -29,7 +29,8 @@ pub(crate) fn settings(
         wake_ports,
         proxy_listen,
         admin_listen,
-        source,
+        source: _,
+        sources,
         poll,
         idle_after,
         min_awake,
@@ -73,11 +74,10 @@ pub(crate) fn settings(
     if !mistakes.is_empty() {
         return Err(anyhow::Error::new(Outcome::Usage).context(mistakes.join("\n")));
     }
-    let credentials = Credentials {
-        bearer_token: variable("KUBENAP_PROMETHEUS_TOKEN"),
-        bearer_token_file: variable("KUBENAP_PROMETHEUS_TOKEN_FILE").map(Into::into),
-        ..Credentials::default()
-    };
+    let token = variable("KUBENAP_PROMETHEUS_TOKEN_FILE").map(|path| Secret::File(path.into()));
+    let token = token.or_else(|| variable("KUBENAP_PROMETHEUS_TOKEN").map(Secret::Text));
+    let credentials =
+        Credentials { authorization: token.map(Authorization::Bearer), ..Credentials::default() };
     let lease_namespace = connect::lease_namespace(cluster);
     // A Lease whose owner is not found in its namespace would be cleared away.
     let is_pod = variable("POD_NAME").as_ref() == Some(&identity)
@@ -88,7 +88,7 @@ pub(crate) fn settings(
         wake_ports: wake_ports.from..=wake_ports.to,
         proxy_listen,
         admin_listen,
-        sources: source,
+        sources,
         credentials,
         poll,
         idle_after,

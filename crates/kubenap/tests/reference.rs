@@ -62,6 +62,7 @@ fn flags_are_as_the_program_s_help_says() {
          beside them. Every long flag may stand in the YAML file of `--config`, by its name without dashes. What is \
          typed goes before the environment, the environment before the file.",
     );
+    page += "The file may also hold `sources`, which are no flags: see the [guide to sources](../guide/sources/README.md).\n\n";
     page += "Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not in \
              time, 4 cancelled. The log is chosen by `RUST_LOG`.\n\nA Prometheus that wants a token gets it from \
              `KUBENAP_PROMETHEUS_TOKEN`, or from the file that `KUBENAP_PROMETHEUS_TOKEN_FILE` names.\n";

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 /// Reads an exposition piece by piece and hands over the lines of the wanted metrics.
 #[derive(Debug)]
-pub(super) struct Reader<F> {
-    wanted: &'static [&'static str],
+pub(super) struct Reader<'w, F> {
+    wanted: &'w [&'static str],
     each: F,
     /// The beginning of a line whose end has not come yet.
     tail: Vec<u8>,
@@ -28,8 +28,8 @@ const LONGEST: usize = 32 * 1024;
 /// How many labels a line may have.
 const LABELS: usize = 64;
 
-impl<F: FnMut(&Line<'_>)> Reader<F> {
-    pub(super) fn new(wanted: &'static [&'static str], each: F) -> Self {
+impl<'w, F: FnMut(&Line<'_>)> Reader<'w, F> {
+    pub(super) fn new(wanted: &'w [&'static str], each: F) -> Self {
         Self { wanted, each, tail: Vec::new(), skipping: false, spoiled: 0 }
     }
 

@@ -111,6 +111,27 @@ async fn tell_app(cluster: &Cluster, app: &AppStatus, sources: &[SourceStatus], 
         );
     }
     lag(app, sources, findings);
+    strangers(&name, sources, findings);
+}
+
+/// Sources that answer and know nothing of the app, with the names that they have looked for.
+fn strangers(name: &str, sources: &[SourceStatus], findings: &mut Vec<Finding>) {
+    for source in sources.iter().filter(|source| source.up) {
+        let Some(known) = source.apps.iter().find(|known| known.app == name) else { continue };
+        if known.matched > 0 || known.blind.is_empty() {
+            continue;
+        }
+        warn(
+            findings,
+            format!(
+                "{name}: source {} is blind ({}); it has looked for {}",
+                source.name,
+                known.blind.join(", "),
+                known.looked_for.join(", ")
+            ),
+            "compare these names with the labels of your proxy's metrics, or choose other sources with kubenap/metrics",
+        );
+    }
 }
 
 async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
