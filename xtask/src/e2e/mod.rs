@@ -1,16 +1,16 @@
 //! End-to-end tests: builds what is missing, starts a real Kubernetes, runs the stories inside its network.
 
 mod machine;
-mod build;
-mod cluster;
+pub(crate) mod build;
+pub(crate) mod cluster;
 mod progress;
 mod runner;
 mod world;
 mod members;
 mod app;
 mod observe;
-mod http;
-mod metrics;
+pub(crate) mod http;
+pub(crate) mod metrics;
 mod audit;
 mod stories;
 
@@ -136,8 +136,13 @@ async fn build_and_run(cluster: &Cluster, only: &[String], keep: bool) -> Result
     }
 }
 
+/// Checks that the machine has what a cluster needs.
+pub(crate) async fn check_machine(cluster: &Cluster) -> Result<()> {
+    machine::check(cluster).await
+}
+
 /// A cluster with everything the stories count on; one that runs already is only completed.
-async fn start(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn start(cluster: &Cluster) -> Result<()> {
     build::programs(cluster).await?;
     let app = build::app().await?;
     if cluster.is_up().await {
