@@ -1,6 +1,6 @@
 //! When pods became ready, by a watch: the API's own timestamps are whole seconds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl ReadyPods {
         let task = tokio::spawn(async move {
             let mut events = watcher::watcher(pods, watcher::Config::default()).boxed();
             // By uid, so that a pod counts once, when it becomes ready.
-            let mut known = HashMap::new();
+            let mut known = HashSet::new();
             while let Some(event) = events.next().await {
                 let Ok(Event::Apply(pod) | Event::InitApply(pod)) = event else { continue };
                 let now = Instant::now();
@@ -35,7 +35,7 @@ impl ReadyPods {
                 let ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True")
                     && pod.metadata.deletion_timestamp.is_none();
                 let uid = pod.metadata.uid.unwrap_or_default();
-                if ready && known.insert(uid, ()).is_none() {
+                if ready && known.insert(uid) {
                     let app =
                         pod.metadata.labels.and_then(|mut labels| labels.remove("app")).unwrap_or_default();
                     noted.lock().unwrap_or_else(PoisonError::into_inner).insert(app, now);

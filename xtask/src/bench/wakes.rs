@@ -121,7 +121,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Part> {
     }
     drop(ready);
     space.remove().await?;
-    Ok(part(lanes, rounds))
+    Ok(part(&lanes, rounds))
 }
 
 async fn put_to_sleep(space: &Space<'_>, lane: &Lane) -> Result<()> {
@@ -155,7 +155,7 @@ fn difference(from: Instant, to: Instant) -> f64 {
     milliseconds(to.saturating_duration_since(from)) - milliseconds(from.saturating_duration_since(to))
 }
 
-fn part(lanes: Vec<Lane>, rounds: usize) -> Part {
+fn part(lanes: &[Lane], rounds: usize) -> Part {
     let mut rows = Vec::new();
     let (mut after, mut whole) = (Vec::new(), Vec::new());
     for boot in BOOTS {

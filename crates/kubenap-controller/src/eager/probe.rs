@@ -128,8 +128,8 @@ mod tests {
     ) -> (u16, Arc<AtomicUsize>, Arc<std::sync::Mutex<String>>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (count, heard) = (Arc::new(AtomicUsize::new(0)), Arc::default());
-        let (counted, ears) = (Arc::clone(&count), Arc::<std::sync::Mutex<String>>::clone(&heard));
+        let (count, told) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+        let (counted, ears) = (Arc::clone(&count), Arc::<std::sync::Mutex<String>>::clone(&told));
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = [0; 1024];
@@ -140,7 +140,7 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.ok();
             }
         });
-        (port, count, heard)
+        (port, count, told)
     }
 
     async fn ask(readiness: &Readiness, ports: &[u16]) -> bool {
