@@ -1,8 +1,9 @@
-//! The project's own commands: `cargo xtask e2e` runs the end-to-end tests, `cargo xtask image` makes the image.
+//! The project's own commands: `e2e` tells the end-to-end stories, `bench` measures, `image` makes the image.
 
 mod image;
 mod manifest;
 mod e2e;
+mod bench;
 
 use std::process::ExitCode;
 
@@ -15,6 +16,7 @@ enum Xtask {
     E2e(e2e::Args),
     Image(image::Args),
     Manifest(manifest::Args),
+    Bench(bench::Args),
 }
 
 #[tokio::main]
@@ -23,6 +25,7 @@ async fn main() -> ExitCode {
         Xtask::E2e(args) => e2e::run(args).await,
         Xtask::Image(args) => image::run(args).await.map(|()| ExitCode::SUCCESS),
         Xtask::Manifest(args) => manifest::run(&args).await.map(|()| ExitCode::SUCCESS),
+        Xtask::Bench(args) => bench::run(args).await,
     };
     match done {
         Ok(code) => code,

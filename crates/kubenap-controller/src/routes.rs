@@ -13,6 +13,7 @@ use crate::activity::{Target, TargetPort, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::observe;
 use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule};
+use crate::cluster::space::Space;
 use crate::decide::events::Reason;
 use crate::decide::{Context, entrances};
 use crate::wake::{DoorKey, DoorSpec, HostRule};
@@ -24,15 +25,23 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
     let mut known: Vec<HostRule> = Vec::new();
     let mut told = BTreeSet::new();
+    let mut read_at = None;
+    let mut late = Vec::new();
     loop {
+        if cx.lead.holds() {
+            complain(&cx, &late, &mut told);
+        }
+        let version = cx.stores.routes_version();
+        if read_at.replace(version) == Some(version) {
+            tokio::time::sleep(PERIOD).await;
+            continue;
+        }
         let (watched, claims) = read(&cx);
-        let (hosts, late) = oldest_win(claims);
+        let (hosts, latecomers) = oldest_win(claims);
+        late = latecomers;
         if known != hosts {
             cx.doors.set_hosts(hosts.clone());
             known = hosts;
-        }
-        if cx.lead.holds() {
-            complain(&cx, &late, &mut told);
         }
         targets.send_if_modified(|old| {
             let changed = old.targets != watched.targets || old.history != watched.history;
@@ -60,8 +69,9 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         history = history.max(reading.policy.idle_after);
         let (services, _) = observe::services_of(&around, &around.deployment, &reading.policy);
         let ingresses = cx.stores.ingresses.within(&app.namespace);
-        let chosen =
-            |name: &String| reading.policy.ingresses.as_ref().is_none_or(|names| names.contains(name));
+        let chosen = |name: &str| {
+            reading.policy.ingresses.as_ref().is_none_or(|names| names.iter().any(|chosen| chosen == name))
+        };
         let mut apps = observe::peers_of(&around, &reading.policy);
         apps.push(app.clone());
         apps.sort();
@@ -106,11 +116,9 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
             }
             seen.push(target);
         }
-        let pods: BTreeSet<_> = around
-            .pods
-            .iter()
-            .filter(|(_, pod)| around.deployment.selector.takes(&pod.labels) && !pod.seen.deleting)
-            .map(|(name, _)| name.clone())
+        let pods: BTreeSet<_> = observe::own_pods(&around, &around.deployment)
+            .filter(|(_, pod)| !pod.seen.deleting)
+            .map(|(name, _)| name.to_owned())
             .collect();
         targets.push(Target {
             services: seen,
@@ -180,7 +188,7 @@ fn add_rules(
     target: &mut TargetService,
     name: &str,
     ingress: &SlimIngress,
-    classes: &BTreeMap<String, Arc<SlimIngressClass>>,
+    classes: &Space<SlimIngressClass>,
 ) {
     let rules: Vec<_> = ingress.rules.iter().filter(|rule| rule.service == target.name).collect();
     if rules.is_empty() {
@@ -196,7 +204,7 @@ fn add_rules(
 }
 
 /// Which proxy serves the Ingress, as far as its class says. Of several default classes none counts.
-fn controller(ingress: &SlimIngress, classes: &BTreeMap<String, Arc<SlimIngressClass>>) -> Option<String> {
+fn controller(ingress: &SlimIngress, classes: &Space<SlimIngressClass>) -> Option<String> {
     let class = if let Some(name) = &ingress.class {
         classes.get(name)?
     } else {
@@ -222,7 +230,7 @@ mod tests {
     const TRAEFIK: &str = "traefik.io/ingress-controller";
     const HAPROXY: &str = "haproxy.org/ingress-controller";
 
-    fn classes(of: &[(&str, &str, bool)]) -> BTreeMap<String, Arc<SlimIngressClass>> {
+    fn classes(of: &[(&str, &str, bool)]) -> Space<SlimIngressClass> {
         let class = |&(name, controller, is_default): &(&str, &str, bool)| {
             let annotation = json!({ "ingressclass.kubernetes.io/is-default-class": is_default.to_string() });
             let class: IngressClass = serde_json::from_value(json!({
@@ -230,7 +238,7 @@ mod tests {
                 "spec": { "controller": controller },
             }))
             .unwrap();
-            (name.to_owned(), Arc::new(SlimIngressClass::of(class)))
+            (name.to_owned(), SlimIngressClass::of(class))
         };
         of.iter().map(class).collect()
     }

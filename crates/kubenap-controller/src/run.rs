@@ -8,9 +8,10 @@ use std::time::Duration;
 use kube::Client;
 use kubenap_core::app::AppId;
 use kubenap_core::policy::{self, Defaults};
+use kubenap_core::seen::Phase;
 use kubenap_core::write::Write;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,13 +20,15 @@ use crate::activity::{self, Polls, SourceError, TrafficMetricsSource, Watched};
 use crate::cluster::lease::Lead;
 use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
+use crate::cluster::space::Tag;
 use crate::cluster::stores::{Stores, Touched};
 use crate::cluster::{Cluster, ClusterError};
-use crate::decide::board::{AppStatus, Board};
+use crate::decide::board::Board;
 use crate::decide::events::Events;
 use crate::decide::memory::Memories;
 use crate::decide::queue::Queue;
 use crate::decide::{Context, entrances, work};
+use crate::eager;
 use crate::nap::{by_hand, carry_out};
 use crate::routes;
 use crate::settings::Settings;
@@ -103,7 +106,7 @@ pub async fn start_with(
     let asked = queue.clone();
     let doors = Doors::new(DoorsSettings {
         advertise: settings.advertise.clone(),
-        limits: Limits::default(),
+        limits: Limits::default().within(settings.open_files),
         clock: settings.clock,
         telemetry: Arc::clone(&telemetry),
         on_ask: Arc::new(move |app| asked.add(app)),
@@ -166,6 +169,7 @@ pub async fn start_with(
         board: Board::default(),
         events,
         budget: WakeBudget::new(Instant::now()),
+        asking: Arc::new(Semaphore::new(eager::ASKING)),
         choosing: Mutex::new(()),
     });
     tasks.spawn(routes::follow(Arc::clone(&cx), targets));
@@ -297,8 +301,7 @@ async fn heed_members(cx: Arc<Context>) {
             () = tokio::time::sleep(Duration::from_secs(1)) => false,
         };
         cx.telemetry.leader.set(i64::from(cx.lead.holds()));
-        let board = cx.board.all();
-        cx.telemetry.count_apps(&board.iter().map(|status| status.phase.as_str()).collect::<Vec<_>>());
+        cx.telemetry.count_apps(&cx.board.phases().into_iter().map(Phase::text).collect::<Vec<_>>());
         entrances::close_unclaimed(&cx);
         let living = cx.members.living();
         if leading || living != known {
@@ -318,16 +321,21 @@ async fn become_ready(cx: Arc<Context>, ready: Ready) {
         deployment
             .is_some_and(|deployment| policy::opted_in(&deployment.labels) || deployment.seen.record.any)
     };
-    let placed = |status: &AppStatus| {
-        cx.stores.slices.within(&status.namespace).values().any(|slice| {
+    let placed = |app: &AppId| {
+        cx.stores.slices.within(&app.namespace).tagged(Tag::app(&app.name)).any(|(_, slice)| {
             matches!(&**slice, SlimSlice::Ours(slice)
-                if slice.member == cx.settings.identity && slice.apps.contains_key(&status.name))
+                if slice.member == cx.settings.identity && slice.apps.contains_key(&app.name))
         })
     };
+    let mut left: Vec<AppId> = cx.stores.apps().into_iter().collect();
     loop {
-        let board = cx.board.all();
-        let looked_at = board.len() >= cx.stores.apps().iter().filter(|app| shown(app)).count();
-        if looked_at && board.iter().filter(|status| status.label == "asleep").all(placed) {
+        // Sleeping, by its reason: one that is at zero for another reason has no slices to wait for.
+        let done = |app: &AppId| match cx.board.look(app, |row| row.why.label() == "asleep") {
+            Some(asleep) => !asleep || placed(app),
+            None => !shown(app),
+        };
+        left.retain(|app| !done(app));
+        if left.is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -47,4 +47,6 @@ pub struct Settings {
     pub propagation: Duration,
     /// How long a member that leaves waits for requests under way.
     pub grace: Duration,
+    /// How many files this process may have open: each held request is one. None: no limit.
+    pub open_files: Option<u64>,
 }

@@ -100,6 +100,7 @@ pub(crate) fn settings(
         clock: Clock::System,
         propagation: PROPAGATION,
         grace: GRACE,
+        open_files: open_files(),
     })
 }
 
@@ -123,6 +124,22 @@ fn advertise(given: Vec<IpAddr>, config: &kube::Config) -> anyhow::Result<Vec<Ip
     let address = route()
         .context("cannot tell which local address leads to the API server; give --advertise-address")?;
     Ok(vec![address])
+}
+
+/// Raises the limit of open files as far as it goes, and says how far. Each held request is one.
+fn open_files() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return current;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+            current
+        }
+    }
 }
 
 /// The host's name with a random tail: two members on one host are two.

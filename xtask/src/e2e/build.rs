@@ -53,6 +53,13 @@ async fn dev_kubenap() -> Result<Vec<PathBuf>> {
     Ok([program].into_iter().chain(libraries).collect())
 }
 
+/// The `kubenap` program as it is shipped, in the release profile.
+pub(crate) async fn release() -> Result<PathBuf> {
+    let what = "building kubenap in the release profile (a few minutes, once)";
+    progress::run(what, cargo().args(["build", "--quiet", "--release", "--locked", "-p", "kubenap"])).await?;
+    Ok(target_folder().await?.join("release/kubenap"))
+}
+
 /// The sandbox's contract tests, so that inside the cluster's network (no way out) they need only be run.
 pub(crate) async fn contract() -> Result<()> {
     let arguments =

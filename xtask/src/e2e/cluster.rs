@@ -88,6 +88,11 @@ impl Cluster {
         self.folder.join("podlogs")
     }
 
+    /// The file of process numbers that `down` ends.
+    pub(crate) fn pids(&self) -> PathBuf {
+        self.folder.join("pids")
+    }
+
     /// The process number of something that the scripts started, by its log's name.
     pub(crate) fn pid(&self, what: &str) -> Result<rustix::process::Pid> {
         let file = self.folder.join(format!("{what}.pid"));
@@ -247,10 +252,7 @@ impl Cluster {
             return Ok(());
         }
         let file = self.folder.join("kubenap.tar");
-        let names = [
-            format!("{TESTED}:{tag}"),
-            format!("{}:{}", image::NAME, env!("CARGO_PKG_VERSION")),
-        ];
+        let names = [format!("{TESTED}:{tag}"), format!("{}:{}", image::NAME, env!("CARGO_PKG_VERSION"))];
         std::fs::write(&file, image.archive(&names)?).with_context(|| format!("write {}", file.display()))?;
         progress::run("loading KubeNap", self.ctr().args(["images", "import"]).arg(&file)).await?;
         std::fs::write(&note, tag).with_context(|| format!("write {}", note.display()))

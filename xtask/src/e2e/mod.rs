@@ -2,7 +2,7 @@
 
 mod machine;
 pub(crate) mod build;
-mod cluster;
+pub(crate) mod cluster;
 mod progress;
 mod runner;
 mod world;
@@ -11,8 +11,8 @@ mod pods;
 mod logs;
 mod app;
 mod observe;
-mod http;
-mod metrics;
+pub(crate) mod http;
+pub(crate) mod metrics;
 mod audit;
 mod stories;
 
@@ -145,8 +145,13 @@ async fn build_and_run(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
     }
 }
 
+/// Checks that the machine has what a cluster needs.
+pub(crate) async fn check_machine(cluster: &Cluster) -> Result<()> {
+    machine::check(cluster).await
+}
+
 /// A cluster with everything the stories count on; one that runs already is only completed.
-async fn start(cluster: &Cluster, kubenap: &[PathBuf]) -> Result<()> {
+pub(crate) async fn start(cluster: &Cluster, kubenap: &[PathBuf]) -> Result<()> {
     build::programs(cluster).await?;
     let app = build::app().await?;
     if cluster.is_up().await {

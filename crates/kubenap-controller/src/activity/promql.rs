@@ -244,7 +244,7 @@ pub(crate) fn read_answer(body: &[u8], status: StatusCode, from: &Endpoint) -> R
     let answer = decode(body, status, from)?;
     let newest: Vec<_> = answer.rows.iter().map(Row::last).collect();
     live(&newest);
-    services_are_not_counted(&newest, Some(&answer));
+    services_are_not_counted(&newest, &answer);
     let keys =
         Preset::ALL.map(|preset| answer.rows.iter().map(|row| row.keys(preset).count()).sum::<usize>());
     let points = steps(&answer.rows, &answer.rows).map(|(_, beats, _)| beats.len());

@@ -1,6 +1,5 @@
 //! Everything around one app, from the stores or read live, before it becomes the core's facts.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -15,7 +14,8 @@ use kubenap_core::app::AppId;
 use kubenap_core::seen::Scaler;
 
 use super::slices::SlimSlice;
-use super::slim::{Slim, SlimDeployment, SlimPod, SlimService};
+use super::slim::{Slim, SlimDeployment, SlimIngress, SlimPod, SlimService};
+use super::space::Space;
 use super::stores::Stores;
 use super::{Cluster, ClusterError, FIELD_MANAGER};
 
@@ -25,15 +25,15 @@ pub struct Around {
     /// The app's Deployment.
     pub deployment: Arc<SlimDeployment>,
     /// Deployments of the namespace; only those with the label where it comes from the stores.
-    pub deployments: BTreeMap<String, Arc<SlimDeployment>>,
+    pub deployments: Arc<Space<SlimDeployment>>,
     /// Services of the namespace.
-    pub services: BTreeMap<String, Arc<SlimService>>,
+    pub services: Arc<Space<SlimService>>,
     /// EndpointSlices of the namespace.
-    pub slices: BTreeMap<String, Arc<SlimSlice>>,
+    pub slices: Arc<Space<SlimSlice>>,
     /// Pods of the namespace.
-    pub pods: BTreeMap<String, Arc<SlimPod>>,
-    /// The names of the namespace's Ingresses.
-    pub ingresses: BTreeSet<String>,
+    pub pods: Arc<Space<SlimPod>>,
+    /// Ingresses of the namespace.
+    pub ingresses: Arc<Space<SlimIngress>>,
     /// Who else scales the Deployment; known from a live reading only.
     pub scaler: Option<Scaler>,
     /// It was read live.
@@ -50,7 +50,7 @@ impl Around {
             services: stores.services.within(&app.namespace),
             slices: stores.slices.within(&app.namespace),
             pods: stores.pods.within(&app.namespace),
-            ingresses: stores.ingresses.within(&app.namespace).into_keys().collect(),
+            ingresses: stores.ingresses.within(&app.namespace),
             scaler: None,
             live: false,
         })
@@ -77,7 +77,7 @@ impl Around {
             services: slim(services),
             slices: slim(slices),
             pods: slim(pods),
-            ingresses: ingresses.iter().map(kube::ResourceExt::name_any).collect(),
+            ingresses: slim(ingresses),
             scaler,
             live: true,
         }))
@@ -128,7 +128,7 @@ pub async fn replicas_by(cluster: &Cluster, app: &AppId) -> Result<Option<String
 pub async fn settled_pods(
     cluster: &Cluster,
     deployment: &SlimDeployment,
-) -> Result<Option<BTreeMap<String, Arc<SlimPod>>>, ClusterError> {
+) -> Result<Option<Arc<Space<SlimPod>>>, ClusterError> {
     let space = deployment.id.namespace.as_str();
     let sets = list(cluster, Api::<ReplicaSet>::namespaced(cluster.client(), space)).await?;
     let own = |set: &&ReplicaSet| set.owner_references().iter().any(|owner| owner.uid == deployment.seen.uid);
@@ -148,7 +148,22 @@ pub async fn list<K>(cluster: &Cluster, api: Api<K>) -> Result<Vec<K>, ClusterEr
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    let mut params = ListParams::default().limit(500);
+    whole(cluster, api, ListParams::default()).await
+}
+
+/// The same, of those that carry a label.
+pub async fn list_labelled<K>(cluster: &Cluster, api: Api<K>, labels: &str) -> Result<Vec<K>, ClusterError>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    whole(cluster, api, ListParams::default().labels(labels)).await
+}
+
+async fn whole<K>(cluster: &Cluster, api: Api<K>, params: ListParams) -> Result<Vec<K>, ClusterError>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let mut params = params.limit(500);
     let mut all = Vec::new();
     loop {
         let page = cluster.call(api.list(&params)).await?;
@@ -160,9 +175,9 @@ where
     }
 }
 
-fn slim<T: Slim>(objects: Vec<T::Object>) -> BTreeMap<String, Arc<T>>
+fn slim<T: Slim>(objects: Vec<T::Object>) -> Arc<Space<T>>
 where
     T::Object: kube::Resource,
 {
-    objects.into_iter().map(|object| (object.name_any(), Arc::new(T::of(object)))).collect()
+    Arc::new(objects.into_iter().map(|object| (object.name_any(), T::of(object))).collect())
 }

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{self, DURATION, LEADER};
-use super::slices::SlimSlice;
 use super::stores::Stores;
 use super::{ADMIN, Cluster, ClusterError};
 use crate::clock::Clock;
@@ -54,13 +53,10 @@ impl Members {
     pub fn living(&self) -> BTreeSet<String> {
         let mut living = BTreeSet::from([self.me.clone()]);
         if self.steady().is_none_or(|since| since.elapsed() < DURATION) {
-            let leases = self.stores.leases.within(&self.namespace).into_iter();
-            living.extend(leases.filter(|(name, _)| is_member(name)).map(|(_, lease)| lease.holder.clone()));
-            for slice in self.stores.slices.all().into_values() {
-                if let SlimSlice::Ours(slice) = &*slice {
-                    living.insert(slice.member.clone());
-                }
-            }
+            let leases = self.stores.leases.within(&self.namespace);
+            let members = leases.iter().filter(|(name, _)| is_member(name));
+            living.extend(members.map(|(_, lease)| lease.holder.clone()));
+            living.extend(self.stores.authors.all());
             living.remove("");
             return living;
         }
@@ -169,16 +165,16 @@ impl Members {
     fn ages(&self) -> Vec<(String, Duration)> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let leases = self.stores.leases.within(&self.namespace);
-        let members = leases.into_iter().filter(|(name, _)| is_member(name));
+        let members = leases.iter().filter(|(name, _)| is_member(name));
         let mut next = BTreeMap::new();
         let mut ages = Vec::new();
         for (name, lease) in members {
-            let since = match seen.get(&name) {
+            let since = match seen.get(name) {
                 Some((version, since)) if *version == lease.resource_version => *since,
                 _ => Instant::now(),
             };
-            ages.push((name.clone(), since.elapsed()));
-            next.insert(name, (lease.resource_version.clone(), since));
+            ages.push((name.to_owned(), since.elapsed()));
+            next.insert(name.to_owned(), (lease.resource_version.clone(), since));
         }
         *seen = next;
         ages

@@ -7,6 +7,7 @@ use kube::Client;
 use kubenap_core::app::AppId;
 
 pub mod around;
+pub mod labels;
 pub mod lease;
 pub mod members;
 pub mod observe;
@@ -14,6 +15,7 @@ pub mod ports;
 pub mod selector;
 pub mod slices;
 pub mod slim;
+pub mod space;
 pub mod stores;
 pub mod watched;
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
@@ -15,7 +16,10 @@ use kubenap_core::seen::{
     DeploymentSeen, Family, PodSeen, Record, ServicePort, ServiceRefusal, ServiceSeen, Trouble,
 };
 
+use super::labels::{self, Labels};
 use super::selector::Selector;
+use super::space::Tag;
+use crate::eager::{Readiness, TargetPort};
 
 /// A kind of object that is watched, with its slim form.
 pub trait Slim: Clone + Send + Sync + PartialEq + 'static {
@@ -25,6 +29,10 @@ pub trait Slim: Clone + Send + Sync + PartialEq + 'static {
     fn of(object: Self::Object) -> Self;
     /// `metadata.resourceVersion`.
     fn resource_version(&self) -> &str;
+    /// What others look for it by.
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        std::iter::empty()
+    }
 }
 
 /// A Deployment.
@@ -33,15 +41,17 @@ pub struct SlimDeployment {
     /// Namespace and name.
     pub id: AppId,
     /// KubeNap's label, if it is there.
-    pub labels: Texts,
+    pub labels: Arc<Texts>,
     /// KubeNap's annotations.
-    pub annotations: Texts,
+    pub annotations: Arc<Texts>,
     /// Which pods are its own.
     pub selector: Selector,
     /// The labels of its pods.
-    pub template_labels: Texts,
+    pub template_labels: Labels,
     /// When it was made, by the API server's clock.
     pub created: Timestamp,
+    /// How its pods can be asked whether they are ready; none: only their kubelet can tell.
+    pub readiness: Option<Arc<Readiness>>,
     /// The facts for the core.
     pub seen: DeploymentSeen,
 }
@@ -51,8 +61,10 @@ pub struct SlimDeployment {
 pub struct SlimService {
     /// The facts for the core, without regard to KubeNap's own addresses.
     pub seen: ServiceSeen,
+    /// Where each of its ports leads to on a pod, by the port's number.
+    pub targets: Box<[(u16, TargetPort)]>,
     /// The pods it selects; empty: none.
-    pub selector: Texts,
+    pub selector: Labels,
     /// Its cluster IPs.
     pub cluster_ips: Vec<IpAddr>,
     /// Clients stick to one endpoint.
@@ -70,8 +82,10 @@ pub struct SlimPod {
     pub scheduled: bool,
     /// It is in the phase `Running`: a container of it has started.
     pub running: bool,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
     /// Its labels.
-    pub labels: Texts,
+    pub labels: Labels,
     /// Its addresses, as the kubelet says.
     pub addresses: BTreeSet<IpAddr>,
     /// Its version.
@@ -143,6 +157,7 @@ impl Slim for SlimDeployment {
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
         let refused = status.conditions.iter().flatten().find_map(refusal);
+        let readiness = spec.template.spec.as_ref().and_then(Readiness::of).map(Arc::new);
         let containers = spec.template.spec.map(|pod| pod.containers).unwrap_or_default();
         let seen = DeploymentSeen {
             uid: meta.uid.unwrap_or_default(),
@@ -161,13 +176,20 @@ impl Slim for SlimDeployment {
         };
         Self {
             id,
-            labels: ours(meta.labels),
-            annotations,
+            labels: labels::shared(ours(meta.labels)),
+            annotations: labels::shared(annotations),
             selector: Selector::of(spec.selector),
+            readiness,
             created: meta.creation_timestamp.map_or(Timestamp::MIN, |time| time.0),
-            template_labels: spec.template.metadata.and_then(|meta| meta.labels).unwrap_or_default(),
+            template_labels: Labels::of(
+                &spec.template.metadata.and_then(|meta| meta.labels).unwrap_or_default(),
+            ),
             seen,
         }
+    }
+
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.template_labels.iter().map(|(name, value)| Tag::label(name, value))
     }
 
     fn resource_version(&self) -> &str {
@@ -177,9 +199,8 @@ impl Slim for SlimDeployment {
 
 impl SlimDeployment {
     /// Whether a Service with this selector sends traffic to the Deployment's pods.
-    pub fn is_selected_by(&self, selector: &Texts) -> bool {
-        !selector.is_empty()
-            && selector.iter().all(|(name, value)| self.template_labels.get(name) == Some(value))
+    pub fn is_selected_by(&self, selector: &Labels) -> bool {
+        !selector.is_empty() && self.template_labels.contain(selector)
     }
 }
 
@@ -190,7 +211,7 @@ impl Slim for SlimService {
         let name = object.name_any();
         let meta = object.metadata;
         let spec = object.spec.unwrap_or_default();
-        let selector = spec.selector.clone().unwrap_or_default();
+        let selector = Labels::of(&spec.selector.unwrap_or_default());
         let ports = spec.ports.clone().unwrap_or_default();
         let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
         let tcp = |protocol: &Option<String>| protocol.as_deref().is_none_or(|name| name == "TCP");
@@ -217,6 +238,13 @@ impl Slim for SlimService {
         if families.is_empty() {
             families.insert(Family::V4);
         }
+        let targets = ports
+            .iter()
+            .filter_map(|port| {
+                let number = u16::try_from(port.port).ok()?;
+                Some((number, TargetPort::of(port.target_port.clone(), number)))
+            })
+            .collect();
         let mut ports: Vec<_> = ports
             .into_iter()
             .filter_map(|port| {
@@ -232,6 +260,7 @@ impl Slim for SlimService {
         let cluster_ips = spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip])).unwrap_or_default();
         Self {
             seen: ServiceSeen { name, uid: meta.uid.unwrap_or_default(), refusal, ports, families },
+            targets,
             selector,
             cluster_ips: cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
             affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
@@ -239,8 +268,19 @@ impl Slim for SlimService {
         }
     }
 
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.first().into_iter()
+    }
+
     fn resource_version(&self) -> &str {
         &self.resource_version
+    }
+}
+
+impl SlimService {
+    /// A label that everything it selects must carry.
+    pub fn first(&self) -> Option<Tag> {
+        self.selector.iter().next().map(|(name, value)| Tag::label(name, value))
     }
 }
 
@@ -264,10 +304,15 @@ impl Slim for SlimPod {
             },
             scheduled: object.spec.and_then(|spec| spec.node_name).is_some(),
             running: status.phase.as_deref() == Some("Running"),
-            labels: meta.labels.unwrap_or_default(),
             addresses: status.pod_ips.iter().flatten().filter_map(|own| own.ip.parse().ok()).collect(),
+            address: status.pod_ip.and_then(|ip| ip.parse().ok()),
+            labels: Labels::of(&meta.labels.unwrap_or_default()),
             resource_version: meta.resource_version.unwrap_or_default(),
         }
+    }
+
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.labels.iter().map(|(name, value)| Tag::label(name, value))
     }
 
     fn resource_version(&self) -> &str {

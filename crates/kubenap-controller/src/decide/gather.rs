@@ -292,9 +292,8 @@ fn guard(cx: &Context, gathered: &mut Gathered) {
 
 /// Which part of a wake has ended last, by the pod that is ahead of the others.
 fn how_far(around: &Around) -> WakePart {
-    let selector = &around.deployment.selector;
-    let own = around.pods.values().filter(|pod| selector.takes(&pod.labels) && !pod.seen.deleting);
-    let parts = own.map(|pod| {
+    let own = observe::own_pods(around, &around.deployment).filter(|(_, pod)| !pod.seen.deleting);
+    let parts = own.map(|(_, pod)| {
         if pod.seen.ready {
             WakePart::Ready
         } else if pod.running {
@@ -310,10 +309,11 @@ fn how_far(around: &Around) -> WakePart {
 
 /// Whether the pace of naps allows one more. Counted in the stores, which show this member's own writes at once.
 fn may_arm(cx: &Context) -> bool {
-    let apps = cx.stores.deployments.all();
+    let spaces = cx.stores.deployments.all();
+    let apps: Vec<_> = spaces.values().flat_map(|space| space.values()).collect();
     let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     let pace = cx.settings.naps_per_minute.map_or((apps.len() / 50).max(1), limit);
-    let drowsy = apps.values().filter(|app| app.seen.record.phase == Some(Phase::Drowsy)).count();
+    let drowsy = apps.iter().filter(|app| app.seen.record.phase == Some(Phase::Drowsy)).count();
     (pace == 0 || cx.memories.armed_lately() < pace) && drowsy < (apps.len() / 100).max(5)
 }
 
@@ -341,9 +341,10 @@ fn allot(cx: &Context, around: &Around, seen: &Seen) -> Option<WakePorts> {
         })
         .collect();
     let mut taken = BTreeSet::new();
-    for ((namespace, name), other) in cx.stores.deployments.all() {
+    for other in cx.stores.deployments.all().values().flat_map(|space| space.values()) {
+        let AppId { namespace, name } = &other.id;
         let ports = &other.seen.record.wake_ports.0;
-        let ours = namespace == own.namespace && (name == own.name || shares(&name));
+        let ours = *namespace == own.namespace && (*name == own.name || shares(name));
         if ours {
             kept.extend(ports.clone());
         } else {

@@ -1,6 +1,6 @@
 //! What a member remembers of an app: only how long it has watched something, never what the app's state is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub struct Memory {
     pub confirmed: Option<Wake>,
     /// The wake in which a pod took a connection.
     pub connected: Option<Wake>,
+    /// Which pods of a wake are asked, and which have said that they are ready.
+    pub eager: Option<Box<Eager>>,
     /// The epoch for which the path is being proved, or was.
     pub proving: Option<u64>,
     /// The wake that this member was asked for, from the first ask on.
@@ -61,6 +63,17 @@ pub struct Memory {
     pub asks_then: u64,
     /// Until when its time asleep was counted.
     pub counted: Option<Instant>,
+}
+
+/// The pods of one wake that are asked whether they are ready, by their uids.
+#[derive(Clone, Debug)]
+pub struct Eager {
+    /// The wake.
+    pub wake: Wake,
+    /// They are being asked, or were.
+    pub asked: BTreeSet<String>,
+    /// They said yes.
+    pub ready: BTreeSet<String>,
 }
 
 /// One wake: its epoch, and since when. The epoch alone may come twice, where `kubectl rollout undo` took the

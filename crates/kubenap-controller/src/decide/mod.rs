@@ -14,7 +14,7 @@ use kubenap_core::seen::{Phase, Trouble};
 use kubenap_core::situation::Situation;
 use kubenap_core::step::{self, Step, writes};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +23,10 @@ use crate::cluster::around::{self, Around};
 use crate::cluster::lease::Lead;
 use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
+use crate::cluster::space::Tag;
 use crate::cluster::stores::Stores;
 use crate::cluster::{Cluster, ClusterError};
+use crate::eager;
 use crate::nap::{carry_out, prove};
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
@@ -82,6 +84,8 @@ pub struct Context {
     pub events: events::Events,
     /// How fast requests may wake apps.
     pub budget: WakeBudget,
+    /// Bounds how many pods are asked at a time whether they are ready.
+    pub asking: Arc<Semaphore>,
     /// Held from choosing wake ports until they are written: two apps must not choose the same.
     pub choosing: Mutex<()>,
 }
@@ -139,6 +143,7 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
     let listening = entrances::open(cx, &gathered);
     gathered.set_listening(listening);
     confirm(cx, &mut gathered).await?;
+    eager::look(cx, &gathered).await?;
     entrances::tell(cx, &gathered);
     let mut decision = pace::pace(cx, &gathered, decide(&gathered.facts(cx)));
     let _choosing = if decision.step.takes_ports() { Some(cx.choosing.lock().await) } else { None };
@@ -363,8 +368,8 @@ async fn connects(gathered: &Gathered) -> bool {
 /// The Deployment is gone: this member's slices that remember only it go too.
 async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
     let living = cx.members.living();
-    for slice in cx.stores.slices.within(&app.namespace).into_values() {
-        let SlimSlice::Ours(slice) = &*slice else { continue };
+    for (_, slice) in cx.stores.slices.within(&app.namespace).tagged(Tag::app(&app.name)) {
+        let SlimSlice::Ours(slice) = &**slice else { continue };
         let mine = slice.member == cx.settings.identity || !living.contains(&slice.member);
         let only = slice
             .apps

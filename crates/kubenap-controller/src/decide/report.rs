@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kubenap_core::decide::Decision;
-use kubenap_core::duration;
 use kubenap_core::seen::Trouble;
 use kubenap_core::situation::Situation;
 use kubenap_core::step::Step;
 use kubenap_core::why::Why;
 use tokio::time::Instant;
 
-use super::board::AppStatus;
+use super::board::Row;
 use super::events::Reason;
 use super::gather::Gathered;
 use super::{Context, label_of};
@@ -23,7 +21,7 @@ pub fn publish(cx: &Context, gathered: &Gathered, decision: &Decision) {
     let situation = gathered.situation();
     let phase = situation.phase();
     if gathered.opted_in() || gathered.seen.deployment.record.any {
-        cx.board.put(app, status(gathered, situation, &decision.why));
+        cx.board.put(app, row(gathered, situation, &decision.why));
         cx.telemetry.set_phase(app, label_of(phase));
     } else {
         cx.board.forget(app);
@@ -177,11 +175,10 @@ fn count_sleep(cx: &Context, gathered: &Gathered, situation: Situation) {
 }
 
 /// What people are shown of an app.
-pub fn status(gathered: &Gathered, situation: Situation, why: &Why) -> AppStatus {
+fn row(gathered: &Gathered, situation: Situation, why: &Why) -> Row {
     let activity = &gathered.activity;
-    let shown = |moment: Timestamp| (moment > Timestamp::MIN).then(|| moment.to_string());
     let deployment = &gathered.seen.deployment;
-    let restore = match situation {
+    let restore_replicas = match situation {
         Situation::Asleep { restore, .. } => Some(restore),
         Situation::Waking { .. } => deployment.record.restore,
         Situation::Awake | Situation::Drowsy { .. } | Situation::OwnersZero => None,
@@ -199,17 +196,14 @@ pub fn status(gathered: &Gathered, situation: Situation, why: &Why) -> AppStatus
     if let Some(manager) = deployment.record.reverts.fighter(gathered.now()) {
         complaints.push(Why::Reverted(manager.to_owned()).to_string());
     }
-    AppStatus {
-        namespace: gathered.app.namespace.clone(),
-        name: gathered.app.name.clone(),
-        phase: situation.phase().text().to_owned(),
+    Row {
+        phase: situation.phase(),
         replicas: deployment.replicas,
-        restore_replicas: restore,
-        idle_after: duration::show(gathered.reading.policy.idle_after),
-        last_seen: shown(activity.last_seen),
-        watermark: shown(activity.watermark),
-        why: why.to_string(),
-        label: why.label().to_owned(),
-        complaints,
+        restore_replicas,
+        idle_after: gathered.reading.policy.idle_after,
+        last_seen: activity.last_seen,
+        watermark: activity.watermark,
+        why: why.clone(),
+        complaints: complaints.into(),
     }
 }

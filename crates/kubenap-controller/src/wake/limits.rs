@@ -67,6 +67,19 @@ pub struct Limits {
     pub retry_after: Duration,
 }
 
+/// Files that are kept free for pods, the API server, listeners and the log.
+const SPARE_FILES: u64 = 1_000;
+
+impl Limits {
+    /// With no more connections than this many open files allow: the greediest door is then shed, instead of nobody
+    /// getting in.
+    pub fn within(self, open_files: Option<u64>) -> Self {
+        let files = open_files.map_or(u64::MAX, |files| files.saturating_sub(SPARE_FILES).max(files / 2));
+        let connections = self.connections.min(usize::try_from(files).unwrap_or(usize::MAX));
+        Self { connections, ..self }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -100,5 +113,17 @@ impl Default for Limits {
             leave_patience: Duration::from_secs(10),
             retry_after: Duration::from_secs(5),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_low_limit_of_open_files_bounds_the_connections_and_none_does_not() {
+        let room = |files| Limits::default().within(files).connections;
+        assert_eq!((room(None), room(Some(1 << 20))), (20_000, 20_000));
+        assert_eq!((room(Some(20_000)), room(Some(1_024)), room(Some(100))), (19_000, 512, 50));
     }
 }

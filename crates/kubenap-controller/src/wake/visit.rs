@@ -12,7 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use kubenap_core::answer::{Answer, Readiness, WakeMode, Way, answer};
 use tokio::time::{Instant, sleep};
 
-use super::ask::{self, Ask};
+use super::ask::{self, Ask, Goal};
 use super::body::{Discard, ReadAhead};
 use super::connection::{Connection, Entry};
 use super::crowd::Slot;
@@ -149,7 +149,7 @@ impl Visit<'_> {
         let spoiled = request.body().spoiled();
         let pass = self.pass(Some(&ask), time);
         let on_leave = if traits.repeatable { OnLeave::ComeAgain } else { OnLeave::WaitOn };
-        let wait = self.hold(&ask);
+        let wait = self.hold(&ask, Goal::Pass);
         let held = request.body_mut().during(wait.until(pass.until, on_leave)).await;
         match held {
             Held::Ready => {
@@ -194,7 +194,9 @@ impl Visit<'_> {
             ask.end(AskAnswer::Redirected);
             return reply::redirect(location);
         }
-        let held = body.during(self.hold(&ask).until(Instant::now() + time, OnLeave::ComeAgain)).await;
+        let held = body
+            .during(self.hold(&ask, Goal::SendBack).until(Instant::now() + time, OnLeave::ComeAgain))
+            .await;
         body.finish(&self.shared.limits).await;
         let within = self.behind.manners.wake_timeout;
         match held {
@@ -224,11 +226,11 @@ impl Visit<'_> {
         let ask = self.ask(traits);
         let until = Instant::now() + patience;
         let (mut request, _) = with_read_ahead(self.shared, request);
+        let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
         let held = {
-            let wait = self.hold(&ask);
+            let wait = self.hold(&ask, if by_redirect { Goal::SendBack } else { Goal::Pass });
             request.body_mut().during(wait.until(until, OnLeave::ComeAgain)).await
         };
-        let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
         match (held, &self.location) {
             (Held::Ready, Some(location)) if by_redirect => {
                 self.door.settle(self.shared.limits.settle).await;
@@ -267,7 +269,8 @@ impl Visit<'_> {
         let ask = self.ask(traits);
         let (parts, body) = request.into_parts();
         let mut body = Discard::new(&parts.headers, body, self.shared.limits.discard);
-        let held = body.during(self.hold(&ask).until(Instant::now() + time, OnLeave::WaitOn)).await;
+        let held =
+            body.during(self.hold(&ask, Goal::SendBack).until(Instant::now() + time, OnLeave::WaitOn)).await;
         body.finish(&self.shared.limits).await;
         match held {
             Held::Ready | Held::TooLong => {
@@ -282,8 +285,8 @@ impl Visit<'_> {
         Ask::begin(self.shared, &self.behind.apps, traits.found)
     }
 
-    fn hold<'a>(&'a self, ask: &'a Ask) -> Hold<'a> {
-        Hold { shared: self.shared, door: &self.door, slot: &self.slot, ask }
+    fn hold<'a>(&'a self, ask: &'a Ask, goal: Goal) -> Hold<'a> {
+        Hold { shared: self.shared, door: &self.door, slot: &self.slot, ask, goal }
     }
 
     fn pass<'a>(&'a self, ask: Option<&'a Ask>, time: Duration) -> Pass<'a> {

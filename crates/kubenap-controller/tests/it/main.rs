@@ -8,6 +8,7 @@ mod naps;
 mod sources;
 mod wishes;
 mod mistakes;
+mod eager;
 mod wakes;
 mod broken;
 mod owners;

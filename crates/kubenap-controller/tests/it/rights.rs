@@ -101,7 +101,12 @@ async fn the_chart_grants_the_job_that_restores_what_it_uses_and_nothing_else() 
         let before = world.sandbox.requests();
         restore(&world).await;
         let after = world.sandbox.requests();
-        used.extend(after.into_iter().filter(|(right, count)| before.get(right) != Some(count)).map(|(right, _)| right));
+        used.extend(
+            after
+                .into_iter()
+                .filter(|(right, count)| before.get(right) != Some(count))
+                .map(|(right, _)| right),
+        );
         assert!(world.slices("web").is_empty(), "{phase}: {}", world.show());
     }
     assert_eq!(used, granted("restore"), "left: what is used, right: what is granted");

@@ -118,6 +118,7 @@ impl World {
             clock: self.clock,
             propagation: Duration::from_millis(500),
             grace: Duration::from_secs(10),
+            open_files: None,
         }
     }
 

@@ -152,6 +152,7 @@ async fn set_up() -> anyhow::Result<Stage> {
         clock: Clock::System,
         propagation: Duration::from_millis(200),
         grace: Duration::from_secs(2),
+        open_files: None,
     };
     let running = start(client, settings).await?;
     Ok(Stage { sandbox, ingress, api, running })

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::PostParams;
 use kubenap_controller::cluster::Cluster;
 use kubenap_controller::decide::board::AppStatus;
-use kubenap_controller::web::SourceStatus;
+use kubenap_controller::web::{Room, SourceStatus};
 use serde::Serialize;
 
 use super::status;
@@ -17,6 +17,9 @@ use crate::args::{ClusterArgs, DoctorArgs, Format};
 use crate::outcome::Outcome;
 use crate::rights::{self, Place, Rule};
 use crate::{connect, members, output};
+
+/// A member that can hold fewer requests than this sheds some in a rush that others stand.
+const ROOM: usize = 10_000;
 
 /// One finding.
 #[derive(Debug, Serialize)]
@@ -82,6 +85,9 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
             "run doctor where members can be reached",
         ),
     }
+    let room: anyhow::Result<Room> = members::ask(&cluster, &namespace, "/api/v1/room").await;
+    // Nobody to ask was told of above.
+    room.iter().for_each(|room| tell_room(room, &mut findings));
     match status::all(&cluster, at).await {
         Ok(apps) => {
             for app in &apps {
@@ -95,6 +101,22 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
         ),
     }
     finish(&findings, args.output)
+}
+
+/// Each held request is an open file.
+fn tell_room(room: &Room, findings: &mut Vec<Finding>) {
+    let Room { member, open_files, connections } = room;
+    let files = open_files.map_or("no limit of open files".to_owned(), |files| format!("{files} open files"));
+    let what = format!("{member} can hold {connections} requests at a time ({files})");
+    if *connections < ROOM {
+        warn(
+            findings,
+            what,
+            "raise the limit of open files of its container (the container runtime's LimitNOFILE)",
+        );
+    } else {
+        ok(findings, what);
+    }
 }
 
 async fn tell_app(cluster: &Cluster, app: &AppStatus, sources: &[SourceStatus], findings: &mut Vec<Finding>) {
