@@ -70,9 +70,12 @@ async fn stage(minutes: i64) -> Stage {
     Stage { server, source, now: START + minutes * MINUTE }
 }
 
+/// The tags of a series, the query that it answers, and its points.
+type Said = (&'static [&'static str], usize, Vec<Option<f64>>);
+
 impl Stage {
     /// One row of points for each series: `(tag, tag, query, points)` from the first minute on.
-    fn says(&self, series: &[(&[&str], usize, Vec<Option<f64>>)]) {
+    fn says(&self, series: &[Said]) {
         let times: Vec<_> =
             (0..series[0].2.len()).map(|at| START + i64::try_from(at).unwrap() * MINUTE).collect();
         let mut server = self.server.lock().unwrap();
@@ -110,7 +113,7 @@ const WEB: &[&str] = &["namespace:shop", "service:web"];
 const API: &[&str] = &["namespace:shop", "service:api"];
 const HOST: &[&str] = &["host:node-1"];
 
-fn alive(minutes: usize) -> (&'static [&'static str], usize, Vec<Option<f64>>) {
+fn alive(minutes: usize) -> Said {
     (HOST, 1, vec![Some(1.0); minutes])
 }
 

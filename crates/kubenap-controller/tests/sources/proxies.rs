@@ -73,7 +73,7 @@ const PROXIES: [(&str, &str, &str); 8] = [
         "nginx.org/ingress-controller",
     ),
     (
-        "envoy_server_live{} 1\nenvoy_server_uptime{} 4000",
+        "envoy_server_live{} 1",
         r#"envoy_cluster_upstream_rq_total{envoy_cluster_name="shop_web_80"}"#,
         "projectcontour.io/ingress-controller",
     ),

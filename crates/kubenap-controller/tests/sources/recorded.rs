@@ -104,7 +104,7 @@ async fn influx(status: StatusCode, body: &'static str) -> Result<Samples, Sourc
         "measurement": "nginx_ingress_controller_requests", "instanceTag": "controller_pod",
     });
     let spec = SourceSpec::read("influx", settings).unwrap();
-    let client = crate::stand_in::cluster(Default::default(), port);
+    let client = crate::stand_in::cluster(std::sync::Arc::default(), port);
     poll(&*build(&[spec], &Credentials::default(), &client).unwrap().remove(0)).await
 }
 
