@@ -44,7 +44,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 pub(crate) async fn check(cluster: &Cluster) -> Result<()> {
     let path = build::root().join(FILE);
     let kept = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    ensure!(kept == text(cluster).await?, "{FILE} is not what the chart says; `cargo xtask manifest` writes it");
+    ensure!(
+        kept == text(cluster).await?,
+        "{FILE} is not what the chart says; `cargo xtask manifest` writes it"
+    );
     Ok(())
 }
 
@@ -58,7 +61,9 @@ async fn text(cluster: &Cluster) -> Result<String> {
     let chart = String::from_utf8(output.stdout).context("read what helm template printed")?;
     // Nothing of Helm's is left in it.
     let ours = |line: &&str| {
-        !["helm.sh/chart:", "app.kubernetes.io/managed-by:", "# Source:"].iter().any(|mark| line.contains(mark))
+        !["helm.sh/chart:", "app.kubernetes.io/managed-by:", "# Source:"]
+            .iter()
+            .any(|mark| line.contains(mark))
     };
     let body = chart.lines().map(str::trim_end).filter(ours).collect::<Vec<_>>().join("\n");
     Ok(format!("{HEAD}{}\n", body.trim_end()))

@@ -38,9 +38,9 @@ impl Rule {
     /// Each of them on its own.
     pub(crate) fn rights(&self) -> impl Iterator<Item = Right<'_>> {
         self.api_groups.iter().flat_map(move |group| {
-            self.resources.iter().flat_map(move |resource| {
-                self.verbs.iter().map(move |verb| Right { group, resource, verb })
-            })
+            self.resources
+                .iter()
+                .flat_map(move |resource| self.verbs.iter().map(move |verb| Right { group, resource, verb }))
         })
     }
 }
@@ -76,7 +76,10 @@ mod tests {
         let rights: Vec<_> = all.iter().flat_map(|(_, rules)| rules.iter().flat_map(Rule::rights)).collect();
         assert!(rights.len() > 20, "{rights:?}");
         let bold = rights.iter().find(|right| {
-            right.resource == "secrets" || right.resource.contains('/') || right.verb == "*" || right.resource == "*"
+            right.resource == "secrets"
+                || right.resource.contains('/')
+                || right.verb == "*"
+                || right.resource == "*"
         });
         assert_eq!(bold, None);
         let (_, own) = &all[2];

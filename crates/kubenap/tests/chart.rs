@@ -101,7 +101,8 @@ fn every_value_has_a_default_is_in_the_schema_and_is_used() {
         .iter()
         .filter(|path| {
             let (parent, own) = path.rsplit_once('.').unwrap();
-            let within = templates.contains(&format!("with .Values{parent} ")) && templates.contains(&format!(".{own}"));
+            let within = templates.contains(&format!("with .Values{parent} "))
+                && templates.contains(&format!(".{own}"));
             !templates.contains(&format!(".Values{path}")) && !within
         })
         .collect();

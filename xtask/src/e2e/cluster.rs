@@ -247,10 +247,7 @@ impl Cluster {
             return Ok(());
         }
         let file = self.folder.join("kubenap.tar");
-        let names = [
-            format!("{TESTED}:{tag}"),
-            format!("{}:{}", image::NAME, env!("CARGO_PKG_VERSION")),
-        ];
+        let names = [format!("{TESTED}:{tag}"), format!("{}:{}", image::NAME, env!("CARGO_PKG_VERSION"))];
         std::fs::write(&file, image.archive(&names)?).with_context(|| format!("write {}", file.display()))?;
         progress::run("loading KubeNap", self.ctr().args(["images", "import"]).arg(&file)).await?;
         std::fs::write(&note, tag).with_context(|| format!("write {}", note.display()))

@@ -35,7 +35,8 @@ impl Logs {
 
     /// The last lines of a member's log, of all its containers.
     pub(crate) fn tail(&self, identity: &str, lines: usize) -> String {
-        let text: String = self.of(identity).iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
+        let text: String =
+            self.of(identity).iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
         let all: Vec<&str> = text.lines().map(said).collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
@@ -79,7 +80,9 @@ fn link(kubelet: &Path, folder: &Path) {
         let mut parts = name.split('_');
         let (Some(HOME), Some(pod_name)) = (parts.next(), parts.next()) else { continue };
         for log in entries(&pod.join("kubenap")) {
-            let Some(number) = log.file_stem().and_then(|stem| stem.to_str()?.parse::<u32>().ok()) else { continue };
+            let Some(number) = log.file_stem().and_then(|stem| stem.to_str()?.parse::<u32>().ok()) else {
+                continue;
+            };
             // It is there already, nearly always.
             fs::hard_link(&log, folder.join(format!("member-{pod_name}.{number}.log"))).unwrap_or(());
         }
@@ -117,6 +120,9 @@ mod tests {
         let path = Path::new("log/member-kubenap-7d4b9-x2x5z.1.log");
         assert_eq!(owner(path), Some(("kubenap-7d4b9-x2x5z".to_owned(), 1)));
         assert_eq!(owner(Path::new("log/audit.json")), None);
-        assert_eq!(said("2026-11-22T10:00:00.1Z stderr F INFO started identity=m1"), "INFO started identity=m1");
+        assert_eq!(
+            said("2026-11-22T10:00:00.1Z stderr F INFO started identity=m1"),
+            "INFO started identity=m1"
+        );
     }
 }

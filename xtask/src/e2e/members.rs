@@ -136,14 +136,28 @@ impl Members {
             restore.args(["restore", "--all", "--kubeconfig"]).arg(self.cluster.kubeconfig());
             let restored = timeout(HELM, restore.kill_on_drop(true).output()).await;
             restored.context("kubenap restore --all: not done in time")??;
-            self.helm(&["uninstall", RELEASE, "--namespace", HOME, "--no-hooks", "--ignore-not-found"]).await?;
+            self.helm(&["uninstall", RELEASE, "--namespace", HOME, "--no-hooks", "--ignore-not-found"])
+                .await?;
         }
         // What an uninstall that was stopped half-way has left.
         let kinds = "jobs,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings";
         let mut delete = self.cluster.kubectl();
-        delete.args(["-n", HOME, "delete", kinds, "-l", "app.kubernetes.io/instance=kubenap", "--ignore-not-found"]);
-        let deleted = timeout(GOODBYE, delete.kill_on_drop(true).output()).await.context("delete leftovers")??;
-        ensure!(deleted.status.success(), "delete leftovers: {}", String::from_utf8_lossy(&deleted.stderr).trim());
+        delete.args([
+            "-n",
+            HOME,
+            "delete",
+            kinds,
+            "-l",
+            "app.kubernetes.io/instance=kubenap",
+            "--ignore-not-found",
+        ]);
+        let deleted =
+            timeout(GOODBYE, delete.kill_on_drop(true).output()).await.context("delete leftovers")??;
+        ensure!(
+            deleted.status.success(),
+            "delete leftovers: {}",
+            String::from_utf8_lossy(&deleted.stderr).trim()
+        );
         eventually("KubeNap's pods are gone", GOODBYE, async || {
             let pods = self.pods().await?.len();
             ensure!(pods == 0, "{pods} are left");
@@ -161,7 +175,8 @@ impl Members {
     pub(crate) async fn stop(&self, identity: &str) -> Result<i32> {
         let left = self.living().await?.into_iter().filter(|member| member.identity != identity).count();
         // This one and no other is to go when there is one less.
-        let cost = json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-1000"}}});
+        let cost =
+            json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-1000"}}});
         let patched = self.api().patch(identity, &PatchParams::default(), &Patch::Merge(cost)).await;
         patched.with_context(|| format!("member {identity} does not run"))?;
         let pods = self.api();
@@ -170,9 +185,9 @@ impl Members {
             scaled?;
             code
         };
-        timeout(GOODBYE, ended)
-            .await
-            .with_context(|| format!("member {identity} did not end within {} s of SIGTERM", GOODBYE.as_secs()))?
+        timeout(GOODBYE, ended).await.with_context(|| {
+            format!("member {identity} did not end within {} s of SIGTERM", GOODBYE.as_secs())
+        })?
     }
 
     /// Ends one member by SIGKILL; the kubelet starts its container again, with the same identity.
@@ -269,7 +284,8 @@ impl Members {
         let mut command: Command = self.cluster.helm();
         command.args(arguments).current_dir(super::build::root()).kill_on_drop(true);
         let what = format!("helm {}", arguments.join(" "));
-        let ran = timeout(HELM, command.output()).await.with_context(|| format!("{what}: not done in time"))?;
+        let ran =
+            timeout(HELM, command.output()).await.with_context(|| format!("{what}: not done in time"))?;
         let output = ran.with_context(|| what.clone())?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{what}: {}", said.trim());
@@ -297,7 +313,8 @@ impl Members {
         std::fs::write(&file, values.to_string()).with_context(|| format!("write {}", file.display()))?;
         let file = file.display().to_string();
         // What a story has scaled or edited is Helm's again.
-        let arguments = ["upgrade", "--install", RELEASE, "chart/kubenap", "--namespace", HOME, "--force-conflicts"];
+        let arguments =
+            ["upgrade", "--install", RELEASE, "chart/kubenap", "--namespace", HOME, "--force-conflicts"];
         self.helm(&[&arguments[..], &["--values", &file]].concat()).await.map(drop)
     }
 

@@ -15,7 +15,9 @@ pub(crate) async fn ended(pods: &Api<Pod>, name: &str) -> Result<i32> {
         match event.with_context(what)? {
             WatchEvent::Added(pod) | WatchEvent::Modified(pod) => code = exit_code(&pod).or(code),
             WatchEvent::Deleted(pod) => {
-                return exit_code(&pod).or(code).with_context(|| format!("pod {name} went without an exit code"));
+                return exit_code(&pod)
+                    .or(code)
+                    .with_context(|| format!("pod {name} went without an exit code"));
             }
             WatchEvent::Bookmark(_) => {}
             WatchEvent::Error(error) => bail!("watch pod {name}: {}", error.message),

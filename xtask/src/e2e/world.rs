@@ -63,7 +63,8 @@ impl World {
 
     /// A client for the same cluster that shows this token instead of the administrator's certificate.
     pub(crate) async fn client_with(&self, token: &str) -> Result<Client> {
-        let mut file = Kubeconfig::read_from(self.cluster.kubeconfig()).context("read the cluster's kubeconfig")?;
+        let mut file =
+            Kubeconfig::read_from(self.cluster.kubeconfig()).context("read the cluster's kubeconfig")?;
         for user in &mut file.auth_infos {
             user.auth_info = Some(AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() });
         }

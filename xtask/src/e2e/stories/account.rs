@@ -56,7 +56,12 @@ fn own(space: &Space) -> Vec<Try> {
         Try::new("its slice's endpoints leaving", "PATCH", path.clone(), leaving),
         Try::new("its slice taken away", "DELETE", path, json!({})),
         // For what follows.
-        Try::new("another slice with its mark", "POST", at(SLICES, space), slice("kept", Some("kubenap.dev"))),
+        Try::new(
+            "another slice with its mark",
+            "POST",
+            at(SLICES, space),
+            slice("kept", Some("kubenap.dev")),
+        ),
     ]
 }
 
@@ -69,27 +74,86 @@ fn foreign(space: &Space, theirs: &str) -> Vec<Try> {
     let container = json!({"name": "app", "env": [{"name": "EXTRA", "value": "1"}]});
     let label = |value: &str| json!({"endpointslice.kubernetes.io/managed-by": value});
     let list = vec![
-        Try::strategic("a variable in the template", deployment(space), template(json!({"spec": {"containers": [container]}}))),
-        Try::new("a label of the template", "PATCH", deployment(space), template(json!({"metadata": {"labels": {"x": "y"}}}))),
+        Try::strategic(
+            "a variable in the template",
+            deployment(space),
+            template(json!({"spec": {"containers": [container]}})),
+        ),
+        Try::new(
+            "a label of the template",
+            "PATCH",
+            deployment(space),
+            template(json!({"metadata": {"labels": {"x": "y"}}})),
+        ),
         Try::new("a label", "PATCH", deployment(space), meta(json!({"labels": {"x": "y"}}))),
-        Try::new("the label that opts in", "PATCH", deployment(space), meta(json!({"labels": {"kubenap/enabled": null}}))),
-        Try::new("somebody's annotation", "PATCH", deployment(space), meta(json!({"annotations": {"example.com/x": "y"}}))),
-        Try::new("a revision taken away", "PATCH", deployment(space), meta(json!({"annotations": {"deployment.kubernetes.io/revision": null}}))),
+        Try::new(
+            "the label that opts in",
+            "PATCH",
+            deployment(space),
+            meta(json!({"labels": {"kubenap/enabled": null}})),
+        ),
+        Try::new(
+            "somebody's annotation",
+            "PATCH",
+            deployment(space),
+            meta(json!({"annotations": {"example.com/x": "y"}})),
+        ),
+        Try::new(
+            "a revision taken away",
+            "PATCH",
+            deployment(space),
+            meta(json!({"annotations": {"deployment.kubernetes.io/revision": null}})),
+        ),
         Try::new("a finalizer", "PATCH", deployment(space), meta(json!({"finalizers": ["example.com/x"]}))),
         Try::new("a pause", "PATCH", deployment(space), json!({"spec": {"paused": true}})),
-        Try::new("the strategy", "PATCH", deployment(space), json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}})),
-        Try::new("replicas with a label", "PATCH", deployment(space), json!({"metadata": {"labels": {"x": "y"}}, "spec": {"replicas": 0}})),
+        Try::new(
+            "the strategy",
+            "PATCH",
+            deployment(space),
+            json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}}),
+        ),
+        Try::new(
+            "replicas with a label",
+            "PATCH",
+            deployment(space),
+            json!({"metadata": {"labels": {"x": "y"}}, "spec": {"replicas": 0}}),
+        ),
         Try::new("a Deployment's end", "DELETE", deployment(space), json!({})),
         Try::new("a slice without a mark", "POST", at(SLICES, space), slice("plain", None)),
-        Try::new("a slice with another's mark", "POST", at(SLICES, space), slice("other", Some("endpointslice-controller.k8s.io"))),
-        Try::new("its own slice with the mark changed", "PATCH", kept.clone(), meta(json!({"labels": label("example.com")}))),
-        Try::new("its own slice moved to another Service", "PATCH", kept, meta(json!({"labels": {"kubernetes.io/service-name": "other"}}))),
+        Try::new(
+            "a slice with another's mark",
+            "POST",
+            at(SLICES, space),
+            slice("other", Some("endpointslice-controller.k8s.io")),
+        ),
+        Try::new(
+            "its own slice with the mark changed",
+            "PATCH",
+            kept.clone(),
+            meta(json!({"labels": label("example.com")})),
+        ),
+        Try::new(
+            "its own slice moved to another Service",
+            "PATCH",
+            kept,
+            meta(json!({"labels": {"kubernetes.io/service-name": "other"}})),
+        ),
         Try::new("the app's slice emptied", "PATCH", theirs.clone(), json!({"endpoints": []})),
-        Try::new("the app's slice taken over", "PATCH", theirs.clone(), meta(json!({"labels": label("kubenap.dev")}))),
+        Try::new(
+            "the app's slice taken over",
+            "PATCH",
+            theirs.clone(),
+            meta(json!({"labels": label("kubenap.dev")})),
+        ),
         Try::new("the app's slice deleted", "DELETE", theirs, json!({})),
         Try::new("Secrets", "GET", format!("/api/v1/namespaces/{}/secrets", space.namespace), json!(null)),
         Try::new("a pod", "POST", format!("/api/v1/namespaces/{}/pods", space.namespace), pod()),
-        Try::new("a Lease elsewhere", "POST", format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", space.namespace), json!({"metadata": {"name": "x"}})),
+        Try::new(
+            "a Lease elsewhere",
+            "POST",
+            format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", space.namespace),
+            json!({"metadata": {"name": "x"}}),
+        ),
     ];
     list
 }

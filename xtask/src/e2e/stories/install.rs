@@ -24,7 +24,12 @@ const HOST: &str = "web.shop.example";
 const OPTIONS: [&[&str]; 6] = [
     &[],
     &["namespaces={default,shop}"],
-    &["namespaces={shop}", "rbac.proxies=false", "admissionPolicy.enabled=false", "restoreHook.enabled=false"],
+    &[
+        "namespaces={shop}",
+        "rbac.proxies=false",
+        "admissionPolicy.enabled=false",
+        "restoreHook.enabled=false",
+    ],
     &["rbac.create=false", "podDisruptionBudget.enabled=false", "replicas=1", "image.digest=sha256:00"],
     &[
         "networkPolicy.enabled=true",
@@ -94,7 +99,8 @@ async fn told(shop: &Space, line: &str) -> Result<()> {
         }
         ["helm", "upgrade", ..] => {
             done(world, line).await?;
-            let deployment = world.kubectl(&["-n", HOME, "get", "deployment", "kubenap", "-o", "yaml"]).await?;
+            let deployment =
+                world.kubectl(&["-n", HOME, "get", "deployment", "kubenap", "-o", "yaml"]).await?;
             let flag = line.split_whitespace().find_map(|word| word.strip_prefix("flags."));
             let flag = flag.context("the README's upgrade sets no flag")?;
             ensure!(deployment.contains(&format!("--{flag}")), "--{flag} is not there:\n{deployment}");
@@ -161,14 +167,20 @@ async fn every_option_is_taken(world: &World) -> Result<()> {
     world.members.helm(&["lint", "chart/kubenap", "--strict"]).await?;
     for options in OPTIONS {
         let sets = options.iter().map(|option| format!("--set '{option}'")).collect::<Vec<_>>().join(" ");
-        let render = format!("helm template kubenap chart/kubenap --namespace {HOME} --dry-run=server {sets}");
+        let render =
+            format!("helm template kubenap chart/kubenap --namespace {HOME} --dry-run=server {sets}");
         let line = format!("set -o pipefail; {render} | kubectl apply --dry-run=server -f -");
         done(world, &line).await.with_context(|| sets.clone())?;
     }
     // The Prometheus operator's kind is not here.
-    let monitor = world.members.helm(&["template", "kubenap", "chart/kubenap", "--set", "serviceMonitor.enabled=true"]);
-    ensure!(monitor.await?.contains("kind: ServiceMonitor"), "serviceMonitor.enabled makes no ServiceMonitor");
-    let typing_error = world.members.helm(&["template", "kubenap", "chart/kubenap", "--set", "flags.idle-afer=1m"]);
+    let monitor =
+        world.members.helm(&["template", "kubenap", "chart/kubenap", "--set", "serviceMonitor.enabled=true"]);
+    ensure!(
+        monitor.await?.contains("kind: ServiceMonitor"),
+        "serviceMonitor.enabled makes no ServiceMonitor"
+    );
+    let typing_error =
+        world.members.helm(&["template", "kubenap", "chart/kubenap", "--set", "flags.idle-afer=1m"]);
     ensure!(typing_error.await.is_err(), "a flag that does not exist was taken");
     Ok(())
 }
