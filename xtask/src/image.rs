@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use flate2::{Compression, GzBuilder};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
@@ -72,18 +73,19 @@ impl Image {
     }
 
     fn around(files: &[(&str, u32, &[u8])]) -> Result<Self> {
-        let layer = tar(files)?;
+        let plain = tar(files)?;
+        let layer = gzip(&plain)?;
         let config = bytes(&json!({
             "architecture": "amd64",
             "os": "linux",
             "config": {"Entrypoint": ["/kubenap"], "User": USER, "WorkingDir": "/", "Env": ["PATH=/"]},
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&plain))]},
         }))?;
         let manifest = bytes(&json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)],
         }))?;
         Ok(Self { layer, config, manifest })
     }
@@ -117,6 +119,12 @@ impl Image {
             (&blob(&self.layer), 0o644, &self.layer),
         ])
     }
+}
+
+/// Without a name and a time in its head: the same bytes each time.
+fn gzip(content: &[u8]) -> Result<Vec<u8>> {
+    let mut packer = GzBuilder::new().write(Vec::new(), Compression::default());
+    packer.write_all(content).and_then(|()| packer.finish()).context("pack the layer")
 }
 
 /// A tar of these files, owned by root, of no time.
@@ -157,6 +165,8 @@ fn sha256(content: &[u8]) -> String {
 mod tests {
     use std::io::Read as _;
 
+    use flate2::read::GzDecoder;
+
     use super::{Image, sha256, tar};
 
     fn files(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
@@ -183,11 +193,13 @@ mod tests {
         let docker: serde_json::Value = serde_json::from_slice(find("manifest.json")).expect("JSON");
         assert_eq!(docker[0]["RepoTags"], serde_json::json!(["n:1", "n:2"]));
         let layer = find(docker[0]["Layers"][0].as_str().expect("a layer"));
-        assert_eq!(files(layer), [("kubenap".to_owned(), b"a program".to_vec())]);
+        let mut plain = Vec::new();
+        GzDecoder::new(layer.as_slice()).read_to_end(&mut plain).expect("a packed layer");
+        assert_eq!(files(&plain), [("kubenap".to_owned(), b"a program".to_vec())]);
         let config: serde_json::Value =
             serde_json::from_slice(find(docker[0]["Config"].as_str().expect("a config"))).expect("JSON");
         assert_eq!(config["config"]["User"], "65532:65532");
-        assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", sha256(layer)));
+        assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", sha256(&plain)));
     }
 
     #[test]

@@ -67,6 +67,13 @@ async fn the_chart_grants_the_controller_what_it_uses_and_nothing_else() {
     world.annotate("web", "idleAfter", "10s");
     world.annotate("web", "wish", "wake");
     world.awake("web", 2).await;
+    // A member that comes in the middle of a wake has not seen its beginning.
+    world.asleep("web").await;
+    world.annotate("web", "wish", "wake");
+    world.until("waking", 10, || world.phase("web") == "waking").await;
+    let three = world.join(3).await;
+    world.awake("web", 2).await;
+    three.leave().await;
     // The label goes, and comes back.
     world.edit("deployments", "web", |app| app["metadata"]["labels"] = serde_json::json!({}));
     world.pass(20).await;
