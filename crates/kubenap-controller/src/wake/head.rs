@@ -124,6 +124,8 @@ impl Framing {
             if !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Refusal::Bad);
             }
+        } else if resembles_framing(field.name) {
+            return Err(Refusal::Bad);
         }
         Ok(())
     }
@@ -134,6 +136,13 @@ impl Framing {
         let known_coding = version == 1 || self.codings == 0;
         if hosts && one_end && known_coding { Ok(()) } else { Err(Refusal::Bad) }
     }
+}
+
+/// Whether a name is one of the fields above but for signs that some programs drop or take for a dash, such as
+/// `Content_Length` or `Transfer-Encoding%`.
+fn resembles_framing(name: &str) -> bool {
+    let letters = || name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase());
+    ["host", "contentlength", "transferencoding"].iter().any(|field| letters().eq(field.bytes()))
 }
 
 #[cfg(test)]
