@@ -38,6 +38,14 @@ pub enum Effect {
     Silent,
     /// One event of a watch is left out.
     DropEvent,
+    /// One event of a watch comes twice.
+    RepeatEvent,
+    /// One event of a watch, and with it all that follow, comes this much later.
+    DelayEvent(Duration),
+    /// One event of a watch shows the object as it was before the change: a cache that is one version behind.
+    StaleEvent,
+    /// A list is as it was this many versions ago, and says so; watches go on from there.
+    StaleList(u64),
     /// 403; and an access review for the same verb and resource says no.
     Deny,
 }
@@ -102,6 +110,13 @@ impl Fault {
     }
 }
 
+impl Effect {
+    /// It befalls one event of a watch, not a request.
+    fn is_of_events(self) -> bool {
+        matches!(self, Self::DropEvent | Self::RepeatEvent | Self::DelayEvent(_) | Self::StaleEvent)
+    }
+}
+
 impl Default for Faults {
     fn default() -> Self {
         Self(Arc::new(Inner { state: Mutex::default(), frozen: watch::Sender::new(false) }))
@@ -154,12 +169,12 @@ impl Faults {
 
     /// The effects on a request that is about to be carried out, each counted as used.
     pub(crate) fn strike(&self, verb: &str, resource: &str, name: &str) -> Vec<Effect> {
-        self.take(verb, resource, name, |effect| effect != Effect::DropEvent)
+        self.take(verb, resource, name, |effect| !effect.is_of_events())
     }
 
-    /// Whether the event that a watch is about to send is to be left out.
-    pub(crate) fn drops_event(&self, resource: &str, name: &str) -> bool {
-        !self.take("watch", resource, name, |effect| effect == Effect::DropEvent).is_empty()
+    /// The effects on the event that a watch is about to send, each counted as used.
+    pub(crate) fn strike_event(&self, resource: &str, name: &str) -> Vec<Effect> {
+        self.take("watch", resource, name, Effect::is_of_events)
     }
 
     /// Whether requests like this are refused at the moment; nothing is counted.

@@ -31,6 +31,8 @@ pub type RequestCounts = BTreeMap<(String, String), u64>;
 pub(crate) struct Journal {
     pub(crate) writes: VecDeque<Write>,
     pub(crate) requests: RequestCounts,
+    /// Events that watches had to send, by resource.
+    pub(crate) events: BTreeMap<String, u64>,
 }
 
 /// More writes than any test makes; beyond that the oldest are forgotten.
@@ -39,6 +41,10 @@ const KEPT: usize = 100_000;
 impl Journal {
     pub(crate) fn request(&mut self, verb: &str, resource: &str) {
         *self.requests.entry((verb.to_owned(), resource.to_owned())).or_default() += 1;
+    }
+
+    pub(crate) fn event(&mut self, resource: &str) {
+        *self.events.entry(resource.to_owned()).or_default() += 1;
     }
 
     pub(crate) fn write(&mut self, write: Write) {

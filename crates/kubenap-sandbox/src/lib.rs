@@ -21,10 +21,12 @@ mod patch;
 mod api;
 mod faults;
 mod journal;
+mod follow;
 mod life;
 mod net;
 
 pub use faults::{Effect, Fault, Faults};
+pub use follow::{Change, Follow};
 pub use journal::{RequestCounts, Write};
 pub use net::ingress::Ingress;
 pub use settings::Settings;

@@ -61,6 +61,8 @@ pub struct Memory {
     pub breaker: Breaker,
     /// How many asks there were when the breaker opened last.
     pub asks_then: u64,
+    /// When it was last read live because what watches show of it led nowhere.
+    pub doubted: Option<Instant>,
     /// Until when its time asleep was counted.
     pub counted: Option<Instant>,
 }
@@ -79,6 +81,24 @@ pub struct Eager {
 /// One wake: its epoch, and since when. The epoch alone may come twice, where `kubectl rollout undo` took the
 /// annotations back to an older one.
 pub type Wake = (u64, Option<Timestamp>);
+
+/// A phase that lasts only a while, and conflicts again and again, may rest on an event that never came: the API
+/// server sends each once, and a cache in between may be behind. Then this often the API server itself is asked.
+const DOUBT: Duration = Duration::from_secs(20);
+
+impl Memory {
+    /// Whether it is time to read live what watches show. Counts as done.
+    pub fn doubts(&mut self) -> bool {
+        let passing = |phase| matches!(phase, Phase::Drowsy | Phase::Waking);
+        let lasts = self.phase.is_some_and(|(phase, _, since)| passing(phase) && since.elapsed() > DOUBT);
+        let lately = self.doubted.is_some_and(|at| at.elapsed() < DOUBT);
+        let doubts = self.failures > 3 || lasts && !lately;
+        if doubts {
+            self.doubted = Some(Instant::now());
+        }
+        doubts
+    }
+}
 
 impl Memories {
     /// Looks at or changes what is remembered of an app.

@@ -130,8 +130,12 @@ pub async fn turn(cx: &Arc<Context>, app: &AppId) {
     }
 }
 
-/// The app from the stores; live where its label is gone and only a slice of ours remembers it.
+/// The app from the stores; live where its label is gone and only a slice of ours remembers it, and now and then where
+/// what the stores show leads nowhere.
 async fn known(cx: &Context, app: &AppId) -> Result<Option<Around>, ClusterError> {
+    if cx.memories.with(app, memory::Memory::doubts) {
+        return Around::live(&cx.cluster, app).await;
+    }
     match Around::cached(&cx.stores, app) {
         Some(around) => Ok(Some(around)),
         None => Around::live(&cx.cluster, app).await,

@@ -130,3 +130,19 @@ async fn watches_that_fall_silent_lose_events_or_start_again_are_overcome() {
         ends_well(&world, &guard, &format!("{effect:?}")).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_stayed_waking_for_ever_since_one_event_was_lost_gets_awake() {
+    for (kind, nth) in [("endpointslices", 2), ("endpointslices", 3), ("deployments", 4), ("deployments", 6)]
+    {
+        let world = World::quick();
+        let guard = drowsy_soon(&world).await;
+        let _running = world.join(1).await;
+        world.asleep("web").await;
+        world.sandbox.faults().inject(Fault::new(Effect::DropEvent).resource(kind).after(nth).times(1));
+        world.annotate("web", "wish", "wake");
+        world.awake("web", 2).await;
+        world.sandbox.faults().clear();
+        ends_well(&world, &guard, &format!("{kind} {nth}")).await;
+    }
+}

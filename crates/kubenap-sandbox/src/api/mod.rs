@@ -77,7 +77,7 @@ async fn serve(State(sandbox): State<Sandbox>, request: Request) -> Response {
 async fn answer(sandbox: &Sandbox, call: Call) -> Response {
     let resource = call.place.resource();
     sandbox.journal().request(call.verb, &resource);
-    let mut after = None;
+    let (mut after, mut ago) = (None, 0);
     let mut refusal = sandbox.faults().is_cut_off().then(|| ApiError::fault(503));
     let is_write = !matches!(call.verb, "get" | "list" | "watch");
     for effect in sandbox.faults().strike(call.verb, &resource, &call.place.name) {
@@ -92,28 +92,24 @@ async fn answer(sandbox: &Sandbox, call: Call) -> Response {
             Effect::FailAfter(code) => after = Some(ApiError::fault(code)),
             Effect::TooManyRequests(seconds) => refusal = Some(ApiError::too_many_requests(seconds)),
             Effect::Silent if call.verb == "watch" => return watch::silent(),
+            Effect::StaleList(versions) => ago = versions,
             Effect::Deny => {
                 let why = format!("the sandbox was told to deny {} of {resource}", call.verb);
                 refusal = Some(ApiError::forbidden(call.place.kind, &call.place.name, &why));
             }
-            Effect::Conflict | Effect::Gone | Effect::Silent | Effect::DropEvent => {}
+            // Not what this request can suffer; those of events never come here.
+            Effect::Conflict
+            | Effect::Gone
+            | Effect::Silent
+            | Effect::DropEvent
+            | Effect::RepeatEvent
+            | Effect::DelayEvent(_)
+            | Effect::StaleEvent => {}
         }
     }
-    let mut name = call.place.name.clone();
-    let outcome = match refusal {
-        Some(error) => Err(error),
-        None => match call.verb {
-            "get" => read::get(sandbox, &call),
-            "list" => read::list(sandbox, &call),
-            "watch" => watch::watch(sandbox, &call),
-            _ => write::write(sandbox, &call).map(|(written, response)| {
-                if name.is_empty() {
-                    name = written;
-                }
-                sandbox.faults().wrote();
-                response
-            }),
-        },
+    let (name, outcome) = match refusal {
+        Some(error) => (call.place.name.clone(), Err(error)),
+        None => carry_out(sandbox, &call, ago),
     };
     let response = match (outcome, after) {
         (Ok(_), Some(error)) | (Err(error), _) => error.into_response(),
@@ -132,6 +128,24 @@ async fn answer(sandbox: &Sandbox, call: Call) -> Response {
         });
     }
     response
+}
+
+/// Does it; `ago`: how many versions old a list is to be. The name is that of the object, for a create the one it got.
+fn carry_out(sandbox: &Sandbox, call: &Call, ago: u64) -> (String, Result<Response, ApiError>) {
+    let mut name = call.place.name.clone();
+    let outcome = match call.verb {
+        "get" => read::get(sandbox, call),
+        "list" => read::list(sandbox, call, ago),
+        "watch" => watch::watch(sandbox, call),
+        _ => write::write(sandbox, call).map(|(written, response)| {
+            if name.is_empty() {
+                name = written;
+            }
+            sandbox.faults().wrote();
+            response
+        }),
+    };
+    (name, outcome)
 }
 
 fn verb(method: &Method, place: &Place, query: &Query) -> Result<&'static str, ApiError> {

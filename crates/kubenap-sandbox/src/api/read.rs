@@ -30,7 +30,8 @@ struct Rest {
     objects: Vec<(Key, Arc<Value>)>,
 }
 
-pub(super) fn list(sandbox: &Sandbox, call: &Call) -> Result<Response, ApiError> {
+/// A list; `ago`: it is that many versions old, as far as the history goes back.
+pub(super) fn list(sandbox: &Sandbox, call: &Call, ago: u64) -> Result<Response, ApiError> {
     call.query.only(query::LIST)?;
     if call.query.text("resourceVersionMatch") == "Exact" {
         return Err(ApiError::not_implemented("resourceVersionMatch=Exact"));
@@ -45,7 +46,16 @@ pub(super) fn list(sandbox: &Sandbox, call: &Call) -> Result<Response, ApiError>
     }
     let limit =
         call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let then = store.version().saturating_sub(ago);
     let Rest { version, objects } = match call.query.text("continue") {
+        "" if ago > 0 => Rest {
+            version: then,
+            objects: store
+                .snapshot(plural, namespace, then)
+                .map_err(|_| ApiError::expired())?
+                .into_iter()
+                .collect(),
+        },
         "" => Rest {
             version: store.version(),
             objects: store

@@ -4,6 +4,7 @@ use crate::api::Call;
 use crate::api::errors::ApiError;
 use crate::api::view::View;
 use crate::api::{query, read};
+use crate::faults::Effect;
 use crate::kinds::Kind;
 use crate::select::Selector;
 use crate::store::{Change, object};
@@ -34,6 +35,8 @@ struct Watcher {
     end: Instant,
     bookmark: Option<Instant>,
     changes: Receiver<u64>,
+    /// Until when an event that was told to be late is kept back, and all that follow.
+    late: Option<Instant>,
     over: bool,
 }
 
@@ -54,6 +57,7 @@ pub(super) fn watch(sandbox: &Sandbox, call: &Call) -> Result<Response, ApiError
         end: now + timeout.min(Duration::from_hours(24)),
         bookmark: call.query.is_true("allowWatchBookmarks").then(|| now + sandbox.settings().bookmark_every),
         changes: sandbox.changes(),
+        late: None,
         over: false,
     };
     if from > store.version() {
@@ -107,6 +111,7 @@ impl Watcher {
                 return None;
             }
             let wake = self.bookmark.unwrap_or(self.end).min(self.end);
+            let wake = self.late.map_or(wake, |late| late.min(wake));
             tokio::select! {
                 biased;
                 changed = self.changes.changed() => self.over |= changed.is_err(),
@@ -117,6 +122,9 @@ impl Watcher {
 
     /// Puts the changes since the last look into the queue.
     fn look(&mut self) {
+        if self.late.is_some_and(|late| Instant::now() < late) {
+            return;
+        }
         let sandbox = self.sandbox.clone();
         let store = sandbox.store();
         let Ok(changes) = store.since(self.seen) else {
@@ -130,11 +138,35 @@ impl Watcher {
                 continue;
             }
             let Some((event, shown)) = self.event(change) else { continue };
-            if !sandbox.faults().drops_event(self.kind.plural, &change.key.name) {
-                self.queue.push_back(json!({ "type": event, "object": self.view.object(self.kind, &shown) }));
+            // The one that was kept back has had its fault.
+            let kept_back = self.late.take().is_some();
+            let effects = if kept_back { Vec::new() } else { self.strike(change) };
+            if let Some(late) = effects.iter().find_map(|effect| match effect {
+                Effect::DelayEvent(time) => Some(Instant::now() + *time),
+                _ => None,
+            }) {
+                self.late = Some(late);
+                return;
             }
+            self.seen = change.version;
+            if effects.contains(&Effect::DropEvent) {
+                continue;
+            }
+            let stale = change.before.as_ref().filter(|_| effects.contains(&Effect::StaleEvent));
+            let object = self.view.object(self.kind, stale.unwrap_or(&shown));
+            let event = json!({ "type": event, "object": object });
+            if effects.contains(&Effect::RepeatEvent) {
+                self.queue.push_back(event.clone());
+            }
+            self.queue.push_back(event);
         }
+        self.late = None;
         self.seen = store.version();
+    }
+
+    fn strike(&self, change: &Change) -> Vec<Effect> {
+        self.sandbox.journal().event(self.kind.plural);
+        self.sandbox.faults().strike_event(self.kind.plural, &change.key.name)
     }
 
     /// What a change is for this watch: an object that no longer matches is gone for it.

@@ -134,6 +134,7 @@ impl Turn<'_> {
             .everything()
             .map(|(key, object)| Change {
                 version: 0,
+                time: self.store.clock.now(),
                 key: key.clone(),
                 before: None,
                 after: Some(Arc::clone(object)),

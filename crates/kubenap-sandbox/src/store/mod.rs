@@ -6,6 +6,7 @@ mod random;
 use crate::clock::Clock;
 use crate::net::addresses::Addresses;
 use crate::settings::Settings;
+use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ impl Key {
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     pub(crate) version: u64,
+    pub(crate) time: Timestamp,
     pub(crate) key: Key,
     pub(crate) before: Option<Arc<Value>>,
     pub(crate) after: Option<Arc<Value>>,
@@ -73,6 +75,11 @@ impl Store {
 
     pub(crate) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The version from which on the history is whole.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.compacted
     }
 
     pub(crate) fn at(&self, key: &Key) -> Option<&Arc<Value>> {
@@ -139,7 +146,8 @@ impl Store {
         let after = Arc::new(object);
         self.index.replace(&key, before.as_deref(), Some(&after));
         self.objects.insert(key.clone(), Arc::clone(&after));
-        self.record(Change { version: self.version, key, before, after: Some(Arc::clone(&after)) });
+        let time = self.clock.now();
+        self.record(Change { version: self.version, time, key, before, after: Some(Arc::clone(&after)) });
         after
     }
 
@@ -149,7 +157,8 @@ impl Store {
         self.version += 1;
         self.index.replace(key, Some(&before), None);
         let last = Arc::new(object::at_version(&before, self.version));
-        self.record(Change { version: self.version, key: key.clone(), before: Some(before), after: None });
+        let (version, time) = (self.version, self.clock.now());
+        self.record(Change { version, time, key: key.clone(), before: Some(before), after: None });
         Some(last)
     }
 

@@ -105,6 +105,85 @@ async fn one_event_is_dropped_and_the_next_one_comes() {
     assert_eq!(first.metadata.name.as_deref(), Some("seen"));
 }
 
+/// A watch whose first event suffers this, and the two changes of `a` that it has to tell of.
+async fn told_of_two_changes(effect: Effect) -> Vec<(Duration, serde_json::Value)> {
+    let (sandbox, api) = world();
+    let from = api.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    sandbox.faults().inject(Fault::new(effect).resource("leases").times(1));
+    let mut events = api.watch(&WatchParams::default(), &from).await.unwrap().boxed();
+    let start = Instant::now();
+    for value in ["1", "2"] {
+        sandbox
+            .edit("leases", "default", "a", |lease| lease["metadata"]["labels"]["x"] = value.into())
+            .unwrap();
+    }
+    let mut told = Vec::new();
+    // Bookmarks come for ever.
+    while let Ok(event) = tokio::time::timeout_at(start + Duration::from_secs(30), events.try_next()).await {
+        let Some(WatchEvent::Modified(lease)) = event.unwrap() else { continue };
+        let label = lease.metadata.labels.unwrap_or_default().get("x").cloned();
+        told.push((start.elapsed(), json!(label)));
+    }
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_event_comes_twice() {
+    let labels: Vec<_> =
+        told_of_two_changes(Effect::RepeatEvent).await.into_iter().map(|(_, label)| label).collect();
+    assert_eq!(labels, [json!("1"), json!("1"), json!("2")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_event_shows_the_state_before_it_and_the_next_one_is_true() {
+    let labels: Vec<_> =
+        told_of_two_changes(Effect::StaleEvent).await.into_iter().map(|(_, label)| label).collect();
+    assert_eq!(labels, [json!(null), json!("2")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_event_holds_up_all_that_follow_and_none_is_lost() {
+    let told = told_of_two_changes(Effect::DelayEvent(Duration::from_secs(9))).await;
+    let seconds: Vec<_> = told.iter().map(|(after, label)| (after.as_secs(), label.clone())).collect();
+    assert_eq!(seconds, [(9, json!("1")), (9, json!("2"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_list_is_as_old_as_asked_for_and_a_watch_from_it_catches_up() {
+    let (sandbox, api) = world();
+    sandbox.put(lease("b")).unwrap();
+    sandbox.faults().inject(Fault::new(Effect::StaleList(1)).verb("list").times(1));
+    let old = api.list(&ListParams::default()).await.unwrap();
+    assert_eq!(old.items.len(), 1);
+    let from = old.metadata.resource_version.unwrap();
+    let mut events = api.watch(&WatchParams::default(), &from).await.unwrap().boxed();
+    let Some(WatchEvent::Added(next)) = events.try_next().await.unwrap() else {
+        panic!("an addition was expected")
+    };
+    assert_eq!(next.metadata.name.as_deref(), Some("b"));
+    assert_eq!(api.list(&ListParams::default()).await.unwrap().items.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_reads_every_change_in_order_and_events_are_counted() {
+    let (sandbox, api) = world();
+    let mut follow = sandbox.follow();
+    assert!(follow.take().is_empty());
+    let mut events = api.watch(&WatchParams::default(), "0").await.unwrap().boxed();
+    events.try_next().await.unwrap();
+    api.patch("a", &PatchParams::default(), &label("1")).await.unwrap();
+    api.delete("a", &kube::api::DeleteParams::default()).await.unwrap();
+    let changes = follow.next().await;
+    assert_eq!(changes.len(), 2);
+    assert!(changes[0].version < changes[1].version && changes[0].time == sandbox.now());
+    assert_eq!((changes[0].plural, changes[0].name.as_str()), ("leases", "a"));
+    assert!(changes[0].before.is_some() && changes[1].after.is_none());
+    for _ in 0..2 {
+        events.try_next().await.unwrap();
+    }
+    assert_eq!(sandbox.watch_events()["leases"], 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn frozen_requests_and_watches_wait_for_the_thaw() {
     let (sandbox, api) = world();

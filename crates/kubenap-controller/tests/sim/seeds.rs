@@ -1,0 +1,264 @@
+//! Random mixes of people, faults and time; the same seed is the same run.
+#![expect(clippy::unwrap_used, reason = "a run that cannot be set up has failed")]
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use kubenap_controller::nap::by_hand::Progress;
+use kubenap_sandbox::{Effect, Fault};
+use serde_json::json;
+
+use crate::report::{Counts, Job};
+use crate::sim::{APP, COUNT, Sim};
+use crate::source::Mood;
+
+/// A night in which the cluster is switched off but for the app: no member runs.
+const NIGHT: Duration = Duration::from_hours(12);
+/// A stretch in which members run and nothing happens.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// Chance that can be repeated (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+}
+
+/// Something that a person or the world does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Ask,
+    Wait,
+    Scale(u64),
+    Undo,
+    Unlabel,
+    Rollout,
+    Wish(&'static str),
+    Garbage,
+    Crash,
+    Leave,
+    Join { skew: i64 },
+    Apart(u64),
+    Away(u64),
+    Source(Mood),
+    Fault(Effect, &'static str),
+}
+
+fn act(dice: &mut Dice, sim: &Sim) -> Act {
+    let seconds = 1 + dice.roll(20);
+    match dice.roll(30) {
+        0..=4 => Act::Ask,
+        5..=6 => Act::Wait,
+        7 => Act::Scale(1 + dice.roll(4)),
+        8 => Act::Undo,
+        9 => Act::Unlabel,
+        10 => Act::Rollout,
+        11 => Act::Wish(["nap", "forceNap", "wake"][usize::try_from(dice.roll(3)).unwrap()]),
+        12 => Act::Garbage,
+        13..=14 => Act::Crash,
+        15 => Act::Leave,
+        16..=17 => Act::Join { skew: [0, 0, -5, 5][usize::try_from(dice.roll(4)).unwrap()] },
+        18 => Act::Apart(seconds),
+        19 => Act::Away(seconds),
+        20..=24 => Act::Source(match dice.roll(5) {
+            0 => Mood::Down,
+            1 => Mood::Empty,
+            2 => Mood::Busy,
+            3 => Mood::Stuck(sim.world.now()),
+            _ => Mood::Fine,
+        }),
+        _ => {
+            let effects = [
+                Effect::Conflict,
+                Effect::FailBefore(500),
+                Effect::FailAfter(500),
+                Effect::FailBefore(504),
+                Effect::FailAfter(504),
+                Effect::TooManyRequests(1),
+                Effect::Delay(Duration::from_secs(7)),
+                Effect::RepeatEvent,
+                Effect::DelayEvent(Duration::from_secs(5)),
+                Effect::StaleEvent,
+                Effect::Gone,
+                Effect::Silent,
+            ];
+            let kinds = ["deployments", "endpointslices", "pods", "leases"];
+            let effect = effects[usize::try_from(dice.roll(effects.len() as u64)).unwrap()];
+            Act::Fault(effect, kinds[usize::try_from(dice.roll(4)).unwrap()])
+        }
+    }
+}
+
+/// Does it; `wanted` is the count that the owner asked for last.
+async fn perform(sim: &Sim, act: Act, dice: &mut Dice, wanted: &mut u64) {
+    let world = &sim.world;
+    let one = |dice: &mut Dice| {
+        let living = sim.living();
+        let at = dice.roll(living.len().max(1) as u64);
+        living.get(usize::try_from(at).unwrap()).copied()
+    };
+    match act {
+        Act::Ask => drop(sim.ask()),
+        Act::Wait => world.pass(10).await,
+        Act::Scale(count) => {
+            *wanted = count;
+            world.edit("deployments", APP, |app| app["spec"]["replicas"] = count.into());
+        }
+        // With no slice there is nothing left to know the sleep by.
+        Act::Undo if !world.slices(APP).is_empty() || world.replicas(APP) > 0 => {
+            world.edit("deployments", APP, |app| {
+                app["metadata"]["annotations"] = json!({"kubenap/idleAfter": "10s"})
+            });
+        }
+        Act::Undo => {}
+        Act::Unlabel => {
+            world.edit("deployments", APP, |app| app["metadata"]["labels"] = json!({}));
+            world.pass(dice.roll(10)).await;
+            world.edit("deployments", APP, |app| {
+                app["metadata"]["labels"] = json!({"kubenap/enabled": "true"})
+            });
+        }
+        Act::Rollout => world.edit("deployments", APP, |app| {
+            app["spec"]["template"]["metadata"]["annotations"] =
+                json!({"restartedAt": world.now().to_string()});
+        }),
+        Act::Wish(wish) => world.annotate(APP, "wish", wish),
+        Act::Garbage => {
+            world.annotate(APP, "idleAfter", "\u{0}soon, maybe");
+            world.pass(dice.roll(20)).await;
+            world.annotate(APP, "idleAfter", "10s");
+        }
+        Act::Crash => one(dice).into_iter().for_each(|nth| sim.crash(nth)),
+        Act::Leave => {
+            if let Some(nth) = one(dice) {
+                sim.leave(nth).await;
+            }
+        }
+        Act::Join { skew } => {
+            if let Some(nth) = (1..=3).find(|nth| !sim.living().contains(nth)) {
+                sim.join(nth, SignedDuration::from_mins(skew)).await;
+            }
+        }
+        Act::Apart(seconds) => {
+            if let Some(nth) = one(dice) {
+                sim.apart(nth, true);
+                world.pass(seconds).await;
+                sim.apart(nth, false);
+            }
+        }
+        Act::Away(seconds) => {
+            world.sandbox.faults().freeze();
+            world.pass(seconds).await;
+            world.sandbox.faults().thaw();
+        }
+        Act::Source(mood) => sim.mood(mood),
+        Act::Fault(effect, kind) => {
+            let fault = Fault::new(effect).resource(kind).after(dice.roll(3)).times(1 + dice.roll(3));
+            world.sandbox.faults().inject(fault);
+        }
+    }
+}
+
+/// The run of a seed; gives its API history.
+async fn run(seed: u64) -> (Vec<u8>, Counts) {
+    let mut dice = Dice(seed);
+    let sim = Sim::new(&[]).await;
+    let world = &sim.world;
+    let mut wanted = u64::from(COUNT);
+    for nth in 1..=u8::try_from(1 + dice.roll(3)).unwrap() {
+        sim.join(nth, SignedDuration::ZERO).await;
+    }
+    let acts = 6 + dice.roll(8);
+    for _ in 0..acts {
+        let next = act(&mut dice, &sim);
+        perform(&sim, next, &mut dice, &mut wanted).await;
+        tokio::time::sleep(Duration::from_millis(200 + dice.roll(8_000))).await;
+    }
+    // Faults end; people and sources are well again.
+    world.sandbox.faults().clear();
+    sim.mood(Mood::Fine);
+    if sim.living().is_empty() {
+        sim.join(1, SignedDuration::ZERO).await;
+    }
+    let count = wanted.to_string();
+    let sleeps = || {
+        world.phase(APP) == "asleep"
+            && world.replicas(APP) == 0
+            && world.pods(APP) == 0
+            && world.note(APP, "restoreReplicas").as_deref() == Some(&*count)
+    };
+    world.until(&format!("seed {seed}: quiet, so asleep with {count}"), 120, sleeps).await;
+    world.until("all who live stand in", 60, || world.members_in(APP).len() == sim.living().len()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let from = world.now();
+    tokio::time::sleep(QUIET).await;
+    sim.still.borrow_mut().push((from, world.now()));
+    let members = sim.living();
+    members.iter().for_each(|nth| sim.crash(*nth));
+    tokio::time::sleep(NIGHT).await;
+    sim.join(members[0], SignedDuration::ZERO).await;
+    world.until("it stands in again", 60, || world.members_in(APP) == [format!("m{}", members[0])]).await;
+    assert_eq!(sim.ask().await.unwrap(), 200, "seed {seed}\n{}", world.show());
+    world.awake(APP, u32::try_from(wanted).unwrap()).await;
+    if seed.is_multiple_of(4) {
+        sim.crash(members[0]);
+        assert_eq!(sim.restore().await, Progress::Done);
+        let notes = world.deployment(APP)["metadata"]["annotations"].clone();
+        let left: Vec<_> =
+            notes.as_object().unwrap().keys().filter(|key| *key != "kubenap/idleAfter").cloned().collect();
+        assert!(left.iter().all(|key| !key.starts_with("kubenap/")), "I22: {left:?}");
+    }
+    let checks = sim.judge();
+    let outages = sim.truth.lock().unwrap().outages;
+    let counts = Counts::from([
+        ("seeds", 1),
+        ("checks", checks),
+        ("source outages and lies", outages),
+        ("requests", sim.history().requests.len() as u64),
+        ("simulated seconds", world.elapsed().as_secs()),
+        ("of them with no member running", NIGHT.as_secs()),
+    ]);
+    (sim.history_text(), counts)
+}
+
+/// The run of one seed.
+pub(crate) fn job(seed: u64) -> Job<()> {
+    Job::new(format!("seed {seed}"), move || async move { ((), run(seed).await.1) })
+}
+
+/// The first so many seeds.
+pub(crate) fn jobs(seeds: u64) -> Vec<Job<()>> {
+    (1..=seeds).map(job).collect()
+}
+
+/// Some seeds twice: every byte that was written must be the same.
+pub(crate) fn twice() -> Vec<Job<()>> {
+    let job = |seed: u64| {
+        Job::new(format!("seed {seed} twice"), move || async move {
+            let (first, second) = (again(seed), again(seed));
+            let differs = first.iter().zip(&second).position(|(one, two)| one != two);
+            let (a, b) = (String::from_utf8_lossy(&first), String::from_utf8_lossy(&second));
+            let at = differs.unwrap_or(first.len().min(second.len())).saturating_sub(300);
+            assert!(
+                first == second,
+                "differs:\n{}\n\n{}",
+                a.get(at..at + 600).unwrap_or_default(),
+                b.get(at..at + 600).unwrap_or_default()
+            );
+            ((), Counts::from([("seeds run twice", 1)]))
+        })
+    };
+    (1..=10).map(job).collect()
+}
+
+/// A run on a thread and a runtime of its own.
+fn again(seed: u64) -> Vec<u8> {
+    let run = Job::new(String::new(), move || run(seed));
+    std::thread::scope(|scope| scope.spawn(|| run.run()).join().unwrap()).unwrap().0
+}
