@@ -164,7 +164,9 @@ impl Stores {
             // A pod carries all labels of its template, so some are tried more than once.
             let own: BTreeSet<_> =
                 tagged.filter(|(_, one)| one.selector.takes(&pod.labels)).map(|(name, _)| name).collect();
-            own.into_iter().for_each(|name| tell(&AppId::new(namespace, name)));
+            for name in own {
+                tell(&AppId::new(namespace, name));
+            }
         });
         stores.follow(cluster, &stores.pods, None, &pod, tasks);
 

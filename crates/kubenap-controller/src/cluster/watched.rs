@@ -17,11 +17,13 @@ use super::space::Space;
 
 /// Namespace and name.
 pub type Key = (String, String);
+/// Every namespace with its objects.
+pub type Spaces<T> = BTreeMap<Arc<str>, Arc<Space<T>>>;
 
 /// The objects of one kind that are known now.
 #[derive(Debug)]
 pub struct Watched<T> {
-    spaces: Arc<RwLock<BTreeMap<Arc<str>, Arc<Space<T>>>>>,
+    spaces: Arc<RwLock<Spaces<T>>>,
     synced: watch::Sender<usize>,
     /// Grows with every change of what is known.
     changes: watch::Sender<u64>,
@@ -158,7 +160,7 @@ impl<T: Slim> Watched<T> {
     }
 
     /// Every namespace with its objects.
-    pub fn all(&self) -> BTreeMap<Arc<str>, Arc<Space<T>>> {
+    pub fn all(&self) -> Spaces<T> {
         self.read().clone()
     }
 
@@ -228,7 +230,7 @@ impl<T: Slim> Watched<T> {
         }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Arc<str>, Arc<Space<T>>>> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Spaces<T>> {
         self.spaces.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

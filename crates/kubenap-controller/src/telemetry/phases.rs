@@ -47,7 +47,10 @@ impl Phases {
 impl Collector for Phases {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let phases = self.lock().clone();
-        let help = "1 for the phase the app is in";
+        if phases.is_empty() {
+            return Ok(());
+        }
+        let help = "1 for the phase the app is in.";
         let mut family = encoder.encode_descriptor("app_phase", help, None, MetricType::Gauge)?;
         for (AppId { namespace, name }, phase) in phases {
             let mut labels = Labels { namespace, app: name, phase };

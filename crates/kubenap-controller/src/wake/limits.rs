@@ -73,6 +73,7 @@ const SPARE_FILES: u64 = 1_000;
 impl Limits {
     /// With no more connections than this many open files allow: the greediest door is then shed, instead of nobody
     /// getting in.
+    #[must_use]
     pub fn within(self, open_files: Option<u64>) -> Self {
         let files = open_files.map_or(u64::MAX, |files| files.saturating_sub(SPARE_FILES).max(files / 2));
         let connections = self.connections.min(usize::try_from(files).unwrap_or(usize::MAX));
