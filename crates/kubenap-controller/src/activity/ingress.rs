@@ -53,6 +53,8 @@ struct Scrape {
     presets: BTreeSet<Preset>,
     counters: BTreeMap<Preset, BTreeMap<Arc<str>, f64>>,
     started: Option<Timestamp>,
+    /// The oldest of the moments at which its samples were taken, where they say so: somebody else has collected them.
+    taken: Option<Timestamp>,
     entered: f64,
     spoiled: usize,
 }
@@ -106,6 +108,7 @@ impl IngressSource {
             presets: BTreeSet::new(),
             counters: BTreeMap::new(),
             started: None,
+            taken: None,
             entered: 0.0,
             spoiled: 0,
         };
@@ -173,7 +176,7 @@ impl TrafficMetricsSource for IngressSource {
                         }
                         let counters = scrape.counters.get(preset).cloned().unwrap_or_default();
                         let sight = Sight {
-                            scraped: asked,
+                            scraped: scrape.taken.map_or(asked, |taken| taken.min(asked)),
                             started: scrape.started.map(|from| from.min(asked)),
                             counters,
                         };
@@ -232,6 +235,10 @@ impl Scrape {
                     *counters.entry(Arc::from(key)).or_default() += line.value;
                 }
             }
+        }
+        if let Some(at) = line.at {
+            let at = Timestamp::from_millisecond(at).unwrap_or(Timestamp::MIN);
+            self.taken = Some(self.taken.map_or(at, |taken| taken.min(at)));
         }
         if line.name == STARTED && line.value.is_finite() {
             let since = SignedDuration::try_from_secs_f64(line.value).ok();
