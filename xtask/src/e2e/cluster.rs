@@ -247,10 +247,7 @@ impl Cluster {
             return Ok(());
         }
         let file = self.folder.join("kubenap.tar");
-        let names = [
-            format!("{TESTED}:{tag}"),
-            format!("{}:{}", image::NAME, env!("CARGO_PKG_VERSION")),
-        ];
+        let names = [format!("{TESTED}:{tag}"), format!("{}:{}", image::NAME, env!("CARGO_PKG_VERSION"))];
         std::fs::write(&file, image.archive(&names)?).with_context(|| format!("write {}", file.display()))?;
         progress::run("loading KubeNap", self.ctr().args(["images", "import"]).arg(&file)).await?;
         std::fs::write(&note, tag).with_context(|| format!("write {}", note.display()))
@@ -266,6 +263,11 @@ impl Cluster {
     pub(crate) async fn start_prometheus(&self) -> Result<()> {
         let mut command = self.script("parts/prometheus");
         progress::run("starting Prometheus", command.arg(&self.name).env("INTERVAL", "1s")).await
+    }
+
+    /// Starts the API server once more.
+    pub(crate) async fn start_api_server(&self) -> Result<()> {
+        progress::run("starting the API server", self.script("apiserver").arg(&self.name)).await
     }
 
     /// Runs a person's command inside the cluster's network; its exit code is passed on.
