@@ -41,9 +41,7 @@ pub(crate) async fn static_kubenap() -> Result<PathBuf> {
 
 /// The dev profile's `kubenap`, which other builds share, and this machine's libraries for it.
 async fn dev_kubenap() -> Result<Vec<PathBuf>> {
-    progress::run("building kubenap", cargo().args(["build", "--quiet", "--locked", "-p", "kubenap"]))
-        .await?;
-    let built = target_folder().await?.join("debug/kubenap");
+    let built = dynamic_kubenap().await?;
     let program = built.with_file_name("kubenap-stripped");
     let mut strip = Command::new("strip");
     progress::run("stripping it", strip.arg("--strip-debug").arg("-o").arg(&program).arg(&built)).await?;
@@ -58,6 +56,13 @@ pub(crate) async fn release() -> Result<PathBuf> {
     let what = "building kubenap in the release profile (a few minutes, once)";
     progress::run(what, cargo().args(["build", "--quiet", "--release", "--locked", "-p", "kubenap"])).await?;
     Ok(target_folder().await?.join("release/kubenap"))
+}
+
+/// The dev profile's `kubenap`, which asks this machine's C library for the time.
+pub(crate) async fn dynamic_kubenap() -> Result<PathBuf> {
+    let what = "building kubenap with this machine's C library";
+    progress::run(what, cargo().args(["build", "--quiet", "--locked", "-p", "kubenap"])).await?;
+    Ok(target_folder().await?.join("debug/kubenap"))
 }
 
 /// The sandbox's contract tests, so that inside the cluster's network (no way out) they need only be run.

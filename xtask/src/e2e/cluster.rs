@@ -270,6 +270,11 @@ impl Cluster {
         progress::run("starting Prometheus", command.arg(&self.name).env("INTERVAL", "1s")).await
     }
 
+    /// Starts the API server once more.
+    pub(crate) async fn start_api_server(&self) -> Result<()> {
+        progress::run("starting the API server", self.script("apiserver").arg(&self.name)).await
+    }
+
     /// Runs a person's command inside the cluster's network; its exit code is passed on.
     pub(crate) async fn shell(&self, command: &[OsString]) -> Result<ExitCode> {
         if !self.is_up().await {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::Mutex;
@@ -123,6 +123,11 @@ impl Members {
         let living = rolled.await?;
         installed.killed = living.into_iter().map(|member| (member.identity, member.restarts)).collect();
         drop(installed);
+        self.ensure_led().await
+    }
+
+    /// Waits until a member leads.
+    pub(crate) async fn ensure_led(&self) -> Result<()> {
         eventually("one member leads", Duration::from_secs(45), async || self.leader().await).await.map(drop)
     }
 
@@ -166,6 +171,17 @@ impl Members {
         .await
     }
 
+    /// So many of them run, fewer than usual, and are ready. Who leads may be somebody else.
+    pub(crate) async fn run_only(&self, count: usize) -> Result<()> {
+        self.scale(count).await?;
+        eventually(&format!("{count} are ready"), Duration::from_secs(60), async || {
+            let ready = self.living().await?.iter().filter(|member| member.ready).count();
+            ensure!(ready == count, "{ready} are");
+            Ok(())
+        })
+        .await
+    }
+
     /// What runs is somebody else's doing from now on; the next [`ensure`](Self::ensure) installs anew.
     pub(crate) async fn forget(&self) {
         *self.installed.lock().await = Installed::default();
@@ -192,11 +208,31 @@ impl Members {
 
     /// Ends one member by SIGKILL; the kubelet starts its container again, with the same identity.
     pub(crate) async fn crash(&self, identity: &str) -> Result<()> {
-        let member = self.member(identity).await?;
-        let process = self.cluster.process_of(&member.container).await?;
-        let mut installed = self.installed.lock().await;
-        *installed.killed.entry(identity.to_owned()).or_default() += 1;
-        kill_process(process, Signal::KILL).with_context(|| format!("kill member {identity}"))
+        self.end(identity, self.process(identity).await?).await
+    }
+
+    /// The process of a member, to be ended at once later on.
+    pub(crate) async fn process(&self, identity: &str) -> Result<Pid> {
+        self.cluster.process_of(&self.member(identity).await?.container).await
+    }
+
+    /// Ends a process of [`process`](Self::process) by SIGKILL, at this very moment.
+    pub(crate) async fn end(&self, identity: &str, process: Pid) -> Result<()> {
+        kill_process(process, Signal::KILL).with_context(|| format!("kill member {identity}"))?;
+        *self.installed.lock().await.killed.entry(identity.to_owned()).or_default() += 1;
+        Ok(())
+    }
+
+    /// Ends one member by SIGKILL for good, as a node does that goes up in smoke: its pod and its address are gone with
+    /// it, without a goodbye. Another one comes in its place.
+    pub(crate) async fn lose(&self, identity: &str) -> Result<()> {
+        let process = self.process(identity).await?;
+        // Held still first: the SIGTERM that comes with the end of a pod must not reach it.
+        kill_process(process, Signal::STOP).with_context(|| format!("stop member {identity}"))?;
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let deleted = self.api().delete(identity, &now).await;
+        kill_process(process, Signal::KILL).with_context(|| format!("kill member {identity}"))?;
+        deleted.map(drop).with_context(|| format!("delete pod {identity}"))
     }
 
     /// Ends both members by SIGKILL, and no others come: no goodbye, their slices and Leases stay behind.

@@ -7,11 +7,15 @@ mod progress;
 mod runner;
 mod world;
 mod members;
+mod outsider;
 mod pods;
 mod logs;
 mod app;
 mod observe;
 pub(crate) mod http;
+mod visitors;
+mod frozen;
+mod liar;
 pub(crate) mod metrics;
 mod audit;
 mod stories;
@@ -123,8 +127,11 @@ async fn everything(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
 
 async fn build_and_run(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
     let kubenap = build::kubenap(args.dev).await?;
-    if runner::wants_contract(&args.only) {
+    if runner::wants("contract", &args.only) {
         build::contract().await?;
+    }
+    if runner::wants("clock", &args.only) {
+        build::dynamic_kubenap().await?;
     }
     start(cluster, &kubenap).await?;
 

@@ -45,9 +45,9 @@ pub(crate) fn chosen(only: &[String]) -> Result<Vec<&'static Story>> {
     Ok(STORIES.iter().filter(|story| only.is_empty() || only.iter().any(|name| name == story.name)).collect())
 }
 
-/// Whether the contract tests are among them.
-pub(crate) fn wants_contract(only: &[String]) -> bool {
-    only.is_empty() || only.iter().any(|name| name == "contract")
+/// Whether this story is among them.
+pub(crate) fn wants(story: &str, only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|name| name == story)
 }
 
 /// Runs the stories; the exit code is 1 if any failed.

@@ -20,6 +20,8 @@ pub(super) struct Line<'a> {
     pub(super) name: &'a str,
     pub(super) labels: Vec<(&'a str, Cow<'a, str>)>,
     pub(super) value: f64,
+    /// When the sample was taken, in milliseconds since 1970, where the page says so.
+    pub(super) at: Option<i64>,
 }
 
 /// The longest line that is read; Prometheus' own limit on a label value is far below it.
@@ -133,8 +135,13 @@ pub(super) fn parse(line: &str) -> Option<Line<'_>> {
             rest = after;
         }
     }
-    let value = rest.split_ascii_whitespace().next()?;
-    Some(Line { name, labels, value: value.parse().ok()? })
+    let mut words = rest.split_ascii_whitespace();
+    let value = words.next()?.parse().ok()?;
+    let at = match words.next().filter(|word| !word.starts_with('#')) {
+        Some(at) => Some(at.parse().ok()?),
+        None => None,
+    };
+    Some(Line { name, labels, value, at })
 }
 
 /// A label's value up to its closing quote, and what follows.

@@ -111,6 +111,8 @@ struct Scrape {
     counters: BTreeMap<Preset, BTreeMap<Arc<str>, f64>>,
     started: Option<Timestamp>,
     uptime: Option<SignedDuration>,
+    /// The oldest of the moments at which its samples were taken, where they say so: somebody else has collected them.
+    taken: Option<Timestamp>,
     entered: f64,
     spoiled: usize,
 }
@@ -178,6 +180,7 @@ impl IngressSource {
             counters: BTreeMap::new(),
             started: None,
             uptime: None,
+            taken: None,
             entered: 0.0,
             spoiled: 0,
         };
@@ -244,7 +247,8 @@ impl TrafficMetricsSource for IngressSource {
                             blind.entry(*preset).or_default().insert(Blind::Partial);
                         }
                         let counters = scrape.counters.get(preset).cloned().unwrap_or_default();
-                        let sight = Sight { scraped: asked, started: scrape.started_by(asked), counters };
+                        let scraped = scrape.taken.map_or(asked, |taken| taken.min(asked));
+                        let sight = Sight { scraped, started: scrape.started_by(asked), counters };
                         looks.entry(*preset).or_default().live.insert(Arc::clone(&instance.name), sight);
                     }
                 }
@@ -313,6 +317,10 @@ impl Scrape {
             for key in preset.keys_of(detail, |name| line.label(name)) {
                 *counters.entry(Arc::from(key)).or_default() += line.value;
             }
+        }
+        if let Some(at) = line.at {
+            let at = Timestamp::from_millisecond(at).unwrap_or(Timestamp::MIN);
+            self.taken = Some(self.taken.map_or(at, |taken| taken.min(at)));
         }
         if line.name == UPTIME && line.value.is_finite() {
             let uptime = SignedDuration::try_from_secs_f64(line.value).ok();

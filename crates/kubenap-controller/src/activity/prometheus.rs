@@ -66,6 +66,8 @@ struct Memory {
     ledgers: BTreeMap<Preset, Ledger>,
     /// When each preset was looked at last.
     looked: BTreeMap<Preset, Instant>,
+    /// The newest of the server's times of evaluation, and when it came first.
+    newest: Option<Clocks>,
 }
 
 /// The limits of one kind of question.
@@ -178,7 +180,7 @@ impl TrafficMetricsSource for PrometheusSource {
         let beats: Vec<_> = heartbeat.rows.iter().map(Row::last).collect();
         let nothing = || SourceError::NothingScraped { at: self.endpoint.to_string() };
         let server = beats.first().ok_or_else(nothing)?.at;
-        let clocks = Clocks { server, ours: ask.now };
+        let clocks = memory.clocks(server, ask.now);
         let live = promql::live(&beats);
         if live.is_empty() && memory.ledgers.is_empty() {
             return Err(nothing());
@@ -227,6 +229,21 @@ impl TrafficMetricsSource for PrometheusSource {
             memory.ledgers.keys().filter(|preset| Preset::PROXIES.contains(preset) && !live.contains(preset));
         let dark = dark.copied().collect();
         Ok(samples(ask, &views.collect(), &dark))
+    }
+}
+
+impl Memory {
+    /// The clocks of an answer. One that was evaluated no later than one before it comes from a cache, and is as old as
+    /// that one.
+    fn clocks(&mut self, server: f64, ours: Timestamp) -> Clocks {
+        match self.newest {
+            Some(newest) if server <= newest.server => {
+                let behind =
+                    SignedDuration::try_from_secs_f64(newest.server - server).unwrap_or(SignedDuration::MAX);
+                Clocks { server, ours: newest.ours.checked_sub(behind).unwrap_or(Timestamp::MIN) }
+            }
+            _ => *self.newest.insert(Clocks { server, ours }),
+        }
     }
 }
 

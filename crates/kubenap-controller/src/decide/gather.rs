@@ -189,6 +189,7 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
     let deployment = seen.deployment.clone();
     cx.memories.with(&gathered.app, |memory| {
         if memory.phase.is_none_or(|(known, of, _)| (known, of) != (phase, epoch)) {
+            memory.awoke = memory.phase.filter(|_| phase == Phase::Awake).map(|_| gathered.now);
             memory.phase = Some((phase, epoch, now));
             memory.asks_before = asks.total;
             memory.arrivals_before = arrivals;
@@ -245,6 +246,9 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
                 }
             }
             Situation::Awake => {
+                // Whoever wrote it may have a clock that is wrong: one that is behind would bring the next nap forward.
+                let record = &mut seen.deployment.record;
+                record.since = record.since.map(|since| memory.awoke.unwrap_or(since));
                 if let Some(clock) = memory.wake.take() {
                     clock.finish(now, &cx.telemetry);
                 }

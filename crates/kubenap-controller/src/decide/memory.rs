@@ -27,6 +27,8 @@ pub struct Memory {
     pub opted_in: Option<Timestamp>,
     /// The phase and epoch it was last seen in, and since when.
     pub phase: Option<(Phase, u64, Instant)>,
+    /// When it woke, or its nap was cancelled, where that was seen to happen: by this member's clock.
+    pub awoke: Option<Timestamp>,
     /// How many asks there were when that phase was first seen.
     pub asks_before: u64,
     /// How many connections had arrived when that phase was first seen.

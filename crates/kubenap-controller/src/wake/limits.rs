@@ -61,7 +61,8 @@ pub struct Limits {
     pub paced: usize,
     /// On leaving: over how long redirects of held requests are spread.
     pub leave_spread: Duration,
-    /// On leaving: how long requests that cannot be redirected may go on waiting for their app.
+    /// On leaving: how long requests that cannot be redirected may go on waiting for their app. Nearly as long as the
+    /// process may stay: they would be lost.
     pub leave_patience: Duration,
     /// `Retry-After` where the reason says nothing better.
     pub retry_after: Duration,
@@ -111,7 +112,7 @@ impl Default for Limits {
             response_head: Duration::from_mins(5),
             paced: 10_000,
             leave_spread: Duration::from_secs(2),
-            leave_patience: Duration::from_secs(10),
+            leave_patience: Duration::from_secs(30),
             retry_after: Duration::from_secs(5),
         }
     }

@@ -4,7 +4,7 @@
 use kubenap_controller::activity::SourceError;
 use kubenap_core::activity::Blind;
 
-use crate::stage::{Source, Stage};
+use crate::stage::{Source, Stage, TICK};
 use crate::stand_in::Fault;
 
 /// Every source that is asked over HTTP.
@@ -87,6 +87,43 @@ async fn an_old_heartbeat_is_stale() {
     stage.proxy("a", |proxy| proxy.age = 200.0);
     stage.ticks(1).await;
     assert_eq!(stage.blind("shop/web"), [Blind::Stale]);
+}
+
+#[tokio::test]
+async fn a_page_of_metrics_is_as_old_as_its_timestamps_say() {
+    let mut stage = Stage::new(Source::Ingress).await;
+    stage.count("shop-web-80@kubernetes", 5.0);
+    stage.ticks(4).await;
+    let quiet = stage.quiet("shop/web");
+    for ticks in 1..=4 {
+        stage.proxy("a", |proxy| proxy.age += TICK);
+        stage.ticks(1).await;
+        assert_eq!(stage.quiet("shop/web"), quiet, "{ticks} ticks later the same page came");
+    }
+    stage.proxy("a", |proxy| proxy.age = 200.0);
+    stage.ticks(1).await;
+    assert_eq!(stage.blind("shop/web"), [Blind::Stale]);
+    stage.proxy("a", |proxy| proxy.age = 0.0);
+    stage.ticks(1).await;
+    assert!(stage.quiet("shop/web") > quiet);
+}
+
+#[tokio::test]
+async fn the_same_answer_of_a_cache_again_and_again_is_not_silence() {
+    let mut stage = Stage::new(Source::Prometheus).await;
+    stage.ticks(20).await;
+    let quiet = stage.quiet("shop/web");
+    for ticks in 1..=4 {
+        stage.world().skew -= TICK;
+        stage.ticks(1).await;
+        assert_eq!(stage.quiet("shop/web"), quiet, "{ticks} ticks later the same answer came");
+    }
+    stage.world().skew -= 200.0;
+    stage.ticks(1).await;
+    assert_eq!(stage.blind("shop/web"), [Blind::Stale]);
+    stage.world().skew = 0.0;
+    stage.ticks(1).await;
+    assert!(stage.quiet("shop/web") > quiet);
 }
 
 #[tokio::test]

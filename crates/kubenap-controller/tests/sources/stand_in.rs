@@ -45,7 +45,7 @@ pub(crate) struct Proxy {
     pub(crate) ready: bool,
     pub(crate) deleting: bool,
     pub(crate) started: f64,
-    /// How long ago Prometheus scraped it.
+    /// How long ago Prometheus scraped it; a page of metrics that is older than now says so in its timestamps.
     pub(crate) age: f64,
     /// Requests through its doors to whichever service.
     pub(crate) entered: f64,
@@ -166,8 +166,10 @@ async fn metrics(State(world): State<Shared>, Path(name): Path<String>) -> Respo
         }
         Kind::Own => "http_requests_total",
     };
+    let taken =
+        if proxy.age > 0.0 { format!(" {:.0}", (world.now - proxy.age) * 1000.0) } else { String::new() };
     for (labels, value) in &proxy.counters {
-        writeln!(text, "{metric}{{{labels}}} {value}").unwrap();
+        writeln!(text, "{metric}{{{labels}}} {value}{taken}").unwrap();
     }
     ([("content-type", "text/plain; version=0.0.4")], text).into_response()
 }

@@ -14,6 +14,13 @@ mod s6;
 mod s7;
 mod s8;
 mod s9;
+mod rolled;
+mod killed;
+mod leader;
+mod away;
+mod lies;
+mod clock;
+mod undone;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
@@ -73,5 +80,24 @@ pub(crate) const STORIES: &[Story] = &[
         owners,
         true,
         "GitOps that sets replicas back is noticed and named, and an autoscaler is respected"
+    ),
+    story!(rolled, true, "KubeNap is rolled while apps sleep and 400 requests are held, and none is lost"),
+    story!(
+        killed,
+        true,
+        "a member dies without a goodbye, and an ordinary client's retry gets 99 of 100 requests answered"
+    ),
+    story!(leader, true, "the leader dies in each step of a nap, and the app is never without an answer"),
+    story!(away, true, "the API server hangs and is gone for 20 s, and no request is lost"),
+    story!(lies, true, "whatever lies Prometheus and the ingress tell, nobody naps"),
+    story!(
+        clock,
+        true,
+        "a member whose clock is five minutes off neither naps too early nor fights for the lead"
+    ),
+    story!(
+        undone,
+        true,
+        "label, restore and namespace: what ends KubeNap's work leaves nothing of it behind"
     ),
 ];

@@ -349,6 +349,30 @@ async fn leaving_answers_what_is_held_and_finishes_what_is_passed() {
     assert!(tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, world.port)).await.is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_post_that_is_held_by_a_member_that_leaves_is_answered_by_an_app_that_boots_for_half_a_minute() {
+    let world = World::new();
+    let (pod, heard) = pod().await;
+    let mut client = world.connect().await;
+    client.write_all(b"POST / HTTP/1.1\r\nHost: w\r\nContent-Length: 1\r\n\r\na").await.unwrap();
+    world.until_held(1).await;
+    let boots = async {
+        tokio::time::sleep(Duration::from_secs(33)).await;
+        world.ready(pod);
+    };
+    // As `kubenap run` leaves.
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let mut answer = String::new();
+    let (left, (), read) = tokio::join!(
+        world.doors.drain(Duration::from_secs(6), deadline),
+        boots,
+        client.read_to_string(&mut answer)
+    );
+    read.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!((left, heard.all().len()), (0, 1));
+}
+
 #[tokio::test]
 async fn a_full_house_sends_the_newest_of_the_greediest_away() {
     let world = World::with(&OwnedManners::default(), Limits { connections: 3, ..Limits::default() });
