@@ -26,9 +26,9 @@ pub(crate) async fn run(bench: &Bench) -> Result<Part> {
     let mut rows = Vec::new();
     #[expect(clippy::cast_precision_loss, reason = "a count of apps is small")]
     let answered = woken.len() as f64;
-    let loss = lost.unwrap_or_else(|| "none lost".to_owned());
+    let fate = lost.unwrap_or_else(|| "none lost".to_owned());
     rows.push(
-        Row::new(format!("{count} at once: answered by the app"), answered, woken.len().to_string(), loss)
+        Row::new(format!("{count} at once: answered by the app"), answered, woken.len().to_string(), fate)
             .promised(woken.len() == count),
     );
     for (name, part) in [("median", 0.5), ("p95", 0.95), ("last", 1.0)] {

@@ -1,9 +1,9 @@
 //! A source of metrics that lies when it is told to: it hands on what the real one says, or something else.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ struct Mind {
     /// How often it was asked.
     asked: u64,
     /// What was true when it was honest last, by question.
-    known: HashMap<Vec<u8>, Vec<u8>>,
+    known: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// Longer than KubeNap waits for a source.
@@ -73,7 +73,7 @@ impl Liar {
     /// Listens at `here`, in front of the real one. It is honest at first.
     pub(crate) async fn listen(here: SocketAddr, real: SocketAddr, speech: Speech) -> Result<Self> {
         let listener = TcpListener::bind(here).await.with_context(|| format!("listen at {here}"))?;
-        let mind = Mind { lie: Lie::Honest, speech, real, asked: 0, known: HashMap::new() };
+        let mind = Mind { lie: Lie::Honest, speech, real, asked: 0, known: BTreeMap::new() };
         let mind = Arc::new(Mutex::new(mind));
         let shared = Arc::clone(&mind);
         let listening = tokio::spawn(async move {
@@ -199,7 +199,7 @@ fn empty(speech: Speech, question: &[u8]) -> Vec<u8> {
 
 /// Evaluated now, of what was scraped long ago.
 fn aged(speech: Speech, truth: Vec<u8>) -> Vec<u8> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = super::clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     match speech {
         Speech::Prometheus => each_value(truth, |value| value[0] = now.as_secs_f64().into()),
         Speech::Page => {

@@ -4,6 +4,7 @@ mod machine;
 pub(crate) mod build;
 pub(crate) mod cluster;
 mod progress;
+mod clock;
 mod runner;
 mod world;
 mod members;

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, timeout};
 
+use super::clock;
 use super::cluster::Cluster;
 use super::members::{HOME, Settings};
 use super::progress::say;
@@ -78,7 +79,7 @@ fn alone(cluster: &Cluster) -> Result<File> {
 async fn run_all(world: &Arc<World>, stories: Vec<&'static Story>, keep: bool, outcomes: &mut Vec<Outcome>) {
     for story in stories {
         say(&format!("\n── {}: {}", story.name, story.sentence));
-        let (begun, since) = (Instant::now(), SystemTime::now());
+        let (begun, since) = (Instant::now(), clock::now());
         let namespace = format!("{}-{}", story.name, std::process::id());
         let space = Space { world: Arc::clone(world), namespace };
         let told = timeout(LONGEST, tell(story, &space)).await;

@@ -247,8 +247,8 @@ impl TrafficMetricsSource for IngressSource {
                             blind.entry(*preset).or_default().insert(Blind::Partial);
                         }
                         let counters = scrape.counters.get(preset).cloned().unwrap_or_default();
-                        let scraped = scrape.taken.map_or(asked, |taken| taken.min(asked));
-                        let sight = Sight { scraped, started: scrape.started_by(asked), counters };
+                        let taken = scrape.taken.map_or(asked, |taken| taken.min(asked));
+                        let sight = Sight { scraped: taken, started: scrape.started_by(asked), counters };
                         looks.entry(*preset).or_default().live.insert(Arc::clone(&instance.name), sight);
                     }
                 }

@@ -1,7 +1,7 @@
 //! A member whose clock is five minutes off, leading or not, neither naps too early nor too late, nor fights for the lead.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -113,7 +113,7 @@ async fn is_off(space: &Space, ahead: i64) -> Result<()> {
     let leases = Api::<Lease>::namespaced(space.world.client.clone(), HOME);
     let lease = leases.get(&format!("kubenap-{IDENTITY}")).await?;
     let renewed = lease.spec.and_then(|spec| spec.renew_time).context("its Lease has no time")?;
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
+    let now = i64::try_from(crate::e2e::clock::now().duration_since(UNIX_EPOCH)?.as_secs())?;
     let found = renewed.0.as_second() - now;
     ensure!((found - ahead).abs() < 30, "its clock is {found:+} s off, not {ahead:+} s");
     Ok(())

@@ -50,9 +50,13 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 
     for lie in LIES {
         awake_and_honest(space).await.with_context(|| format!("before the lie {lie:?}"))?;
-        liars.iter().for_each(|liar| liar.tell(lie));
+        for liar in &liars {
+            liar.tell(lie);
+        }
         let believed = nobody_naps(space, &LISTENERS, &liars).await;
-        liars.iter().for_each(|liar| liar.tell(Lie::Honest));
+        for liar in &liars {
+            liar.tell(Lie::Honest);
+        }
         believed.with_context(|| format!("the lie {lie:?} was believed"))?;
     }
     let [prometheus, ingress] = &liars;
