@@ -69,7 +69,7 @@ async fn filled(bench: &Bench, count: usize) -> Result<Part> {
     let number = |value: u64| value as f64;
     let mib = |bytes: u64| number(bytes) / f64::from(1 << 20);
     let resident = mib(after.resident);
-    let busy = (after.busy - before.busy).as_secs_f64() / 60.0;
+    let busy = after.busy.saturating_sub(before.busy).as_secs_f64() / 60.0;
     let rows = vec![
         Row::new("apps known", known, format!("{known:.0}"), format!("{count} made"))
             .promised((known - number(count as u64)).abs() < 0.5),

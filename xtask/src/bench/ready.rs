@@ -1,6 +1,6 @@
 //! When pods became ready, by a watch: the API's own timestamps are whole seconds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use tokio::time::{Instant, sleep};
 /// Follows the pods of a namespace until it is dropped.
 pub(crate) struct ReadyPods {
     /// By the label `app`: when one of its pods was last seen to become ready.
-    moments: Arc<Mutex<HashMap<String, Instant>>>,
+    moments: Arc<Mutex<BTreeMap<String, Instant>>>,
     task: JoinHandle<()>,
 }
 
 impl ReadyPods {
     /// Begins to follow.
     pub(crate) fn follow(pods: Api<Pod>) -> Self {
-        let moments = Arc::new(Mutex::new(HashMap::new()));
+        let moments = Arc::new(Mutex::new(BTreeMap::new()));
         let noted = Arc::clone(&moments);
         let task = tokio::spawn(async move {
             let mut events = watcher::watcher(pods, watcher::Config::default()).boxed();
             // By uid, so that a pod counts once, when it becomes ready.
-            let mut known = HashSet::new();
+            let mut known = BTreeSet::new();
             while let Some(event) = events.next().await {
                 let Ok(Event::Apply(pod) | Event::InitApply(pod)) = event else { continue };
                 let now = Instant::now();

@@ -21,14 +21,14 @@ pub(crate) async fn run(bench: &Bench) -> Result<Part> {
     let count = bench.count(100, 10);
     let plain = scaled(bench, count).await.context("plain scales")?;
     say(&format!("{count} plain scales: the last is ready after {:.1} s", plain.at(1.0) / 1000.0));
-    let (woken, lost) = woken(bench, count).await.context("wakes")?;
+    let (woken, first_loss) = woken(bench, count).await.context("wakes")?;
     say(&format!("{count} wakes: the last is answered after {:.1} s", woken.at(1.0) / 1000.0));
     let mut rows = Vec::new();
     #[expect(clippy::cast_precision_loss, reason = "a count of apps is small")]
     let answered = woken.len() as f64;
-    let fate = lost.unwrap_or_else(|| "none lost".to_owned());
+    let loss = first_loss.unwrap_or_else(|| "none lost".to_owned());
     rows.push(
-        Row::new(format!("{count} at once: answered by the app"), answered, woken.len().to_string(), fate)
+        Row::new(format!("{count} at once: answered by the app"), answered, woken.len().to_string(), loss)
             .promised(woken.len() == count),
     );
     for (name, part) in [("median", 0.5), ("p95", 0.95), ("last", 1.0)] {
@@ -109,15 +109,15 @@ async fn woken(bench: &Bench, count: usize) -> Result<(Values, Option<String>)> 
     sleep(Duration::from_secs(3)).await;
     let begun = Instant::now();
     let visits = apps.iter().zip(addresses).map(|(app, at)| async move { visit(at, &app.host()).await });
-    let (mut times, mut lost) = (Vec::new(), None);
+    let (mut times, mut first_loss) = (Vec::new(), None);
     for answered in join_all(visits).await {
         match answered {
             Ok(moment) => times.push(milliseconds(moment - begun)),
-            Err(error) => lost = lost.or(Some(format!("{error:#}"))),
+            Err(error) => first_loss = first_loss.or(Some(format!("{error:#}"))),
         }
     }
     try_join_all(apps.iter().map(|app| space.until_awake(app))).await?;
     bench.members.stop_all().await?;
     space.remove().await?;
-    Ok((Values::of(times), lost))
+    Ok((Values::of(times), first_loss))
 }
