@@ -134,7 +134,7 @@ impl Sources {
             match SourceSpec::read(name, settings.clone()) {
                 Ok(spec) => drop(specs.insert(name.clone(), spec)),
                 Err(wrong) => {
-                    mistakes.extend(wrong.iter().map(|mistake| format!("{}: {mistake}", self.file)))
+                    mistakes.extend(wrong.iter().map(|mistake| format!("{}: {mistake}", self.file)));
                 }
             }
         }
