@@ -38,7 +38,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let program = build::static_kubenap().await?;
     let name = args.name.unwrap_or_else(|| format!("{NAME}:{}", env!("CARGO_PKG_VERSION")));
     let image = Image::of(&[program])?;
-    let whole = image.archive(&[name.clone()])?;
+    let whole = image.archive(std::slice::from_ref(&name))?;
     ensure!(whole.len() <= LIMIT, "the image has {} bytes, more than {LIMIT}", whole.len());
     fs::write(&args.out, &whole).with_context(|| format!("write {}", args.out.display()))?;
     say(&format!("{}: {:.1} MB", args.out.display(), megabytes(whole.len())));

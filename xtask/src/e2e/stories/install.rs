@@ -79,7 +79,7 @@ async fn told(shop: &Space, line: &str) -> Result<()> {
     match line.split_whitespace().collect::<Vec<_>>()[..] {
         ["helm", "install", ..] | ["kubectl", "-n", SHOP, "label", ..] => drop(done(world, line).await?),
         ["kubenap", "doctor", ..] => all_green(world, line).await?,
-        ["kubenap", "status", ..] | ["kubenap", "why", ..] => {
+        ["kubenap", "status" | "why", ..] => {
             let ran = done(world, line).await?;
             ensure!(ran.stdout.contains(APP), "it does not speak of {APP}: {}", ran.stdout);
         }
