@@ -1,8 +1,9 @@
 //! The members' logs, kept also when their pods are gone and the kubelet has cleared them away.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -11,6 +12,9 @@ use super::members::HOME;
 
 /// How often new logs are looked for; a container that is gone sooner leaves none.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// The length of each log at some moment.
+pub(crate) struct Mark(BTreeMap<PathBuf, u64>);
 
 /// The logs; new ones are looked for until this is dropped.
 pub(crate) struct Logs {
@@ -41,13 +45,20 @@ impl Logs {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// The members that wrote something after this moment.
-    pub(crate) fn writers_since(&self, moment: SystemTime) -> Vec<String> {
-        let late = |path: &PathBuf| {
-            fs::metadata(path).and_then(|file| file.modified()).is_ok_and(|changed| changed >= moment)
-        };
-        let late = kept(&self.folder).into_iter().filter(late);
-        let mut names: Vec<_> = late.filter_map(|path| Some(owner(&path)?.0)).collect();
+    /// How far each log has come, to ask later who has written since.
+    pub(crate) fn mark(&self) -> Mark {
+        let lengths = kept(&self.folder).into_iter().map(|path| {
+            let length = length(&path);
+            (path, length)
+        });
+        Mark(lengths.collect())
+    }
+
+    /// The members that have written something since.
+    pub(crate) fn writers_since(&self, mark: &Mark) -> Vec<String> {
+        let grown = |path: &PathBuf| mark.0.get(path).is_none_or(|known| length(path) > *known);
+        let grown = kept(&self.folder).into_iter().filter(grown);
+        let mut names: Vec<_> = grown.filter_map(|path| Some(owner(&path)?.0)).collect();
         names.sort();
         names.dedup();
         names
@@ -98,6 +109,10 @@ fn owner(path: &Path) -> Option<(String, u32)> {
     let name = path.file_name()?.to_str()?.strip_prefix("member-")?.strip_suffix(".log")?;
     let (pod, number) = name.rsplit_once('.')?;
     Some((pod.to_owned(), number.parse().ok()?))
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| file.len())
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

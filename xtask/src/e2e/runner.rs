@@ -5,13 +5,13 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, timeout};
 
-use super::clock;
 use super::cluster::Cluster;
+use super::logs::Mark;
 use super::members::{HOME, Settings};
 use super::progress::say;
 use super::stories::{Counts, STORIES, Story};
@@ -79,7 +79,7 @@ fn alone(cluster: &Cluster) -> Result<File> {
 async fn run_all(world: &Arc<World>, stories: Vec<&'static Story>, keep: bool, outcomes: &mut Vec<Outcome>) {
     for story in stories {
         say(&format!("\n── {}: {}", story.name, story.sentence));
-        let (begun, since) = (Instant::now(), clock::now());
+        let (begun, mark) = (Instant::now(), world.members.logs().mark());
         let namespace = format!("{}-{}", story.name, std::process::id());
         let space = Space { world: Arc::clone(world), namespace };
         let told = timeout(LONGEST, tell(story, &space)).await;
@@ -91,7 +91,7 @@ async fn run_all(world: &Arc<World>, stories: Vec<&'static Story>, keep: bool, o
             }
             Err(error) => {
                 say(&format!("── {}: FAILED after {:.1} s: {error:#}", story.name, took.as_secs_f64()));
-                explain(&space, since).await;
+                explain(&space, &mark).await;
             }
         }
         if (result.is_ok() || !keep)
@@ -114,7 +114,7 @@ async fn tell(story: &Story, space: &Space) -> Result<Counts> {
 }
 
 /// Prints what the namespace looks like, the members, and the ends of their logs.
-async fn explain(space: &Space, begun: SystemTime) {
+async fn explain(space: &Space, mark: &Mark) {
     let questions: [&[&str]; 3] = [
         &["get", "deployments,pods,services,endpointslices,ingresses", "-o", "wide"],
         &["get", "events", "--sort-by=.metadata.creationTimestamp"],
@@ -128,7 +128,7 @@ async fn explain(space: &Space, begun: SystemTime) {
         }
     }
     let logs = space.world.members.logs();
-    for identity in logs.writers_since(begun) {
+    for identity in logs.writers_since(mark) {
         say(&format!("\nthe last {TAIL} lines of member {identity}:"));
         say(&logs.tail(&identity, TAIL));
     }

@@ -9,7 +9,6 @@ use kubenap_controller::cluster::Cluster;
 use kubenap_controller::cluster::lease::{give_back, occupy};
 use kubenap_controller::nap::by_hand::{Progress, Want, bring, sweep, touched};
 use kubenap_core::app::AppId;
-use kubenap_sandbox::{Effect, Fault};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -54,11 +53,18 @@ async fn the_chart_grants_the_controller_what_it_uses_and_nothing_else() {
         }
         world.awake("web", 2).await;
     }
-    // A write whose answer was lost is done again, on what is there by then.
-    let lost = Fault::new(Effect::FailAfter(504)).verb("create").resource("endpointslices").times(1);
-    world.sandbox.faults().inject(lost);
+    // Somebody changes a slice, and it is written anew.
     world.asleep("web").await;
-    world.sandbox.faults().clear();
+    let slice = world.slices("web")[0].clone();
+    let name = slice["metadata"]["name"].as_str().unwrap();
+    world.edit("endpointslices", name, |slice| slice["ports"][0]["port"] = 1.into());
+    let mended = || {
+        world
+            .slices("web")
+            .iter()
+            .any(|now| now["metadata"]["name"] == name && now["ports"] == slice["ports"])
+    };
+    world.until("the slice is mended", 30, mended).await;
     // A mistake is told as an Event, a request in the drowsy phase cancels, and a dead member is swept away.
     world.annotate("web", "idleAfter", "soon");
     world.pass(5).await;
