@@ -4,14 +4,17 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt as _;
 use futures::stream;
 use http::Request;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Api, ListParams};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::apps::eventually;
 use super::figures::{Part, Row};
 use super::launcher::Bench;
 use super::process::Usage;
@@ -31,6 +34,14 @@ const FLAGS: [&str; 2] = ["--idle-after", "1h"];
 
 pub(crate) async fn run(bench: &Bench) -> Result<Part> {
     let count = bench.count(10_000, 500);
+    // What earlier parts left is taken away by those who are stopped next.
+    eventually("no enrolled app is left", Duration::from_secs(180), async || {
+        let enrolled = ListParams::default().labels("kubenap/enabled");
+        let left = Api::<Deployment>::all(bench.client.clone()).list(&enrolled).await?.items.len();
+        ensure!(left == 0, "{left} are");
+        Ok(())
+    })
+    .await?;
     for actor in ACTORS {
         signal(bench, actor, Signal::STOP)?;
     }

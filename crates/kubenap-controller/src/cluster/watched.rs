@@ -41,7 +41,7 @@ pub type Changed<T> = Arc<dyn Fn(&Key, Option<&T>, Option<&T>) + Send + Sync>;
 /// How long a watch may be silent. Shorter than kube's default, which notices a dead one only after five minutes.
 const WATCH_SECONDS: u32 = 40;
 /// A list is asked for in pages; a page is all that is held of it in full at a time.
-const PAGE: u32 = 250;
+const PAGE: u32 = 100;
 
 impl<T: Slim> Default for Watched<T> {
     fn default() -> Self {
