@@ -17,6 +17,10 @@ use clap::Parser as _;
 use args::Args;
 use outcome::Outcome;
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let typed = config::as_plugin(std::env::args_os().collect());
     let args = match config::with_file(typed) {

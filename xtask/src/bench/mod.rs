@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 async fn outside(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
     crate::e2e::check_machine(cluster).await?;
     tokio::spawn(tokio::signal::ctrl_c());
-    let kubenap = build::release().await?;
+    let kubenap = build::static_kubenap().await?;
     let started = !cluster.is_up().await;
     let result = async {
         start(cluster, &[]).await?;

@@ -23,7 +23,7 @@ fn text(report: &Report) -> String {
     let mut text = format!(
         "# Benchmarks\n\n\
          Written by `cargo xtask bench`, which repeats all of it: as root on x86-64 Linux with Rust and Go, in about 25\n\
-         minutes after the first build. A real one-node Kubernetes 1.34 with Traefik; `kubenap` in the release profile.\n\
+         minutes after the first build. A real one-node Kubernetes 1.34 with Traefik; `kubenap` as its image has it.\n\
          Everything is compared with something else out of the same run, since a time alone says more about a machine\n\
          than about a program.\n\n\
          This run: {} processors ({}), {} GiB of memory, Linux {}, all of the cluster and the clients on this one machine.\n\

@@ -36,7 +36,13 @@ pub(crate) async fn kubenap(dev: bool) -> Result<Vec<PathBuf>> {
 
 /// The `kubenap` program as it goes into the image: static, so that the image holds nothing else.
 pub(crate) async fn static_kubenap() -> Result<PathBuf> {
-    static_program("building kubenap (some minutes, the first time)", "kubenap", "image").await
+    static_program(
+        "building kubenap (some minutes, the first time)",
+        "kubenap",
+        "image",
+        &["--features", "jemalloc"],
+    )
+    .await
 }
 
 /// The dev profile's `kubenap`, which other builds share, and this machine's libraries for it.
@@ -49,13 +55,6 @@ async fn dev_kubenap() -> Result<Vec<PathBuf>> {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let libraries = said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
     Ok([program].into_iter().chain(libraries).collect())
-}
-
-/// The `kubenap` program as it is shipped, in the release profile.
-pub(crate) async fn release() -> Result<PathBuf> {
-    let what = "building kubenap in the release profile (a few minutes, once)";
-    progress::run(what, cargo().args(["build", "--quiet", "--release", "--locked", "-p", "kubenap"])).await?;
-    Ok(target_folder().await?.join("release/kubenap"))
 }
 
 /// The dev profile's `kubenap`, which asks this machine's C library for the time.
@@ -74,14 +73,14 @@ pub(crate) async fn contract() -> Result<()> {
 
 /// The test app, static, for an image that holds nothing else.
 pub(crate) async fn app() -> Result<PathBuf> {
-    static_program("building the test app", "e2e-app", "dev").await
+    static_program("building the test app", "e2e-app", "dev", &[]).await
 }
 
-async fn static_program(what: &str, package: &str, profile: &str) -> Result<PathBuf> {
+async fn static_program(what: &str, package: &str, profile: &str, more: &[&str]) -> Result<PathBuf> {
     // A target folder of their own: other flags would otherwise throw away what the ordinary build has made.
     let folder = target_folder().await?.join("static");
     let mut command = cargo();
-    command.args(["build", "--quiet", "--locked", "-p", package, "--profile", profile]);
+    command.args(["build", "--quiet", "--locked", "-p", package, "--profile", profile]).args(more);
     command.args(["--target", STATIC_TARGET, "--target-dir"]).arg(&folder);
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
     progress::run(what, &mut command).await?;
