@@ -61,6 +61,11 @@ async fn dev_kubenap() -> Result<Vec<PathBuf>> {
 pub(crate) async fn dynamic_kubenap() -> Result<PathBuf> {
     let what = "building kubenap with this machine's C library";
     progress::run(what, cargo().args(["build", "--quiet", "--locked", "-p", "kubenap"])).await?;
+    dynamic_program().await
+}
+
+/// Where [`dynamic_kubenap`] puts it.
+pub(crate) async fn dynamic_program() -> Result<PathBuf> {
     Ok(target_folder().await?.join("debug/kubenap"))
 }
 

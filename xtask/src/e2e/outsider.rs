@@ -33,7 +33,7 @@ pub(crate) struct Outsider(Child);
 impl Outsider {
     /// Starts it with a clock that is so many seconds ahead, and waits until it is ready.
     pub(crate) async fn start(cluster: &Cluster, ahead: i64) -> Result<Self> {
-        let program = build::dynamic_kubenap().await?;
+        let program = build::dynamic_program().await?;
         for needed in [&program, Path::new(FAKETIME)] {
             ensure!(needed.exists(), "{} is not there", needed.display());
         }

@@ -35,20 +35,13 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     }
     let members = &space.world.members;
     let mut all = Vec::new();
-    let leader = members.leader().await?;
-    all.push(
-        round(space, async || members.crash(&leader).await)
-            .await
-            .context("SIGKILL of the leader's process")?,
-    );
-    members.ensure(&Settings::default()).await?;
     let follower = members.follower().await?;
-    all.push(
-        round(space, async || members.lose(&follower).await).await.context("loss of the follower's pod")?,
-    );
+    let death = async || members.crash(&follower).await;
+    all.push(round(space, death).await.context("SIGKILL of the follower's process")?);
     members.ensure(&Settings::default()).await?;
     let leader = members.leader().await?;
-    all.push(round(space, async || members.lose(&leader).await).await.context("loss of the leader's pod")?);
+    let death = async || members.lose(&leader).await;
+    all.push(round(space, death).await.context("loss of the leader's pod")?);
     members.ensure(&Settings::default()).await?;
 
     let sum = |of: fn(&Met) -> u64| all.iter().flatten().map(of).sum::<u64>();

@@ -69,9 +69,7 @@ async fn restored(space: &Space, dead: bool) -> Result<()> {
 }
 
 async fn all_asleep(space: &Space) -> Result<()> {
-    for (app, _) in APPS {
-        space.nap(app).await?;
-    }
+    futures::future::try_join_all(APPS.map(|(app, _)| space.nap(app))).await?;
     for (app, _) in APPS {
         space.until_asleep(app, app).await?;
     }
