@@ -213,7 +213,9 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
         let opted_in = policy::opted_in(&gathered.around.deployment.labels);
         memory.opted_in = opted_in
             .then(|| memory.opted_in.unwrap_or(if cx.starting() { Timestamp::MIN } else { gathered.now }));
-        let begins = [asks.last, memory.opted_in, Some(gathered.around.deployment.created)];
+        // By the API server's clock, which may be ahead: it was there when it was seen first.
+        let created = gathered.around.deployment.created.min(*memory.first.get_or_insert(gathered.now));
+        let begins = [asks.last, memory.opted_in, Some(created)];
         let begin = begins.into_iter().flatten().max().unwrap_or(Timestamp::MIN);
         gathered.activity.last_seen = gathered.activity.last_seen.max(begin);
         gathered.path_proved = arrivals > memory.arrivals_before;

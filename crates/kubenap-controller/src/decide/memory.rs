@@ -23,6 +23,8 @@ pub struct Memories {
 /// What is remembered of one app.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
+    /// When this member saw it first, by its own clock.
+    pub first: Option<Timestamp>,
     /// Since when it is opted in, where that was seen to happen.
     pub opted_in: Option<Timestamp>,
     /// The phase and epoch it was last seen in, and since when.

@@ -8,6 +8,7 @@ use kubenap_controller::run::Running;
 use kubenap_sandbox::{Effect, Fault};
 use serde_json::json;
 
+use crate::traffic::Traffic;
 use crate::visitor;
 use crate::world::World;
 
@@ -184,6 +185,23 @@ async fn an_app_that_a_member_with_a_wrong_clock_woke_naps_neither_early_nor_min
         }
         world.until("it is drowsy again", 15, || world.phase("web") != "awake").await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_app_naps_in_time_under_a_leader_whose_clock_is_behind() {
+    let mut world = World::quick();
+    let behind = shifted(world.now(), -5);
+    world.traffic = Traffic::new("script", behind);
+    let settings =
+        kubenap_controller::settings::Settings { clock: Clock::starting_at(behind), ..world.settings(1) };
+    let _one = world.join_as(settings).await;
+    world.pass(10).await;
+    world.app("web", 1, &[]).await;
+    for second in 0..8 {
+        assert_eq!(world.phase("web"), "awake", "{second} s after it was made");
+        world.pass(1).await;
+    }
+    world.asleep("web").await;
 }
 
 fn shifted(now: Timestamp, minutes: i64) -> Timestamp {
