@@ -96,6 +96,14 @@ impl Authors {
 pub type Touched = Arc<dyn Fn(&AppId) + Send + Sync>;
 
 impl Stores {
+    /// Lists again what apps' turns rest on, at most once in a while, however many apps want it.
+    pub fn read_anew(&self) {
+        self.deployments.read_anew();
+        self.services.read_anew();
+        self.slices.read_anew();
+        self.pods.read_anew();
+    }
+
     /// Starts all watches in `tasks`. No namespaces: all of them.
     pub fn start(
         cluster: &Cluster,

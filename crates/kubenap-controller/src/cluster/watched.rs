@@ -11,6 +11,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::slim::Slim;
 use super::space::Space;
@@ -27,11 +28,18 @@ pub struct Watched<T> {
     synced: watch::Sender<usize>,
     /// Grows with every change of what is known.
     changes: watch::Sender<u64>,
+    /// When a list was last wanted in place of what the watch has shown.
+    anew: watch::Sender<Option<Instant>>,
 }
 
 impl<T> Clone for Watched<T> {
     fn clone(&self) -> Self {
-        Self { spaces: Arc::clone(&self.spaces), synced: self.synced.clone(), changes: self.changes.clone() }
+        Self {
+            spaces: Arc::clone(&self.spaces),
+            synced: self.synced.clone(),
+            changes: self.changes.clone(),
+            anew: self.anew.clone(),
+        }
     }
 }
 
@@ -40,6 +48,8 @@ pub type Changed<T> = Arc<dyn Fn(&Key, Option<&T>, Option<&T>) + Send + Sync>;
 
 /// How long a watch may be silent. Shorter than kube's default, which notices a dead one only after five minutes.
 const WATCH_SECONDS: u32 = 40;
+/// No list for doubt's sake sooner than this after the last.
+const ANEW: Duration = Duration::from_secs(15);
 /// A list is asked for in pages; a page is all that is held of it in full at a time.
 const PAGE: u32 = 100;
 
@@ -52,7 +62,12 @@ impl<T: Slim> Default for Watched<T> {
 impl<T: Slim> Watched<T> {
     /// Nothing known yet.
     pub fn new() -> Self {
-        Self { spaces: Arc::default(), synced: watch::Sender::new(0), changes: watch::Sender::new(0) }
+        Self {
+            spaces: Arc::default(),
+            synced: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
+            anew: watch::Sender::new(None),
+        }
     }
 
     /// Follows `api` for ever. `namespace` is the one that it looks at, none: all. Several may feed one store, as long
@@ -72,13 +87,23 @@ impl<T: Slim> Watched<T> {
         if let Some(labels) = labels {
             config = config.labels(&labels);
         }
-        let mut events = watcher::watcher(api, config).boxed();
+        let mut events = watcher::watcher(api.clone(), config.clone()).boxed();
+        let mut anew = self.anew.subscribe();
         // A relist is complete only at its end; what it did not name is gone then.
         let mut listed: Option<BTreeMap<Key, Arc<T>>> = None;
         let mut first = true;
         // kube's own backoff begins again with every list that is tried; this one only when something arrived.
         let mut failures = 0_u32;
-        while let Some(event) = events.next().await {
+        loop {
+            let event = tokio::select! {
+                biased;
+                _ = anew.changed() => {
+                    events = watcher::watcher(api.clone(), config.clone()).boxed();
+                    continue;
+                }
+                event = events.next() => event,
+            };
+            let Some(event) = event else { return };
             match event {
                 Ok(Event::Init) => {
                     listed = Some(BTreeMap::new());
@@ -125,6 +150,18 @@ impl<T: Slim> Watched<T> {
             }
             failures = 0;
         }
+    }
+
+    /// Lists again, and goes on watching from there: what a watch shows may lack an event. Not while the last such list
+    /// is only seconds old, however many ask for one.
+    pub fn read_anew(&self) {
+        self.anew.send_if_modified(|last| {
+            let due = last.is_none_or(|at| at.elapsed() >= ANEW);
+            if due {
+                *last = Some(Instant::now());
+            }
+            due
+        });
     }
 
     /// Waits until `followers` first lists are in.
@@ -241,6 +278,6 @@ fn slimmed<T: Slim<Object = K>, K: Resource>(object: K) -> (Key, Arc<T>) {
 }
 
 /// Versions are numbers that grow: a promise of the API since Kubernetes 1.35, and true of etcd's before.
-fn number(text: &str) -> u64 {
+pub fn number(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }

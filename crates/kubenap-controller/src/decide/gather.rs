@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::memory::Wake;
 use crate::cluster::around::Around;
+use crate::cluster::watched::number;
 use crate::cluster::{observe, ports};
 use crate::telemetry::{WakeClock, WakePart};
 use crate::wake::DoorKey;
@@ -188,6 +189,9 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
     let now = Instant::now();
     let deployment = seen.deployment.clone();
     cx.memories.with(&gathered.app, |memory| {
+        if gathered.around.live {
+            memory.newest = memory.newest.max(number(&deployment.resource_version));
+        }
         if memory.phase.is_none_or(|(known, of, _)| (known, of) != (phase, epoch)) {
             memory.awoke = memory.phase.filter(|_| phase == Phase::Awake).map(|_| gathered.now);
             memory.phase = Some((phase, epoch, now));

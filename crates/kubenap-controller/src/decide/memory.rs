@@ -65,7 +65,9 @@ pub struct Memory {
     pub breaker: Breaker,
     /// How many asks there were when the breaker opened last.
     pub asks_then: u64,
-    /// When it was last read live because what watches show of it led nowhere.
+    /// The newest version of its Deployment that was read live.
+    pub newest: u64,
+    /// When the stores were last read anew because what they show of it led nowhere.
     pub doubted: Option<Instant>,
     /// Until when its time asleep was counted.
     pub counted: Option<Instant>,
@@ -86,17 +88,17 @@ pub struct Eager {
 /// annotations back to an older one.
 pub type Wake = (u64, Option<Timestamp>);
 
-/// A phase that lasts only a while, and conflicts again and again, may rest on an event that never came: the API
-/// server sends each once, and a cache in between may be behind. Then this often the API server itself is asked.
+/// A phase that should pass lasts this long, or writes are refused again and again: then what watches show may lack an
+/// event that never came. An API server sends each once, and a cache in between may be behind.
 const DOUBT: Duration = Duration::from_secs(20);
 
 impl Memory {
-    /// Whether it is time to read live what watches show. Counts as done.
+    /// Whether what watches show is to be read anew. Counts as done: not more often than each twenty seconds.
     pub fn doubts(&mut self) -> bool {
         let passing = |phase| matches!(phase, Phase::Drowsy | Phase::Waking);
         let lasts = self.phase.is_some_and(|(phase, _, since)| passing(phase) && since.elapsed() > DOUBT);
         let lately = self.doubted.is_some_and(|at| at.elapsed() < DOUBT);
-        let doubts = self.failures > 3 || lasts && !lately;
+        let doubts = (self.failures > 3 || lasts) && !lately;
         if doubts {
             self.doubted = Some(Instant::now());
         }

@@ -25,6 +25,7 @@ use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
 use crate::cluster::space::Tag;
 use crate::cluster::stores::Stores;
+use crate::cluster::watched::number;
 use crate::cluster::{Cluster, ClusterError};
 use crate::eager;
 use crate::nap::{carry_out, prove};
@@ -130,15 +131,20 @@ pub async fn turn(cx: &Arc<Context>, app: &AppId) {
     }
 }
 
-/// The app from the stores; live where its label is gone and only a slice of ours remembers it, and now and then where
-/// what the stores show leads nowhere.
+/// The app from the stores; live where its label is gone and only a slice of ours remembers it. Where what the stores
+/// show leads nowhere, they are read anew for the turns to come.
 async fn known(cx: &Context, app: &AppId) -> Result<Option<Around>, ClusterError> {
     if cx.memories.with(app, memory::Memory::doubts) {
-        return Around::live(&cx.cluster, app).await;
+        cx.stores.read_anew();
     }
+    // A watch that is behind what was read live already would take back what was done since, and that again, and so on.
+    let is_old = |around: &Around| {
+        let version = number(&around.deployment.seen.resource_version);
+        cx.memories.with(app, |memory| version < memory.newest)
+    };
     match Around::cached(&cx.stores, app) {
-        Some(around) => Ok(Some(around)),
-        None => Around::live(&cx.cluster, app).await,
+        Some(around) if !is_old(&around) => Ok(Some(around)),
+        Some(_) | None => Around::live(&cx.cluster, app).await,
     }
 }
 

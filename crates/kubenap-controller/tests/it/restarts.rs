@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kubenap_sandbox::{Effect, Fault};
 
+use crate::visitor;
 use crate::world::{Guard, World};
 
 /// Asleep with its count, then awake with it; no slice is left over.
@@ -145,4 +146,24 @@ async fn an_app_that_stayed_waking_for_ever_since_one_event_was_lost_gets_awake(
         world.sandbox.faults().clear();
         ends_well(&world, &guard, &format!("{kind} {nth}")).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_watch_lags_behind_the_nap_wakes_the_app_soon_and_writes_no_more_than_it_must() {
+    let world = World::quick();
+    let guard = drowsy_soon(&world).await;
+    let _running = world.join(1).await;
+    world.until("drowsy", 30, || world.phase("web") == "drowsy").await;
+    let late = Effect::DelayEvent(Duration::from_secs(30));
+    world.sandbox.faults().inject(Fault::new(late).resource("deployments").after(1).times(1));
+    world.until("scaled down", 30, || world.replicas("web") == 0).await;
+    let from = world.sandbox.log().len();
+    let start = world.elapsed();
+    let reply = visitor::get(world.cluster_ip("web", 80), "web", "/").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(world.elapsed() - start < Duration::from_secs(10), "{}", world.show());
+    world.pass(20).await;
+    let writes = world.writes(from);
+    assert!(writes.len() < 30, "{} writes\n{}", writes.len(), world.show());
+    ends_well(&world, &guard, "a lagging watch").await;
 }

@@ -19,6 +19,8 @@ type Tampering = (&'static str, &'static str, fn(&mut History));
 const TAMPERINGS: &[Tampering] = &[
     ("I1", "the slices are never written", |history| {
         history.changes.retain(|change| !change.after.as_deref().is_some_and(is_ours));
+        // The member has lived for long.
+        history.lives.iter_mut().for_each(|(at, _, _)| *at -= SignedDuration::from_mins(1));
     }),
     ("I2", "the remembered count is one less", |history| {
         downs(history, |after| after["metadata"]["annotations"]["kubenap/restoreReplicas"] = "1".into());
@@ -72,7 +74,8 @@ const TAMPERINGS: &[Tampering] = &[
             app["metadata"]["annotations"] = json!({});
             Some(Arc::new(app))
         };
-        let (time, version) = (history.changes.last().unwrap().time, history.changes.last().unwrap().version);
+        let (time, version) =
+            (history.changes.last().unwrap().time, history.changes.last().unwrap().version + 1_000);
         let change = |version, before, after| Change {
             version,
             time,

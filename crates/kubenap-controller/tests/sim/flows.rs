@@ -1,8 +1,6 @@
 //! What an app goes through: each flow begins somewhere, is set off by somebody, and has an end.
 #![expect(clippy::unwrap_used, reason = "a flow that cannot be set off has failed")]
 
-use std::time::Duration;
-
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use jiff::SignedDuration;
@@ -146,14 +144,10 @@ impl Flow {
         }
         match self.from {
             From::Awake => {}
-            From::Drowsy => sim.world.until("drowsy", 60, || sim.world.phase(APP) == "drowsy").await,
+            From::Drowsy => sim.until("drowsy", 60, || sim.world.phase(APP) == "drowsy").await,
             From::Asleep => {
-                sim.world.asleep(APP).await;
-                sim.world
-                    .until("all stand in", 30, || {
-                        sim.world.members_in(APP).len() == usize::from(self.members)
-                    })
-                    .await;
+                sim.asleep(COUNT.into(), 120).await;
+                sim.until("all stand in", 30, || sim.all_stand_in()).await;
             }
         }
         sim
@@ -167,18 +161,15 @@ impl Flow {
     /// Whether it has come to its end.
     pub(crate) fn is_over(&self, sim: &Sim) -> bool {
         let world = &sim.world;
-        let awake = world.replicas(APP) == u64::from(COUNT)
-            && world.ready_replicas(APP) == COUNT
-            && world.slices(APP).is_empty();
         match self.to {
-            To::Awake => awake && world.phase(APP) == "awake",
-            To::Untouched => awake && world.note(APP, "phase").is_none(),
+            To::Awake => world.phase(APP) == "awake" && sim.is_awake(COUNT.into()),
+            To::Untouched => world.note(APP, "phase").is_none() && sim.is_awake(COUNT.into()),
             To::Asleep => {
                 world.phase(APP) == "asleep"
                     && world.replicas(APP) == 0
                     && world.note(APP, "restoreReplicas").as_deref() == Some("2")
                     && world.pods(APP) == 0
-                    && world.members_in(APP).len() == sim.living().len()
+                    && sim.all_stand_in()
             }
         }
     }
@@ -192,11 +183,11 @@ impl Flow {
                 .edit("deployments", APP, |app| app["metadata"]["labels"]["kubenap/enabled"] = "true".into()),
             _ => {}
         }
-        world.asleep(APP).await;
-        assert_eq!(world.note(APP, "restoreReplicas").as_deref(), Some("2"), "{}", world.show());
-        world.until("all who live stand in", 60, || world.members_in(APP).len() == sim.living().len()).await;
+        sim.asleep(COUNT.into(), 120).await;
+        sim.until("all who live stand in", 60, || sim.all_stand_in()).await;
         assert_eq!(sim.ask().await.unwrap(), 200, "{}", world.show());
-        world.awake(APP, COUNT).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        let over =
+            || world.phase(APP) == "awake" && sim.is_awake(COUNT.into()) && world.slices(APP).is_empty();
+        sim.until("awake", 60, over).await;
     }
 }

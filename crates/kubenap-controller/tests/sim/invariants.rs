@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use serde_json::Value;
 
 use crate::history::{History, ends, epoch, is_ours, member, note, replicas, service_of};
+use crate::wire::{ENDLESS, Sent};
 
 /// An invariant's number and name, and its judge: everything that goes against it.
 pub(crate) struct Law {
@@ -322,8 +323,22 @@ fn i17_ready(history: &History) -> Vec<String> {
 
 fn i18_still(history: &History) -> Vec<String> {
     let inside = |at| history.still.iter().any(|(from, to)| *from <= at && at <= *to);
-    let writes = history.sent.iter().filter(|sent| sent.plural != "leases" && inside(sent.time));
-    writes.map(|sent| format!("{}: {} wrote {}", sent.time, sent.member, sent.name)).collect()
+    let writes = history
+        .sent
+        .iter()
+        .enumerate()
+        .filter(|(_, sent)| sent.status == ENDLESS || sent.plural != "leases" && inside(sent.time));
+    let last = |at: usize| &history.sent[at.saturating_sub(6)..at];
+    let show =
+        |sent: &Sent| format!("{} {} {} {} {}", sent.member, sent.method, sent.name, sent.status, sent.body);
+    writes
+        .map(|(at, sent)| match sent.status {
+            ENDLESS => {
+                format!("{}: a loop of {:#?}", sent.time, last(at).iter().map(show).collect::<Vec<_>>())
+            }
+            _ => format!("{}: {} wrote {}", sent.time, sent.member, sent.name),
+        })
+        .collect()
 }
 
 fn i20_own_writes(history: &History) -> Vec<String> {
@@ -349,9 +364,8 @@ fn i20_own_writes(history: &History) -> Vec<String> {
 }
 
 fn i21_events(history: &History) -> Vec<String> {
-    let asleep = |sent: &&crate::wire::Sent| {
-        sent.plural == "events" && sent.body["reason"] == "Asleep" && sent.status < 300
-    };
+    let asleep =
+        |sent: &&Sent| sent.plural == "events" && sent.body["reason"] == "Asleep" && sent.status < 300;
     let told = history
         .sent
         .iter()

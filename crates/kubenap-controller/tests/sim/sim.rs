@@ -190,6 +190,45 @@ impl Sim {
             .collect()
     }
 
+    /// Waits until it holds, for so many seconds, looking four times a second; shows the world if it does not.
+    pub(crate) async fn until(&self, what: &str, seconds: u64, holds: impl Fn() -> bool) {
+        let end = self.world.elapsed() + Duration::from_secs(seconds);
+        while !holds() {
+            assert!(self.world.elapsed() < end, "not within {seconds} s: {what}\n{}", self.world.show());
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Waits until the app sleeps, with this count remembered, and no pod is left.
+    pub(crate) async fn asleep(&self, count: u64, seconds: u64) {
+        let world = &self.world;
+        let count = count.to_string();
+        self.until(&format!("asleep with {count}"), seconds, || {
+            world.phase(APP) == "asleep"
+                && world.replicas(APP) == 0
+                && world.note(APP, "restoreReplicas").as_deref() == Some(&*count)
+                && world.pods(APP) == 0
+        })
+        .await;
+    }
+
+    /// Whether it runs so many pods and no living member stands in its way.
+    pub(crate) fn is_awake(&self, count: u64) -> bool {
+        let world = &self.world;
+        let ready = || u64::from(world.ready_replicas(APP)) == count;
+        let living: Vec<_> = self.living().iter().map(|nth| format!("m{nth}")).collect();
+        world.replicas(APP) == count
+            && ready()
+            && !world.members_in(APP).iter().any(|member| living.contains(member))
+    }
+
+    /// Whether every living member, and nobody else, stands in.
+    pub(crate) fn all_stand_in(&self) -> bool {
+        let mut members = self.world.members_in(APP);
+        members.sort();
+        members == self.living().iter().map(|nth| format!("m{nth}")).collect::<Vec<_>>()
+    }
+
     /// A client asks the app through its Service, and waits for the answer on its own.
     pub(crate) fn ask(&self) -> JoinHandle<u16> {
         let (clock, at) = (self.world.clock, self.world.cluster_ip(APP, 80));

@@ -85,7 +85,14 @@ pub(crate) struct Wire {
 struct State {
     writes: u64,
     blow: Option<(u64, Blow)>,
+    /// How many requests came at the same moment.
+    at_once: (Timestamp, u64),
 }
+
+/// More requests than this at one moment are a loop that never ends, since no time passes in it.
+const LOOP: u64 = 400;
+/// The status of what stands for such a loop in the log.
+pub(crate) const ENDLESS: u16 = 599;
 
 /// Carried out this much later; longer than a member waits for an answer.
 const LATE: Duration = Duration::from_secs(7);
@@ -114,7 +121,8 @@ impl Wire {
 
     /// Counts writes anew; the `nth` from here, counted from zero, suffers the blow.
     pub(crate) fn arm(&self, blow: Option<(u64, Blow)>) {
-        *self.state.lock().unwrap() = State { writes: 0, blow };
+        let mut state = self.state.lock().unwrap();
+        (state.writes, state.blow) = (0, blow);
     }
 
     /// How many writes went out since then.
@@ -125,6 +133,9 @@ impl Wire {
     async fn send(&self, request: Request<Body>) -> Response<Body> {
         drop(self.apart.subscribe().wait_for(|apart| !apart).await);
         if *self.cut.borrow() {
+            return std::future::pending().await;
+        }
+        if self.is_endless(&request) {
             return std::future::pending().await;
         }
         let path = request.uri().path().to_owned();
@@ -163,6 +174,26 @@ impl Wire {
                 std::future::pending().await
             }
         }
+    }
+
+    fn is_endless(&self, request: &Request<Body>) -> bool {
+        let now = self.clock.now();
+        let mut state = self.state.lock().unwrap();
+        state.at_once = if state.at_once.0 == now { (now, state.at_once.1 + 1) } else { (now, 1) };
+        if state.at_once.1 != LOOP {
+            return state.at_once.1 > LOOP;
+        }
+        self.log.lock().unwrap().push(Sent {
+            time: now,
+            member: self.member.clone(),
+            method: request.method().to_string(),
+            plural: request.uri().path().to_owned(),
+            name: String::new(),
+            body: Value::Null,
+            status: ENDLESS,
+            version: None,
+        });
+        true
     }
 
     fn count(&self) -> Option<Blow> {
