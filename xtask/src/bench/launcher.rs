@@ -25,7 +25,7 @@ use crate::e2e::cluster::Cluster;
 use crate::e2e::http;
 use crate::e2e::metrics;
 
-/// Each member's name and the node's address that it has; `e2e/cluster/up` gives the node these.
+/// Each member's name and the address that the node is given for it.
 const MEMBERS: [(&str, Ipv4Addr); 2] =
     [("b1", Ipv4Addr::new(10, 77, 0, 11)), ("b2", Ipv4Addr::new(10, 77, 0, 12))];
 const ADMIN_PORT: u16 = 8081;
@@ -58,6 +58,11 @@ impl Bench {
         config.read_timeout = Some(Duration::from_secs(60));
         let client = Client::try_from(config).context("make a Kubernetes client")?;
         let members = Members { cluster: cluster.clone(), kubenap, running: Mutex::default() };
+        for (name, address) in MEMBERS {
+            let arguments = ["address", "replace", &format!("{address}/32"), "dev", "node0"];
+            let given = Command::new("ip").args(arguments).status().await.context("run ip")?;
+            ensure!(given.success(), "the node does not take the address {address} of member {name}");
+        }
         let bench = Self { cluster, client, members, quick };
         bench.make_namespace(SYSTEM).await?;
         Ok(bench)

@@ -226,8 +226,10 @@ impl<T: Slim> Watched<T> {
                 (Some(_), None) | (None, Some(_)) => false,
             }
         };
-        // Running out of time is no error: see above.
-        drop(tokio::time::timeout(limit, changes.wait_for(|_| there())).await);
+        // Running out of time is no error: see above. But a watch that does not show it may show nothing at all.
+        if tokio::time::timeout(limit, changes.wait_for(|_| there())).await.is_err() {
+            self.read_anew();
+        }
     }
 
     fn replace(&self, key: &Key, new: Option<&Arc<T>>, changed: &Changed<T>) {

@@ -167,3 +167,21 @@ async fn a_member_whose_watch_lags_behind_the_nap_wakes_the_app_soon_and_writes_
     assert!(writes.len() < 30, "{} writes\n{}", writes.len(), world.show());
     ends_well(&world, &guard, "a lagging watch").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_watch_that_falls_silent_does_not_make_a_member_write_its_slice_every_two_seconds() {
+    let world = World::quick();
+    let guard = drowsy_soon(&world).await;
+    let _running = world.join(1).await;
+    world.pass(5).await;
+    let silent = Fault::new(Effect::Silent).verb("watch").resource("endpointslices").times(3);
+    world.sandbox.faults().inject(silent);
+    world.sandbox.faults().inject(Fault::new(Effect::Gone).verb("watch").resource("endpointslices").times(1));
+    world.pass(45).await;
+    world.asleep("web").await;
+    let from = world.sandbox.log().len();
+    world.pass(30).await;
+    assert!(world.writes(from).len() <= 2, "{}", world.show());
+    world.sandbox.faults().clear();
+    ends_well(&world, &guard, "a silent watch of slices").await;
+}

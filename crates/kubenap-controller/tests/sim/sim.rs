@@ -128,6 +128,7 @@ impl Sim {
     pub(crate) fn crash(&self, nth: u8) {
         let running = self.members.borrow_mut().remove(&nth);
         if let Some(running) = running {
+            self.lives.borrow_mut().push((self.world.now(), format!("m{nth}"), false));
             self.died(nth);
             running.crash();
         }
@@ -137,7 +138,6 @@ impl Sim {
         if let Some(wire) = self.wires.borrow().get(&nth) {
             wire.cut.send_replace(true);
         }
-        self.lives.borrow_mut().push((self.world.now(), format!("m{nth}"), false));
         self.plan.take();
     }
 
@@ -146,6 +146,8 @@ impl Sim {
         let (running, wire) =
             (self.members.borrow_mut().remove(&nth), self.wires.borrow().get(&nth).cloned());
         if let (Some(running), Some(wire)) = (running, wire) {
+            // From here on it is the others' promise that somebody answers.
+            self.lives.borrow_mut().push((self.world.now(), format!("m{nth}"), false));
             let mut dies = wire.cut.subscribe();
             tokio::select! {
                 biased;
@@ -306,7 +308,7 @@ impl Sim {
             let mut rest = text.as_str();
             while let Some(at) = rest.find(prefix) {
                 let end = rest[at..]
-                    .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
+                    .find(|letter: char| !letter.is_ascii_digit() && !['.', ':'].contains(&letter))
                     .map_or(rest.len(), |end| at + end);
                 plain += &rest[..at];
                 plain += shown;
