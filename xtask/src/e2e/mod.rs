@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Run only these stories (`--list` names them)
     #[arg(long, num_args = 1.., value_name = "NAME")]
     only: Vec<String>,
+    /// Run also the stories that take long, or want a machine with nothing else to do (`--list` marks them)
+    #[arg(long, conflicts_with = "only")]
+    all: bool,
     /// Leave the cluster running, and the namespaces of stories that failed
     #[arg(long)]
     keep: bool,
@@ -92,6 +95,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         None if args.list => {
             runner::list()?;
             Ok(ExitCode::SUCCESS)
+        }
+        None if args.all => everything(&cluster, &Args { only: Vec::new(), ..args }).await,
+        None if args.only.is_empty() => {
+            everything(&cluster, &Args { only: runner::everyday(), ..args }).await
         }
         None => everything(&cluster, &args).await,
         Some(What::Up { dev }) => {

@@ -14,7 +14,7 @@ use super::cluster::Cluster;
 use super::logs::Mark;
 use super::members::{HOME, Settings};
 use super::progress::say;
-use super::stories::{Counts, STORIES, Story};
+use super::stories::{Counts, LONG, STORIES, Story};
 use super::world::{Space, World};
 
 /// The longest that one story may take.
@@ -32,9 +32,16 @@ struct Outcome {
 pub(crate) fn list() -> Result<()> {
     let mut out = io::stdout().lock();
     for story in STORIES {
-        writeln!(out, "{:<9} {}", story.name, story.sentence)?;
+        let mark = if LONG.contains(&story.name) { " (--all)" } else { "" };
+        writeln!(out, "{:<9} {}{mark}", story.name, story.sentence)?;
     }
     Ok(())
+}
+
+/// The names of the stories that are told unless others are asked for.
+pub(crate) fn everyday() -> Vec<String> {
+    let names = STORIES.iter().map(|story| story.name);
+    names.filter(|name| !LONG.contains(name)).map(str::to_owned).collect()
 }
 
 /// The stories of these names; none means all.

@@ -17,6 +17,7 @@ pub mod slices;
 pub mod slim;
 pub mod space;
 pub mod stores;
+mod trouble;
 pub mod watched;
 
 /// On a member's Lease: where its admin listener is, for the command line.

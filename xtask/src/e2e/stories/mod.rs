@@ -53,6 +53,9 @@ macro_rules! story {
     };
 }
 
+/// Those that are told with `--all` only, or by name.
+pub(crate) const LONG: &[&str] = &["rolled", "killed", "leader", "away", "lies", "clock", "undone"];
+
 /// All stories, in the order in which they run.
 pub(crate) const STORIES: &[Story] = &[
     story!(contract, false, "the sandbox's contract holds on the real API server"),
