@@ -23,6 +23,8 @@ const EVENT_EFFECTS: [(Effect, &str); 4] = [
 const WATCHED: [&str; 4] = ["deployments", "endpointslices", "pods", "services"];
 /// How long after the last fault the end may take.
 const SETTLES: u64 = 120;
+/// And when an event was lost for good, of which only the next list tells, ten minutes later at most.
+const LISTED: u64 = 780;
 
 /// What one undisturbed run of a flow consists of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,14 +36,20 @@ pub(crate) struct Shape {
 }
 
 /// Runs a flow and what comes after it; `strike` is called when it begins.
-async fn run(flow: &'static Flow, plan: Option<Plan>, strike: impl Fn(&Sim), calm: bool) -> (Sim, Shape) {
+async fn run(
+    flow: &'static Flow,
+    plan: Option<Plan>,
+    strike: impl Fn(&Sim),
+    calm: bool,
+    settles: u64,
+) -> (Sim, Shape) {
     let sim = flow.stage().await;
     *sim.undisturbed.borrow_mut() = calm;
     let before = sim.world.sandbox.watch_events();
     sim.plan(plan);
     strike(&sim);
     (flow.begin)(&sim).await;
-    let end = sim.world.elapsed() + Duration::from_secs(SETTLES);
+    let end = sim.world.elapsed() + Duration::from_secs(settles);
     while !flow.is_over(&sim) || !sim.struck().is_empty() {
         assert!(sim.world.elapsed() < end, "{}: not over\n{}", flow.name, sim.world.show());
         for nth in sim.struck() {
@@ -55,19 +63,24 @@ async fn run(flow: &'static Flow, plan: Option<Plan>, strike: impl Fn(&Sim), cal
                 drop(sim.ask());
             }
         }
+        if flow.to != To::Asleep {
+            // Used as it is, it does not fall asleep again at once.
+            sim.visit();
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let after = sim.world.sandbox.watch_events();
     let count = |kind: &'static str| (kind, after.get(kind).unwrap_or(&0) - before.get(kind).unwrap_or(&0));
     let shape = Shape { writes: sim.writes(), events: WATCHED.map(count).into() };
-    flow.afterwards(&sim).await;
+    sim.plan(None);
+    flow.afterwards(&sim, settles).await;
     (sim, shape)
 }
 
 /// The flow as it is when nothing is in its way; the stricter invariants hold.
 pub(crate) fn calm(flow: &'static Flow) -> Job<Shape> {
     Job::new(format!("{}, undisturbed", flow.name), move || async move {
-        let (sim, shape) = run(flow, None, |_| {}, flow.to != To::Untouched).await;
+        let (sim, shape) = run(flow, None, |_| {}, flow.to != To::Untouched, SETTLES).await;
         let spec = &sim.world.deployment(APP)["spec"];
         assert_eq!(spec["replicas"], 2, "a nap and a wake leave the spec as it was");
         let checks = sim.judge();
@@ -87,7 +100,7 @@ pub(crate) fn struck(flow: &'static Flow, shape: &Shape) -> Vec<Job<()>> {
             {
                 let plan = Plan { member, nth, blow };
                 jobs.push(Job::new(format!("{}, {plan:?}", flow.name), move || async move {
-                    let (sim, _) = run(flow, Some(plan), |_| {}, false).await;
+                    let (sim, _) = run(flow, Some(plan), |_| {}, false, SETTLES).await;
                     let checks = sim.judge();
                     ((), Counts::from([(what, 1), ("checks", checks), seconds(&sim)]))
                 }));
@@ -115,11 +128,12 @@ pub(crate) fn unheard(flow: &'static Flow, shape: &Shape) -> Vec<Job<()>> {
     let job = |(what, faults): (&'static str, Vec<Fault>)| {
         Job::new(format!("{}, {what}, {faults:?}", flow.name), move || {
             let faults = faults.clone();
+            let settles = if what == "events dropped" || what == "events stale" { LISTED } else { SETTLES };
             async move {
                 let strike = |sim: &Sim| {
                     faults.iter().for_each(|fault| sim.world.sandbox.faults().inject(fault.clone()))
                 };
-                let (sim, _) = run(flow, None, strike, false).await;
+                let (sim, _) = run(flow, None, strike, false, settles).await;
                 let checks = sim.judge();
                 ((), Counts::from([(what, 1), ("checks", checks), seconds(&sim)]))
             }

@@ -175,7 +175,7 @@ impl Flow {
     }
 
     /// From wherever it ended: asleep when quiet, with its count, and awake when asked, with nothing left over.
-    pub(crate) async fn afterwards(&self, sim: &Sim) {
+    pub(crate) async fn afterwards(&self, sim: &Sim, settles: u64) {
         let world = &sim.world;
         match self.name {
             "the Service goes" => world.put(crate::world::service(APP, APP)),
@@ -183,11 +183,11 @@ impl Flow {
                 .edit("deployments", APP, |app| app["metadata"]["labels"]["kubenap/enabled"] = "true".into()),
             _ => {}
         }
-        sim.asleep(COUNT.into(), 120).await;
-        sim.until("all who live stand in", 60, || sim.all_stand_in()).await;
+        sim.asleep(COUNT.into(), settles).await;
+        sim.until("all who live stand in", settles, || sim.all_stand_in()).await;
         assert_eq!(sim.ask().await.unwrap(), 200, "{}", world.show());
         let over =
             || world.phase(APP) == "awake" && sim.is_awake(COUNT.into()) && world.slices(APP).is_empty();
-        sim.until("awake", 60, over).await;
+        sim.until("awake", settles, over).await;
     }
 }

@@ -69,6 +69,13 @@ fn i1_always_reachable(history: &History) -> Vec<String> {
             {
                 continue;
             }
+            // A Service that was made this very second gets its endpoints within the next.
+            let made = service["metadata"]["creationTimestamp"]
+                .as_str()
+                .and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            if made.is_some_and(|made| change.time.duration_since(made) < SignedDuration::from_secs(2)) {
+                continue;
+            }
             // With nobody alive, or only those who have begun just now, there is nobody whose promise it could be.
             let settled = moment.living.values().any(|since| change.time.duration_since(*since) > FINDS_OUT);
             let slices = || moment.all("endpointslices").filter(|slice| service_of(slice) == name);

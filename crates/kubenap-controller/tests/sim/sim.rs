@@ -14,6 +14,7 @@ use kubenap_controller::nap::by_hand::{Progress, Want, bring};
 use kubenap_controller::run::{Running, start_with};
 use kubenap_core::app::AppId;
 use kubenap_sandbox::Change;
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -250,6 +251,11 @@ impl Sim {
         })
     }
 
+    /// Somebody uses the app, in a way that only the source knows of.
+    pub(crate) fn visit(&self) {
+        self.truth.lock().unwrap().visits.push(self.world.now());
+    }
+
     pub(crate) fn mood(&self, mood: Mood) {
         let mut truth = self.truth.lock().unwrap();
         truth.outages += u64::from(mood != Mood::Fine);
@@ -293,31 +299,30 @@ impl Sim {
         }
     }
 
-    /// Every write on the API and its answer, without what differs from run to run: the loopback addresses.
+    /// Every write on the API with its answer, in an order and without the numbers that depend on who of several who
+    /// act at the same moment is first: tokio picks that one by chance.
     pub(crate) fn history_text(&self) -> Vec<u8> {
-        let addresses = [("127.10.", "pods."), ("127.12.", "services."), ("127.4", "members.")];
-        let mut text = String::new();
-        for sent in self.log.lock().unwrap().iter() {
-            text += &format!(
-                "{} {} {} {} {} {} {:?}\n",
-                sent.time, sent.member, sent.method, sent.name, sent.status, sent.body, sent.version
-            );
-        }
-        for (prefix, shown) in addresses {
-            let mut plain = String::new();
-            let mut rest = text.as_str();
-            while let Some(at) = rest.find(prefix) {
-                let end = rest[at..]
-                    .find(|letter: char| !letter.is_ascii_digit() && !['.', ':'].contains(&letter))
-                    .map_or(rest.len(), |end| at + end);
-                plain += &rest[..at];
-                plain += shown;
-                plain += rest[at..end].rsplit('.').next().filter(|_| shown != "members.").unwrap_or_default();
-                rest = &rest[end..];
-            }
-            text = plain + rest;
-        }
-        text.into_bytes()
+        let log = self.log.lock().unwrap();
+        let mut lines: Vec<_> = log
+            .iter()
+            .map(|sent| {
+                let mut body = sent.body.clone();
+                for field in [&["metadata", "resourceVersion"][..], &["preconditions"], &["endpoints"]] {
+                    if let Some(value) = field.iter().try_fold(&mut body, |at, key| at.get_mut(*key)) {
+                        *value = Value::Null;
+                    }
+                }
+                // A port of the system's choice.
+                let body =
+                    if sent.plural == "leases" || sent.plural == "events" { Value::Null } else { body };
+                format!(
+                    "{} {} {} {} {} {body}\n",
+                    sent.time, sent.member, sent.method, sent.name, sent.status
+                )
+            })
+            .collect();
+        lines.sort();
+        lines.concat().into_bytes()
     }
 
     /// Panics with every invariant that the run broke; gives the number of changes that were judged.
