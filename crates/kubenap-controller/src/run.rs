@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{Api, Client};
 use kubenap_core::app::AppId;
 use kubenap_core::policy::{self, Defaults};
 use kubenap_core::seen::Phase;
+use kubenap_core::seen::Slice;
+use kubenap_core::situation::only_slices_know;
 use kubenap_core::write::Write;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -20,6 +23,7 @@ use crate::activity::{self, Polls, SourceError, TrafficMetricsSource, Watched};
 use crate::cluster::lease::Lead;
 use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
+use crate::cluster::slim::{Slim as _, SlimDeployment};
 use crate::cluster::space::Tag;
 use crate::cluster::stores::{Stores, Touched};
 use crate::cluster::{Cluster, ClusterError};
@@ -229,7 +233,7 @@ impl Running {
     }
 }
 
-/// Deletes every slice of this member, as the API server knows them now.
+/// Takes this member's addresses out of every Service, as the API server knows them now.
 async fn withdraw_all(cx: &Context) {
     let slices = match by_hand::slices(&cx.cluster, &cx.settings.namespaces).await {
         Ok(slices) => slices,
@@ -240,17 +244,44 @@ async fn withdraw_all(cx: &Context) {
     };
     let mut deletes = JoinSet::new();
     for (namespace, slice) in slices.into_iter().filter(|(_, slice)| slice.member == cx.settings.identity) {
-        // Its own slice, and it writes no more: whatever version it has now is to go.
-        let write =
-            Write::DeleteSlice { namespace, name: slice.name, uid: Some(slice.uid), resource_version: None };
         let cluster = cx.cluster.clone();
         deletes.spawn(async move {
+            // Its own slice, and it writes no more: whatever version it has now is to go.
+            let write = if needed(&cluster, &namespace, &slice).await {
+                Write::EmptySlice { namespace, name: slice.name, uid: slice.uid }
+            } else {
+                let uid = Some(slice.uid);
+                Write::DeleteSlice { namespace, name: slice.name, uid, resource_version: None }
+            };
             if let Err(error) = carry_out(&cluster, None, &write).await {
                 tracing::warn!(error = error.chain(), "cannot take this member's addresses out of a Service");
             }
         });
     }
     while deletes.join_next().await.is_some() {}
+}
+
+/// Whether a slice may be all that remembers the count of an app that sleeps; where that cannot be read, it may.
+async fn needed(cluster: &Cluster, namespace: &str, slice: &Slice) -> bool {
+    let api: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
+    for (name, stamp) in &slice.apps {
+        match cluster.call(api.get_opt(name)).await {
+            Ok(Some(read)) => {
+                if only_slices_know(&SlimDeployment::of(read).seen, *stamp) {
+                    return true;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(
+                    error = error.chain(),
+                    "cannot read whether {namespace}/{name} tells of its nap"
+                );
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Looks once at every app that carries KubeNap's annotations: its label may have gone while no controller ran.
