@@ -23,6 +23,10 @@ demo:
 e2e *ARGS:
     cargo xtask e2e {{ARGS}}
 
+# the container image
+image *ARGS:
+    cargo xtask image {{ARGS}}
+
 # licences, sources, doubled crates; spelling; dependencies that nobody uses
 audit:
     cargo deny check

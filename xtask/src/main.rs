@@ -1,6 +1,9 @@
-//! The project's own commands: `cargo xtask e2e` runs the end-to-end tests on a real Kubernetes.
+//! The project's own commands: `e2e` tells the end-to-end stories, `bench` measures, `image` makes the image.
 
+mod image;
+mod manifest;
 mod e2e;
+mod bench;
 
 use std::process::ExitCode;
 
@@ -11,12 +14,20 @@ use clap::Parser;
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Xtask {
     E2e(e2e::Args),
+    Image(image::Args),
+    Manifest(manifest::Args),
+    Bench(bench::Args),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Xtask::E2e(args) = Xtask::parse();
-    match e2e::run(args).await {
+    let done = match Xtask::parse() {
+        Xtask::E2e(args) => e2e::run(args).await,
+        Xtask::Image(args) => image::run(args).await.map(|()| ExitCode::SUCCESS),
+        Xtask::Manifest(args) => manifest::run(&args).await.map(|()| ExitCode::SUCCESS),
+        Xtask::Bench(args) => bench::run(args).await,
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             e2e::say(&format!("error: {error:#}"));

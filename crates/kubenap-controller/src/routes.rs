@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use kubenap_core::app::AppId;
 use kubenap_core::policy;
 use tokio::sync::watch;
 
@@ -11,6 +13,8 @@ use crate::activity::{Target, TargetPort, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::observe;
 use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule};
+use crate::cluster::space::Space;
+use crate::decide::events::Reason;
 use crate::decide::{Context, entrances};
 use crate::wake::{DoorKey, DoorSpec, HostRule};
 
@@ -20,8 +24,21 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Keeps targets and hosts in line with the stores.
 pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
     let mut known: Vec<HostRule> = Vec::new();
+    let mut told = BTreeSet::new();
+    let mut read_at = None;
+    let mut late = Vec::new();
     loop {
-        let (watched, hosts) = read(&cx);
+        if cx.lead.holds() {
+            complain(&cx, &late, &mut told);
+        }
+        let version = cx.stores.routes_version();
+        if read_at.replace(version) == Some(version) {
+            tokio::time::sleep(PERIOD).await;
+            continue;
+        }
+        let (watched, claims) = read(&cx);
+        let (hosts, latecomers) = oldest_win(claims);
+        late = latecomers;
         if known != hosts {
             cx.doors.set_hosts(hosts.clone());
             known = hosts;
@@ -38,9 +55,9 @@ pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
 }
 
 /// Reads all apps' targets and hosts from the stores.
-pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
+fn read(cx: &Context) -> (Watched, Vec<Claim>) {
     let mut targets = Vec::new();
-    let mut hosts = Vec::new();
+    let mut claims = Vec::new();
     let mut history = cx.settings.idle_after;
     let classes = cx.stores.ingress_classes.within("");
     for app in cx.stores.apps() {
@@ -52,8 +69,9 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
         history = history.max(reading.policy.idle_after);
         let (services, _) = observe::services_of(&around, &around.deployment, &reading.policy);
         let ingresses = cx.stores.ingresses.within(&app.namespace);
-        let chosen =
-            |name: &String| reading.policy.ingresses.as_ref().is_none_or(|names| names.contains(name));
+        let chosen = |name: &str| {
+            reading.policy.ingresses.as_ref().is_none_or(|names| names.iter().any(|chosen| chosen == name))
+        };
         let mut apps = observe::peers_of(&around, &reading.policy);
         apps.push(app.clone());
         apps.sort();
@@ -88,29 +106,89 @@ pub fn read(cx: &Context) -> (Watched, Vec<HostRule>) {
                     };
                     let manners = entrances::manners(&reading.policy);
                     cx.doors.declare(DoorSpec { key: key.clone(), apps: apps.clone(), manners });
-                    hosts.push(host_rule(rule, key));
+                    claims.push(Claim {
+                        rule: host_rule(rule, key),
+                        since: ingress.created,
+                        app: app.clone(),
+                        uid: around.deployment.seen.uid.clone(),
+                    });
                 }
             }
             seen.push(target);
         }
-        let pods: BTreeSet<_> = around
-            .pods
-            .iter()
-            .filter(|(_, pod)| around.deployment.selector.takes(&pod.labels) && !pod.seen.deleting)
-            .map(|(name, _)| name.clone())
+        let pods: BTreeSet<_> = observe::own_pods(&around, &around.deployment)
+            .filter(|(_, pod)| !pod.seen.deleting)
+            .map(|(name, _)| name.to_owned())
             .collect();
-        targets.push(Target { app, services: seen, pods: Some(pods) });
+        targets.push(Target {
+            services: seen,
+            pods: Some(pods),
+            ignore_paths: reading.policy.ignore_paths,
+            ignore_user_agents: reading.policy.ignore_user_agents,
+            ..Target::of(app)
+        });
     }
-    hosts.sort_by(|a, b| (&a.host, &a.path, a.exact, &a.key).cmp(&(&b.host, &b.path, b.exact, &b.key)));
-    hosts.dedup();
-    (Watched { targets: targets.into(), history }, hosts)
+    (Watched { targets: targets.into(), history }, claims)
+}
+
+/// What an Ingress says leads to an app.
+#[derive(Clone, Debug)]
+struct Claim {
+    rule: HostRule,
+    /// How old the Ingress is.
+    since: Timestamp,
+    app: AppId,
+    uid: String,
+}
+
+/// The rules that hold, in order, and the claims that came too late: what one namespace has claimed, no other takes
+/// away from it, nor makes it ambiguous.
+fn oldest_win(mut claims: Vec<Claim>) -> (Vec<HostRule>, Vec<Claim>) {
+    let order = |claim: &Claim| (claim.rule.key.clone(), claim.since);
+    claims.sort_by_cached_key(order);
+    let what = |rule: &HostRule| {
+        (rule.host.to_ascii_lowercase(), rule.path.trim_end_matches('/').to_owned(), rule.exact)
+    };
+    let mut owners: BTreeMap<_, (Timestamp, String)> = BTreeMap::new();
+    for claim in &claims {
+        let own = (claim.since, claim.rule.key.namespace.clone());
+        owners
+            .entry(what(&claim.rule))
+            .and_modify(|owner| *owner = own.clone().min(owner.clone()))
+            .or_insert(own);
+    }
+    let holds = |claim: &Claim| {
+        owners.get(&what(&claim.rule)).is_some_and(|(_, namespace)| *namespace == claim.rule.key.namespace)
+    };
+    let (hold, late): (Vec<_>, Vec<_>) = claims.into_iter().partition(holds);
+    let mut rules: Vec<_> = hold.into_iter().map(|claim| claim.rule).collect();
+    rules.sort_by(|a, b| (&a.host, &a.path, a.exact, &a.key).cmp(&(&b.host, &b.path, b.exact, &b.key)));
+    rules.dedup();
+    (rules, late)
+}
+
+/// Tells each app once that another namespace was there before it.
+fn complain(cx: &Context, late: &[Claim], told: &mut BTreeSet<(AppId, String)>) {
+    told.retain(|(app, host)| late.iter().any(|claim| claim.app == *app && claim.rule.host == *host));
+    for Claim { rule, app, uid, .. } in late {
+        if !told.insert((app.clone(), rule.host.clone())) {
+            continue;
+        }
+        // Whose Ingress it is, is nothing that this namespace is told.
+        let note = format!(
+            "requests for {} on proxies' error paths do not wake it: an older Ingress of another namespace has this host and path",
+            rule.host
+        );
+        tracing::warn!(%app, "{note}");
+        cx.events.send_once(app, uid, Reason::WakeFailed, &note);
+    }
 }
 
 fn add_rules(
     target: &mut TargetService,
     name: &str,
     ingress: &SlimIngress,
-    classes: &BTreeMap<String, Arc<SlimIngressClass>>,
+    classes: &Space<SlimIngressClass>,
 ) {
     let rules: Vec<_> = ingress.rules.iter().filter(|rule| rule.service == target.name).collect();
     if rules.is_empty() {
@@ -118,12 +196,15 @@ fn add_rules(
     }
     target.ingress_ports.extend(rules.iter().map(|rule| rule.port.clone()));
     target.open_hosts |= rules.iter().any(|rule| rule.host.as_ref().is_none_or(|host| host.starts_with('*')));
+    target
+        .hosts
+        .extend(rules.iter().filter_map(|rule| rule.host.as_ref()).map(|host| host.to_ascii_lowercase()));
     target.controllers.extend(controller(ingress, classes));
     target.ingresses.push((target.namespace.clone(), name.to_owned()));
 }
 
 /// Which proxy serves the Ingress, as far as its class says. Of several default classes none counts.
-fn controller(ingress: &SlimIngress, classes: &BTreeMap<String, Arc<SlimIngressClass>>) -> Option<String> {
+fn controller(ingress: &SlimIngress, classes: &Space<SlimIngressClass>) -> Option<String> {
     let class = if let Some(name) = &ingress.class {
         classes.get(name)?
     } else {
@@ -149,7 +230,7 @@ mod tests {
     const TRAEFIK: &str = "traefik.io/ingress-controller";
     const HAPROXY: &str = "haproxy.org/ingress-controller";
 
-    fn classes(of: &[(&str, &str, bool)]) -> BTreeMap<String, Arc<SlimIngressClass>> {
+    fn classes(of: &[(&str, &str, bool)]) -> Space<SlimIngressClass> {
         let class = |&(name, controller, is_default): &(&str, &str, bool)| {
             let annotation = json!({ "ingressclass.kubernetes.io/is-default-class": is_default.to_string() });
             let class: IngressClass = serde_json::from_value(json!({
@@ -157,7 +238,7 @@ mod tests {
                 "spec": { "controller": controller },
             }))
             .unwrap();
-            (name.to_owned(), Arc::new(SlimIngressClass::of(class)))
+            (name.to_owned(), SlimIngressClass::of(class))
         };
         of.iter().map(class).collect()
     }
@@ -221,5 +302,42 @@ mod tests {
         let expected =
             [("*", "/", false), ("*", "/open", false), ("*", "/empty", false), ("web.example", "/a", true)];
         assert_eq!(hosts, expected);
+    }
+
+    #[test]
+    fn a_host_that_another_namespace_claims_later_stays_with_the_first() {
+        let claim = |host: &str, path: &str, namespace: &str, service: &str, since: i64| Claim {
+            rule: HostRule {
+                host: host.into(),
+                path: path.into(),
+                exact: false,
+                key: DoorKey { namespace: namespace.into(), service: service.into(), port: 80 },
+            },
+            since: Timestamp::from_second(since).unwrap(),
+            app: AppId::new(namespace, service),
+            uid: String::new(),
+        };
+        let claims = vec![
+            claim("Shop.example", "/", "thief", "web", 20),
+            claim("shop.example", "", "victim", "web", 10),
+            claim("shop.example", "/own", "thief", "web", 20),
+            // Within a namespace it is for its people to settle; the table of hosts then answers 404.
+            claim("two.example", "/", "victim", "a", 10),
+            claim("two.example", "/", "victim", "b", 30),
+        ];
+        let (rules, late) = oldest_win(claims);
+        let leads: Vec<_> =
+            rules.iter().map(|rule| format!("{}{} {}", rule.host, rule.path, rule.key)).collect();
+        assert_eq!(
+            leads,
+            [
+                "shop.example victim/web:80",
+                "shop.example/own thief/web:80",
+                "two.example/ victim/a:80",
+                "two.example/ victim/b:80",
+            ]
+        );
+        let late: Vec<_> = late.iter().map(|claim| format!("{} {}", claim.app, claim.rule.path)).collect();
+        assert_eq!(late, ["thief/web /"]);
     }
 }

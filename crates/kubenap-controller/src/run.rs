@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{Api, Client};
 use kubenap_core::app::AppId;
 use kubenap_core::policy::{self, Defaults};
+use kubenap_core::seen::Phase;
+use kubenap_core::seen::Slice;
+use kubenap_core::situation::only_slices_know;
 use kubenap_core::write::Write;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,18 +23,21 @@ use crate::activity::{self, Polls, SourceError, TrafficMetricsSource, Watched};
 use crate::cluster::lease::Lead;
 use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
+use crate::cluster::slim::{Slim as _, SlimDeployment};
+use crate::cluster::space::Tag;
 use crate::cluster::stores::{Stores, Touched};
 use crate::cluster::{Cluster, ClusterError};
-use crate::decide::board::{AppStatus, Board};
+use crate::decide::board::Board;
 use crate::decide::events::Events;
 use crate::decide::memory::Memories;
 use crate::decide::queue::Queue;
 use crate::decide::{Context, entrances, work};
+use crate::eager;
 use crate::nap::{by_hand, carry_out};
 use crate::routes;
 use crate::settings::Settings;
 use crate::telemetry::{BySource, Telemetry};
-use crate::wake::{self, Doors, DoorsSettings, Limits};
+use crate::wake::{self, Doors, DoorsSettings, Limits, WakeBudget};
 use crate::web::{self, Ready};
 
 /// Why the controller cannot run.
@@ -103,7 +110,7 @@ pub async fn start_with(
     let asked = queue.clone();
     let doors = Doors::new(DoorsSettings {
         advertise: settings.advertise.clone(),
-        limits: Limits::default(),
+        limits: Limits::default().within(settings.open_files),
         clock: settings.clock,
         telemetry: Arc::clone(&telemetry),
         on_ask: Arc::new(move |app| asked.add(app)),
@@ -120,7 +127,8 @@ pub async fn start_with(
     };
     let stores =
         Stores::start(&cluster, &settings.namespaces, &settings.lease_namespace, &touched, &mut tasks);
-    let members = Members::new(&settings.identity, &settings.lease_namespace, stores.clone());
+    let pod_uid = settings.pod_uid.clone();
+    let members = Members::new(&settings.identity, &settings.lease_namespace, pod_uid, stores.clone());
     let admin_url =
         settings.advertise.first().map(|ip| format!("http://{}", SocketAddr::new(*ip, admin.port())));
     match members.join(&cluster, admin_url.as_deref(), settings.clock).await {
@@ -164,6 +172,8 @@ pub async fn start_with(
         telemetry,
         board: Board::default(),
         events,
+        budget: WakeBudget::new(Instant::now()),
+        asking: Arc::new(Semaphore::new(eager::ASKING)),
         choosing: Mutex::new(()),
     });
     tasks.spawn(routes::follow(Arc::clone(&cx), targets));
@@ -179,11 +189,7 @@ pub async fn start_with(
     let ready = Ready::default();
     tasks.spawn(become_ready(Arc::clone(&cx), ready.clone()));
     let router = web::router(Arc::clone(&cx), ready.clone());
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the admin listener ended");
-        }
-    });
+    tasks.spawn(web::serve(listener, router, web::Bounds::default()));
     tracing::info!(identity = cx.settings.identity, %admin, "started");
     Ok(Running { admin, proxies, cx, ready, tasks, claims, stop })
 }
@@ -227,7 +233,7 @@ impl Running {
     }
 }
 
-/// Deletes every slice of this member, as the API server knows them now.
+/// Takes this member's addresses out of every Service, as the API server knows them now.
 async fn withdraw_all(cx: &Context) {
     let slices = match by_hand::slices(&cx.cluster, &cx.settings.namespaces).await {
         Ok(slices) => slices,
@@ -238,17 +244,44 @@ async fn withdraw_all(cx: &Context) {
     };
     let mut deletes = JoinSet::new();
     for (namespace, slice) in slices.into_iter().filter(|(_, slice)| slice.member == cx.settings.identity) {
-        // Its own slice, and it writes no more: whatever version it has now is to go.
-        let write =
-            Write::DeleteSlice { namespace, name: slice.name, uid: Some(slice.uid), resource_version: None };
         let cluster = cx.cluster.clone();
         deletes.spawn(async move {
+            // Its own slice, and it writes no more: whatever version it has now is to go.
+            let write = if needed(&cluster, &namespace, &slice).await {
+                Write::EmptySlice { namespace, name: slice.name, uid: slice.uid }
+            } else {
+                let uid = Some(slice.uid);
+                Write::DeleteSlice { namespace, name: slice.name, uid, resource_version: None }
+            };
             if let Err(error) = carry_out(&cluster, None, &write).await {
                 tracing::warn!(error = error.chain(), "cannot take this member's addresses out of a Service");
             }
         });
     }
     while deletes.join_next().await.is_some() {}
+}
+
+/// Whether a slice may be all that remembers the count of an app that sleeps; where that cannot be read, it may.
+async fn needed(cluster: &Cluster, namespace: &str, slice: &Slice) -> bool {
+    let api: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
+    for (name, stamp) in &slice.apps {
+        match cluster.call(api.get_opt(name)).await {
+            Ok(Some(read)) => {
+                if only_slices_know(&SlimDeployment::of(read).seen, *stamp) {
+                    return true;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(
+                    error = error.chain(),
+                    "cannot read whether {namespace}/{name} tells of its nap"
+                );
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Looks once at every app that carries KubeNap's annotations: its label may have gone while no controller ran.
@@ -299,8 +332,7 @@ async fn heed_members(cx: Arc<Context>) {
             () = tokio::time::sleep(Duration::from_secs(1)) => false,
         };
         cx.telemetry.leader.set(i64::from(cx.lead.holds()));
-        let board = cx.board.all();
-        cx.telemetry.count_apps(&board.iter().map(|status| status.phase.as_str()).collect::<Vec<_>>());
+        cx.telemetry.count_apps(&cx.board.phases().into_iter().map(Phase::text).collect::<Vec<_>>());
         entrances::close_unclaimed(&cx);
         let living = cx.members.living();
         if leading || living != known {
@@ -320,16 +352,21 @@ async fn become_ready(cx: Arc<Context>, ready: Ready) {
         deployment
             .is_some_and(|deployment| policy::opted_in(&deployment.labels) || deployment.seen.record.any)
     };
-    let placed = |status: &AppStatus| {
-        cx.stores.slices.within(&status.namespace).values().any(|slice| {
+    let placed = |app: &AppId| {
+        cx.stores.slices.within(&app.namespace).tagged(Tag::app(&app.name)).any(|(_, slice)| {
             matches!(&**slice, SlimSlice::Ours(slice)
-                if slice.member == cx.settings.identity && slice.apps.contains_key(&status.name))
+                if slice.member == cx.settings.identity && slice.apps.contains_key(&app.name))
         })
     };
+    let mut left: Vec<AppId> = cx.stores.apps().into_iter().collect();
     loop {
-        let board = cx.board.all();
-        let looked_at = board.len() >= cx.stores.apps().iter().filter(|app| shown(app)).count();
-        if looked_at && board.iter().filter(|status| status.label == "asleep").all(placed) {
+        // Sleeping, by its reason: one that is at zero for another reason has no slices to wait for.
+        let done = |app: &AppId| match cx.board.look(app, |row| row.why.label() == "asleep") {
+            Some(asleep) => !asleep || placed(app),
+            None => !shown(app),
+        };
+        left.retain(|app| !done(app));
+        if left.is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -39,10 +39,14 @@ pub struct Settings {
     pub lease_namespace: String,
     /// Who this member is: a DNS-1123 subdomain, different for each member.
     pub identity: String,
+    /// The uid of the pod that this member is, where the Leases are in the pod's namespace: its Lease goes with it.
+    pub pod_uid: Option<String>,
     /// The time.
     pub clock: Clock,
     /// How long a member that leaves goes on answering after it has taken its addresses out.
     pub propagation: Duration,
     /// How long a member that leaves waits for requests under way.
     pub grace: Duration,
+    /// How many files this process may have open: each held request is one. None: no limit.
+    pub open_files: Option<u64>,
 }

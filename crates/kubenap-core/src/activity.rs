@@ -31,6 +31,8 @@ pub enum Blind {
     Partial,
     /// The source was not asked yet, or its history does not begin early enough.
     Starting,
+    /// What the source knows is dated in the future: a clock is off, and no age can be told.
+    ClockOff,
     /// No source watches this app.
     NoSource,
 }
@@ -72,13 +74,14 @@ impl Activity {
 
 impl Blind {
     /// Every reason, for the reference page and for tests.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SourceDown,
         Self::Stale,
         Self::NoSeries,
         Self::NotMapped,
         Self::Partial,
         Self::Starting,
+        Self::ClockOff,
         Self::NoSource,
     ];
 
@@ -91,6 +94,7 @@ impl Blind {
             Self::NotMapped => "not-mapped",
             Self::Partial => "partial",
             Self::Starting => "starting",
+            Self::ClockOff => "clock-off",
             Self::NoSource => "no-source",
         }
     }
@@ -104,6 +108,7 @@ impl Blind {
             Self::NotMapped => "cannot tell which series are its own",
             Self::Partial => "gives a partial answer",
             Self::Starting => "has no history yet",
+            Self::ClockOff => "has data from the future: a clock is off",
             Self::NoSource => "is not there: no source watches it",
         }
     }

@@ -57,10 +57,12 @@ pub mod key {
     pub const REASON: &str = "kubenap/reason";
     /// Written by KubeNap: the port on its members for each Service port.
     pub const WAKE_PORTS: &str = "kubenap/wakePorts";
+    /// Written by KubeNap: when, and by which field manager, it was scaled up while it slept.
+    pub const REVERTS: &str = "kubenap/reverts";
     /// A person's request: `nap`, `forceNap` or `wake`.
     pub const WISH: &str = "kubenap/wish";
     /// Everything that KubeNap writes about the state of an app.
-    pub const STATE: [&str; 6] = [PHASE, EPOCH, RESTORE, SINCE, REASON, WAKE_PORTS];
+    pub const STATE: [&str; 7] = [PHASE, EPOCH, RESTORE, SINCE, REASON, WAKE_PORTS, REVERTS];
 
     /// On KubeNap's slices: epoch and remembered count of each app behind the Service.
     pub const SLICE_APPS: &str = "kubenap/apps";

@@ -10,8 +10,16 @@ use crate::why::Why;
 type Question = fn(&Facts<'_>) -> Option<Why>;
 
 /// What forbids a nap whoever asks for it.
-const REFUSALS: &[Question] =
-    &[bad_annotation, service_problem, ingress_missing, shared, unsettled, rollout, scaled_by_other];
+const REFUSALS: &[Question] = &[
+    bad_annotation,
+    service_problem,
+    ingress_missing,
+    shared,
+    reverted,
+    unsettled,
+    rollout,
+    scaled_by_other,
+];
 
 /// What forbids a nap that nobody asked for.
 const DOUBTS: &[Question] = &[asked, woke_recently, blind, had_traffic, peer_unwilling, paced];
@@ -77,6 +85,11 @@ fn rollout(facts: &Facts<'_>) -> Option<Why> {
         return Some(Why::RollingOut);
     }
     (seen.ready < seen.replicas || !facts.seen.ready()).then_some(Why::NotReady)
+}
+
+fn reverted(facts: &Facts<'_>) -> Option<Why> {
+    let reverts = &facts.seen.deployment.record.reverts;
+    reverts.fighter(facts.now).map(|manager| Why::Reverted(manager.to_owned()))
 }
 
 fn scaled_by_other(facts: &Facts<'_>) -> Option<Why> {

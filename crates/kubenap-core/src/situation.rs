@@ -1,7 +1,7 @@
 //! Which state an app is in, derived on every turn from what the cluster says.
 
 use crate::policy::Policy;
-use crate::seen::{Phase, Seen};
+use crate::seen::{DeploymentSeen, Phase, Seen, Stamp};
 
 /// The state of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,7 +64,7 @@ pub fn situation(name: &str, policy: &Policy, seen: &Seen) -> Situation {
             Situation::Asleep { epoch, restore: stamp.restore, recorded: false }
         }
         _ if policy.adopts_zero() => {
-            Situation::Asleep { epoch: epoch + 1, restore: counted(), recorded: false }
+            Situation::Asleep { epoch: epoch.saturating_add(1), restore: counted(), recorded: false }
         }
         _ => Situation::OwnersZero,
     }
@@ -81,6 +81,13 @@ impl Situation {
             Self::Waking { .. } => Phase::Waking,
         }
     }
+}
+
+/// Whether the count of a nap would be lost with the slices that remember it: the Deployment is at zero and does not
+/// tell of that nap, as after a `kubectl rollout undo`.
+pub fn only_slices_know(deployment: &DeploymentSeen, stamp: Stamp) -> bool {
+    let record = &deployment.record;
+    deployment.replicas == 0 && (record.epoch < stamp.epoch || record.restore.is_none())
 }
 
 fn has_slices(name: &str, seen: &Seen) -> bool {

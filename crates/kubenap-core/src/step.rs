@@ -51,6 +51,8 @@ pub enum Step {
         /// To how many.
         replicas: u32,
     },
+    /// Kubernetes is made to try again at once to create the pods of this wake. The leader is not needed.
+    Push,
     /// W5: this member's endpoints are marked as terminating.
     MarkLeaving,
     /// W5: this member's slices are deleted.
@@ -85,6 +87,7 @@ impl Step {
             | Self::Cancel { .. }
             | Self::Record { .. }
             | Self::ScaleUp { .. }
+            | Self::Push
             | Self::MarkLeaving
             | Self::Withdraw
             | Self::WithdrawStrays
@@ -104,7 +107,12 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
         Step::Stay => Vec::new(),
         Step::Arm { epoch, ports } => {
             let ports = (key::WAKE_PORTS, ports.text());
-            patch(None, phase(Phase::Drowsy, *epoch, [ports]), vec![key::RESTORE])
+            let mut clear = vec![key::RESTORE];
+            let reverts = &facts.seen.deployment.record.reverts;
+            if !reverts.is_empty() && reverts.lately(facts.now).is_empty() {
+                clear.push(key::REVERTS);
+            }
+            patch(None, phase(Phase::Drowsy, *epoch, [ports]), clear)
         }
         Step::ScaleDown { epoch, restore } => {
             let restore = (key::RESTORE, restore.to_string());
@@ -117,12 +125,22 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
         Step::ScaleUp { epoch, replicas } => {
             patch(Some(*replicas), phase(Phase::Waking, *epoch, []), vec![key::WISH])
         }
+        Step::Push => {
+            // Each annotation is copied to the ReplicaSet, whose controller acts on any change of it.
+            let text = format!("{}; tried again at {}", reason(decision), facts.now);
+            patch(None, BTreeMap::from([(key::REASON, text)]), Vec::new())
+        }
         Step::Cancel { epoch } => patch(None, phase(Phase::Awake, *epoch, []), vec![key::RESTORE, key::WISH]),
         Step::FinishWake { epoch } => {
             // A nap that a person asked for meanwhile is still to come.
             let granted = facts.reading.policy.wish == Some(Wish::Wake);
             let clear = if granted { vec![key::RESTORE, key::WISH] } else { vec![key::RESTORE] };
-            patch(None, phase(Phase::Awake, *epoch, []), clear)
+            let mut set = phase(Phase::Awake, *epoch, []);
+            if woken_by_other(facts) {
+                let reverts = &facts.seen.deployment.record.reverts;
+                set.insert(key::REVERTS, reverts.and(facts.reverter.as_deref(), facts.now).text());
+            }
+            patch(None, set, clear)
         }
         Step::ClearWish => {
             let set = BTreeMap::from([(key::REASON, reason(decision))]);
@@ -139,6 +157,12 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
         Step::WithdrawStrays => strays(facts).map(|slice| delete(facts, slice)).collect(),
         Step::SweepDead => dead(facts).into_iter().map(|slice| delete(facts, slice)).collect(),
     }
+}
+
+/// Somebody else scaled the app up: KubeNap writes the phase in the same patch as the count.
+pub fn woken_by_other(facts: &Facts<'_>) -> bool {
+    let deployment = &facts.seen.deployment;
+    deployment.replicas > 0 && deployment.record.phase == Some(Phase::Asleep)
 }
 
 /// This member's slices that stand in for the app.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::activity::Blind;
 use crate::duration;
 use crate::policy::Wish;
-use crate::seen::{ServiceRefusal, Trouble};
+use crate::seen::{MOST_REVERTS as MOST, ServiceRefusal, Trouble};
 
 /// Why the next step is what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum Why {
     NotReady,
     /// Somebody else scales it to zero.
     ScaledByOther(String),
+    /// This field manager keeps scaling it up while it sleeps.
+    Reverted(String),
     /// It woke only just now; this long to go.
     WokeRecently(Duration),
     /// The sources cannot tell.
@@ -56,6 +58,8 @@ pub enum Why {
     PeerAwake(String),
     /// Enough naps for now.
     Paced,
+    /// More apps are asked for than may wake at once.
+    WakePaced,
     /// Not the leader.
     NotLeader,
     /// No wake port is free.
@@ -84,8 +88,12 @@ pub enum Why {
     PodsComing,
     /// A pod says why it cannot start.
     CannotStart(Trouble),
+    /// The API server refuses to scale it up, and says why.
+    WakeDenied(String),
     /// Its pods answer again.
     PodsReady,
+    /// Somebody else, by the name of the field manager, ended its sleep by scaling it up.
+    WokenByOther(String),
     /// A dead member's addresses are taken out.
     MemberDead,
     /// Addresses of KubeNap's that no longer belong there are taken out.
@@ -130,6 +138,13 @@ impl Why {
             Self::RollingOut => ("rolling-out", "a rollout is in progress".into()),
             Self::NotReady => ("not-ready", "not all of its replicas are ready".into()),
             Self::ScaledByOther(name) => ("scaled-by-other", format!("{name} scales it to zero by itself")),
+            Self::Reverted(manager) => (
+                "reverted",
+                format!(
+                    "{manager} scaled it up while it slept, {MOST} times within an hour, so it does not nap; let {manager} \
+                     leave spec.replicas alone (docs/guide/gitops.md), or take the label kubenap/enabled away"
+                ),
+            ),
             Self::WokeRecently(left) => {
                 ("woke-recently", format!("it has not been awake for long; {} to go", show(left)))
             }
@@ -142,6 +157,9 @@ impl Why {
                 ("peer-awake", format!("{name}, behind the same Service, is kept awake"))
             }
             Self::Paced => ("paced", "enough apps are falling asleep for now".into()),
+            Self::WakePaced => {
+                ("wake-paced", "a request needs it, but more apps are asked for than may wake at once".into())
+            }
             Self::NotLeader => ("not-leader", "only the leader puts apps to sleep".into()),
             Self::NoPorts => ("no-ports", "no wake port is free; widen --wake-ports".into()),
             Self::Substituting => ("substituting", "members are putting themselves into its Services".into()),
@@ -160,7 +178,13 @@ impl Why {
             Self::CannotStart(trouble) => {
                 ("cannot-start", format!("it cannot start: {}", trouble.sentence()))
             }
+            Self::WakeDenied(said) => {
+                ("wake-denied", format!("it cannot start: {}: {said}", Trouble::Denied.sentence()))
+            }
             Self::PodsReady => ("pods-ready", "its pods answer".into()),
+            Self::WokenByOther(manager) => {
+                ("woken-by-other", format!("{manager} scaled it up while it slept"))
+            }
             Self::MemberDead => ("member-dead", "a dead member's addresses are taken out".into()),
             Self::Leftover => ("leftover", "KubeNap's addresses no longer belong there".into()),
         }
@@ -186,11 +210,13 @@ impl Why {
             Self::RollingOut,
             Self::NotReady,
             Self::ScaledByOther("HorizontalPodAutoscaler web".into()),
+            Self::Reverted("argocd-controller".into()),
             Self::WokeRecently(minute),
             Self::Blind(BTreeSet::from([Blind::SourceDown])),
             Self::HadTraffic(minute),
             Self::PeerAwake("shop/other".into()),
             Self::Paced,
+            Self::WakePaced,
             Self::NotLeader,
             Self::NoPorts,
             Self::Substituting,
@@ -205,7 +231,9 @@ impl Why {
             Self::OwnersZero,
             Self::PodsComing,
             Self::CannotStart(Trouble::Image),
+            Self::WakeDenied("deployments.apps \"web\" is forbidden: not on Fridays".into()),
             Self::PodsReady,
+            Self::WokenByOther("argocd-controller".into()),
             Self::MemberDead,
             Self::Leftover,
         ]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use kubenap_controller::activity::SourceSpec;
+use kubenap_controller::activity::{SourceArg, SourceSpec};
 use kubenap_controller::wake::ProxyListen;
 use kubenap_core::duration;
 
@@ -90,15 +90,13 @@ pub(crate) struct RunArgs {
     /// Where /metrics, /livez, /readyz and the command line's API are answered
     #[arg(long, env = "KUBENAP_ADMIN_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDR")]
     pub(crate) admin_listen: SocketAddr,
-    /// Who knows the traffic; may be repeated: ingress, ingress=URL, prometheus=URL
-    #[arg(
-        long,
-        env = "KUBENAP_SOURCE",
-        default_value = "ingress",
-        value_delimiter = ',',
-        value_name = "NAME[=URL]"
-    )]
-    pub(crate) source: Vec<SourceSpec>,
+    /// Who knows the traffic; may be repeated: ingress, ingress=URL, prometheus=URL, influxdb=URL, datadog, logs=PATH,
+    /// or the name of one of the config file's sources [default: ingress]; without it, all that the file has
+    #[arg(long, env = "KUBENAP_SOURCE", value_delimiter = ',', value_name = "NAME[=URL]")]
+    pub(crate) source: Vec<SourceArg>,
+    /// What `source` and the config file come to.
+    #[arg(skip)]
+    pub(crate) sources: Vec<SourceSpec>,
     /// How often sources are asked
     #[arg(long, env = "KUBENAP_POLL", default_value = "15s", value_parser = at_least_100ms, value_name = "DURATION")]
     pub(crate) poll: Duration,
@@ -185,6 +183,9 @@ pub(crate) struct RestoreArgs {
     /// Every app that KubeNap has touched
     #[arg(long)]
     pub(crate) all: bool,
+    /// No controller naps any app from now on for ten minutes, or until this fails: for taking KubeNap off
+    #[arg(long, requires = "all")]
+    pub(crate) stop_naps: bool,
     /// Wait no longer than this for pods
     #[arg(long, default_value = "5m", value_parser = at_least_1s, value_name = "DURATION")]
     pub(crate) timeout: Duration,

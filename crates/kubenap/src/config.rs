@@ -1,4 +1,4 @@
-//! The YAML file of `--config`: flags of the same names. What is typed goes before the environment, that before the file.
+//! The YAML file of `--config`: flags of the same names, and `sources` by name. What is typed goes before the environment, that before the file.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,8 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::CommandFactory as _;
+use kubenap_controller::activity::{SourceSpec, resolve};
 
-use crate::args::Args;
+use crate::args::{Args, Command};
 
 /// A file's value for one flag.
 #[derive(Debug, serde::Deserialize)]
@@ -17,7 +18,19 @@ enum Value {
     Number(i64),
     Text(String),
     List(Vec<String>),
+    Other(serde_json::Value),
 }
+
+/// The sources of a file as they stand there. They are read only by commands that ask them: others may run where their
+/// credentials are not.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    file: String,
+    given: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The one key of the file that is no flag.
+const SOURCES: &str = "sources";
 
 /// What was typed to `kubectl nap`, which runs the program under the name `kubectl-nap`: `kubectl nap shop/web` naps.
 pub(crate) fn as_plugin(mut typed: Vec<OsString>) -> Vec<OsString> {
@@ -55,16 +68,24 @@ fn first_word<'a>(root: &clap::Command, typed: &'a [OsString]) -> Option<&'a OsS
 }
 
 /// What was typed, with the file's flags added where neither the command line nor the environment has them.
-pub(crate) fn with_file(mut typed: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
-    let Some(path) = path(&typed) else { return Ok(typed) };
+/// The file's sources are not flags: they are given apart.
+pub(crate) fn with_file(mut typed: Vec<OsString>) -> anyhow::Result<(Vec<OsString>, Sources)> {
+    let Some(path) = path(&typed) else { return Ok((typed, Sources::default())) };
     let shown = path.to_string_lossy().into_owned();
     let text =
         std::fs::read_to_string(&path).with_context(|| format!("cannot read the config file {shown}"))?;
-    let values: BTreeMap<String, Value> = serde_saphyr::from_str(&text)
+    let mut values: BTreeMap<String, Value> = serde_saphyr::from_str(&text)
         .with_context(|| format!("the config file {shown} is not understood"))?;
     let root = Args::command();
     let (known, common) = known(&root, &typed);
     let mut mistakes = Vec::new();
+    let mut sources = Sources { file: shown.clone(), ..Sources::default() };
+    match values.remove(SOURCES) {
+        None => {}
+        Some(Value::Other(serde_json::Value::Object(given))) => sources.given = given,
+        Some(_) => mistakes
+            .push(format!("{shown}: `{SOURCES}` is not understood; accepted: settings by the source's name")),
+    }
     for (name, value) in values {
         let Some(env) = known.get(&name) else {
             // A file may serve several commands: flags of another one are none of this one's business.
@@ -93,13 +114,43 @@ pub(crate) fn with_file(mut typed: Vec<OsString>) -> anyhow::Result<Vec<OsString
             Value::Flag(false) => {}
             Value::Number(number) => typed.push(format!("{flag}={number}").into()),
             Value::Text(text) => typed.push(format!("{flag}={text}").into()),
+            Value::Other(_) => mistakes.push(format!(
+                "the config file {shown} is not understood: `{name}` is neither a text nor a list of texts"
+            )),
             Value::List(items) => typed.extend(items.iter().map(|item| format!("{flag}={item}").into())),
         }
     }
     if !mistakes.is_empty() {
         bail!("{}", mistakes.join("\n"));
     }
-    Ok(typed)
+    Ok((typed, sources))
+}
+
+impl Sources {
+    fn read(&self) -> anyhow::Result<BTreeMap<String, SourceSpec>> {
+        let mut specs = BTreeMap::new();
+        let mut mistakes = Vec::new();
+        for (name, settings) in &self.given {
+            match SourceSpec::read(name, settings.clone()) {
+                Ok(spec) => drop(specs.insert(name.clone(), spec)),
+                Err(wrong) => {
+                    mistakes.extend(wrong.iter().map(|mistake| format!("{}: {mistake}", self.file)));
+                }
+            }
+        }
+        if mistakes.is_empty() { Ok(specs) } else { bail!("{}", mistakes.join("\n")) }
+    }
+}
+
+/// What was typed, with the sources that it and the file come to.
+pub(crate) fn with_sources(mut args: Args, file: &Sources) -> anyhow::Result<Args> {
+    if let Command::Run(run) = &mut args.command {
+        run.sources = resolve(&run.source, &file.read()?).map_err(|errors| {
+            let errors: Vec<_> = errors.iter().map(|error| format!("--source: {error}")).collect();
+            anyhow::anyhow!(errors.join("\n"))
+        })?;
+    }
+    Ok(args)
 }
 
 fn path(typed: &[OsString]) -> Option<OsString> {

@@ -5,6 +5,7 @@ mod settings;
 mod config;
 mod connect;
 mod members;
+mod rights;
 mod outcome;
 mod output;
 mod commands;
@@ -16,11 +17,18 @@ use clap::Parser as _;
 use args::Args;
 use outcome::Outcome;
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let typed = config::as_plugin(std::env::args_os().collect());
     let args = match config::with_file(typed) {
-        Ok(all) => match Args::try_parse_from(all) {
-            Ok(args) => args,
+        Ok((all, sources)) => match Args::try_parse_from(all) {
+            Ok(args) => match config::with_sources(args, &sources) {
+                Ok(args) => args,
+                Err(error) => return output::failed(&error, Outcome::Usage),
+            },
             Err(error) => return output::clap_error(&error),
         },
         Err(error) => return output::failed(&error, Outcome::Usage),

@@ -30,23 +30,22 @@ pub(crate) async fn leader(cluster: &Cluster, namespace: &str) -> anyhow::Result
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
         holder.filter(|holder| !holder.is_empty())
     };
-    let Some(first) = read().await? else { return Ok(None) };
-    if holder(&first).is_none() {
-        return Ok(None);
-    }
-    let renewed = first.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
+    let Some(mut last) = read().await? else { return Ok(None) };
+    let renewed = last.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
     let age = renewed
         .map(|renewed| kubenap_controller::clock::Clock::System.now().duration_since(renewed).as_secs());
-    if age.is_some_and(|age| (-2..5).contains(&age)) {
-        return Ok(holder(&first));
+    if age.is_some_and(|age| (-2..5).contains(&age)) && holder(&last).is_some() {
+        return Ok(holder(&last));
     }
+    // One that was given back, as in a roll-out, is soon taken by another.
     let rounds = STILL.as_millis() / 500;
     for _ in 0..rounds {
         sleep(Duration::from_millis(500)).await;
         let Some(lease) = read().await? else { return Ok(None) };
-        if lease.resource_version() != first.resource_version() {
+        if lease.resource_version() != last.resource_version() && holder(&lease).is_some() {
             return Ok(holder(&lease));
         }
+        last = lease;
     }
     Ok(None)
 }

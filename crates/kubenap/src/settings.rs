@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kubenap_controller::activity::Credentials;
+use kubenap_controller::activity::{Authorization, Credentials, Secret};
 use kubenap_controller::clock::Clock;
 use kubenap_controller::settings::Settings;
 use kubenap_core::decide::Timing;
@@ -29,7 +29,8 @@ pub(crate) fn settings(
         wake_ports,
         proxy_listen,
         admin_listen,
-        source,
+        source: _,
+        sources,
         poll,
         idle_after,
         min_awake,
@@ -73,28 +74,33 @@ pub(crate) fn settings(
     if !mistakes.is_empty() {
         return Err(anyhow::Error::new(Outcome::Usage).context(mistakes.join("\n")));
     }
-    let credentials = Credentials {
-        bearer_token: variable("KUBENAP_PROMETHEUS_TOKEN"),
-        bearer_token_file: variable("KUBENAP_PROMETHEUS_TOKEN_FILE").map(Into::into),
-        ..Credentials::default()
-    };
+    let token = variable("KUBENAP_PROMETHEUS_TOKEN_FILE").map(|path| Secret::File(path.into()));
+    let token = token.or_else(|| variable("KUBENAP_PROMETHEUS_TOKEN").map(Secret::Text));
+    let credentials =
+        Credentials { authorization: token.map(Authorization::Bearer), ..Credentials::default() };
+    let lease_namespace = connect::lease_namespace(cluster);
+    // A Lease whose owner is not found in its namespace would be cleared away.
+    let is_pod = variable("POD_NAME").as_ref() == Some(&identity)
+        && variable("POD_NAMESPACE").as_ref() == Some(&lease_namespace);
     Ok(Settings {
         namespaces: cluster.namespace.clone(),
         advertise,
         wake_ports: wake_ports.from..=wake_ports.to,
         proxy_listen,
         admin_listen,
-        sources: source,
+        sources,
         credentials,
         poll,
         idle_after,
         timing: Timing { drowsy, min_awake },
         naps_per_minute,
-        lease_namespace: connect::lease_namespace(cluster),
+        lease_namespace,
         identity,
+        pod_uid: variable("POD_UID").filter(|_| is_pod),
         clock: Clock::System,
         propagation: PROPAGATION,
         grace: GRACE,
+        open_files: open_files(),
     })
 }
 
@@ -118,6 +124,22 @@ fn advertise(given: Vec<IpAddr>, config: &kube::Config) -> anyhow::Result<Vec<Ip
     let address = route()
         .context("cannot tell which local address leads to the API server; give --advertise-address")?;
     Ok(vec![address])
+}
+
+/// Raises the limit of open files as far as it goes, and says how far. Each held request is one.
+fn open_files() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return current;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+            current
+        }
+    }
 }
 
 /// The host's name with a random tail: two members on one host are two.

@@ -14,6 +14,7 @@ use kubenap_controller::telemetry::{
 use kubenap_core::activity::Blind;
 use kubenap_core::app::{AppId, key};
 use kubenap_core::policy::{self, Defaults, KEYS, Texts, Weight};
+use kubenap_core::seen::Trouble;
 use kubenap_core::why::Why;
 
 const WRITTEN: &str =
@@ -61,6 +62,7 @@ fn flags_are_as_the_program_s_help_says() {
          beside them. Every long flag may stand in the YAML file of `--config`, by its name without dashes. What is \
          typed goes before the environment, the environment before the file.",
     );
+    page += "The file may also hold `sources`, which are no flags: see the [guide to sources](../guide/sources/README.md).\n\n";
     page += "Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not in \
              time, 4 cancelled. The log is chosen by `RUST_LOG`.\n\nA Prometheus that wants a token gets it from \
              `KUBENAP_PROMETHEUS_TOKEN`, or from the file that `KUBENAP_PROMETHEUS_TOKEN_FILE` names.\n";
@@ -119,6 +121,12 @@ fn reasons_are_as_the_code_says_them() {
         &["label", "a source …"],
         Blind::ALL.map(|blind| [code(blind.label()), blind.sentence().to_owned()]),
     );
+    page += "\n## Why an app cannot start\n\nWho asks for such an app gets a 503 with the class in the header \
+             `X-KubeNap-Reason`, the sentence in the body, and a `Retry-After` that grows from 2 s to a minute.\n\n";
+    page += &table(
+        &["class", "sentence"],
+        Trouble::ALL.map(|trouble| [code(trouble.label()), trouble.sentence().to_owned()]),
+    );
     page += "\n## Events on the Deployment\n\n";
     page += &table(
         &["reason", "when"],
@@ -144,6 +152,9 @@ fn written(name: &str) -> &'static str {
         key::SINCE => "since when the phase holds (RFC 3339)",
         key::REASON => "why the phase was entered: a label of the [reasons](reasons.md), then the sentence",
         key::WAKE_PORTS => "the port on KubeNap's members for each Service port: `SERVICE:PORT=WAKE-PORT`",
+        key::REVERTS => {
+            "when somebody else scaled it up while it slept, and by which field manager: `TIME MANAGER`, the last three"
+        }
         other => panic!("{other} is not described here"),
     }
 }
@@ -156,7 +167,7 @@ fn when(reason: events::Reason) -> &'static str {
         events::Reason::Awake => "its pods answer again, or a nap was cancelled",
         events::Reason::NapRefused => "a nap is not possible, and somebody has to mend something first",
         events::Reason::BadAnnotation => "an annotation is wrong",
-        events::Reason::WakeFailed => "its pods cannot start",
+        events::Reason::WakeFailed => "it cannot be woken: once for each nap and class of trouble",
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
@@ -19,8 +19,8 @@ pub(crate) type Body = BoxBody<Bytes, Infallible>;
 /// The longest request body that is read, in bytes.
 const MOST_BODY: usize = 64 << 20;
 /// The handlers, as the metric's `handler` label names them.
-const HANDLERS: [&str; 8] =
-    ["/", "/ws", "/echo.Echo/Say", "/slow", "/own503", "/healthz", "/metrics", "other"];
+const HANDLERS: [&str; 9] =
+    ["/", "/ws", "/echo.Echo/Say", "/slow", "/own503", "/healthz", "/moved", "/metrics", "other"];
 
 /// The app's state: who it is, what it was asked, whether it is about to stop.
 pub(crate) struct App {
@@ -57,6 +57,7 @@ impl App {
             }
             "/own503" => text(StatusCode::SERVICE_UNAVAILABLE, "the app's own 503\n".to_owned()),
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
+            "/moved" => moved("/healthz"),
             "/metrics" => text(StatusCode::OK, self.metrics()),
             _ => self.describe(request, port).await,
         };
@@ -116,6 +117,13 @@ async fn echo_grpc(request: Request<Incoming>) -> Response<Body> {
     let frames = [Ok::<_, Infallible>(Frame::data(message)), Ok(Frame::trailers(trailers))];
     let mut response = Response::new(StreamBody::new(futures::stream::iter(frames)).boxed());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// A redirect within the app, which a kubelet's probe follows.
+fn moved(to: &'static str) -> Response<Body> {
+    let mut response = text(StatusCode::TEMPORARY_REDIRECT, String::new());
+    response.headers_mut().insert(LOCATION, HeaderValue::from_static(to));
     response
 }
 

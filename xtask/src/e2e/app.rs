@@ -24,6 +24,7 @@ pub(crate) struct App {
     annotations: BTreeMap<String, String>,
     host: Option<String>,
     boot: Duration,
+    stop: Duration,
     group: String,
     service: Value,
 }
@@ -41,6 +42,7 @@ impl App {
             annotations: BTreeMap::new(),
             host: None,
             boot: Duration::ZERO,
+            stop: Duration::from_millis(2500),
             group: name.to_owned(),
             service,
         }
@@ -67,6 +69,12 @@ impl App {
     /// It takes so long until it listens.
     pub(crate) fn boot(mut self, boot: Duration) -> Self {
         self.boot = boot;
+        self
+    }
+
+    /// It serves on so long after it was told to stop.
+    pub(crate) fn stop(mut self, stop: Duration) -> Self {
+        self.stop = stop;
         self
     }
 
@@ -101,7 +109,10 @@ impl App {
                             "name": "app",
                             "image": "kubenap.test/app:1",
                             "imagePullPolicy": "IfNotPresent",
-                            "env": [{"name": "BOOT_MS", "value": self.boot.as_millis().to_string()}],
+                            "env": [
+                                {"name": "BOOT_MS", "value": self.boot.as_millis().to_string()},
+                                {"name": "STOP_MS", "value": self.stop.as_millis().to_string()},
+                            ],
                             "ports": [{"name": "http", "containerPort": 8080}, {"name": "alt", "containerPort": 9090}],
                             "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
                         }],

@@ -16,23 +16,56 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Kubernetes, Prometheus and Traefik, into the cache folder; once, in about ten minutes on two cores.
+/// Kubernetes, Prometheus, Helm and Traefik, into the cache folder; once, in about twelve minutes on two cores.
 pub(crate) async fn programs(cluster: &Cluster) -> Result<()> {
     if !cluster.has_programs() {
         let what = "building Kubernetes with Go (about 6 minutes, once)";
         progress::run(what, &mut cluster.script("build")).await?;
     }
     if !cluster.has_parts() {
-        let what = "building Prometheus, fetching Traefik (about 3 minutes, once)";
+        let what = "building Prometheus and Helm, fetching Traefik (about 5 minutes, once)";
         progress::run(what, &mut cluster.script("parts/fetch")).await?;
     }
     Ok(())
 }
 
-/// The `kubenap` program, in the dev profile.
-pub(crate) async fn kubenap() -> Result<PathBuf> {
-    progress::run("building kubenap", cargo().args(["build", "--quiet", "--locked", "-p", "kubenap"]))
-        .await?;
+/// The program under test, first, and whatever it cannot run without.
+pub(crate) async fn kubenap(dev: bool) -> Result<Vec<PathBuf>> {
+    if dev { dev_kubenap().await } else { Ok(vec![static_kubenap().await?]) }
+}
+
+/// The `kubenap` program as it goes into the image: static, so that the image holds nothing else.
+pub(crate) async fn static_kubenap() -> Result<PathBuf> {
+    static_program(
+        "building kubenap (some minutes, the first time)",
+        "kubenap",
+        "image",
+        &["--features", "jemalloc"],
+    )
+    .await
+}
+
+/// The dev profile's `kubenap`, which other builds share, and this machine's libraries for it.
+async fn dev_kubenap() -> Result<Vec<PathBuf>> {
+    let built = dynamic_kubenap().await?;
+    let program = built.with_file_name("kubenap-stripped");
+    let mut strip = Command::new("strip");
+    progress::run("stripping it", strip.arg("--strip-debug").arg("-o").arg(&program).arg(&built)).await?;
+    let output = Command::new("ldd").arg(&built).output().await.context("run ldd")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let libraries = said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    Ok([program].into_iter().chain(libraries).collect())
+}
+
+/// The dev profile's `kubenap`, which asks this machine's C library for the time.
+pub(crate) async fn dynamic_kubenap() -> Result<PathBuf> {
+    let what = "building kubenap with this machine's C library";
+    progress::run(what, cargo().args(["build", "--quiet", "--locked", "-p", "kubenap"])).await?;
+    dynamic_program().await
+}
+
+/// Where [`dynamic_kubenap`] puts it.
+pub(crate) async fn dynamic_program() -> Result<PathBuf> {
     Ok(target_folder().await?.join("debug/kubenap"))
 }
 
@@ -45,13 +78,19 @@ pub(crate) async fn contract() -> Result<()> {
 
 /// The test app, static, for an image that holds nothing else.
 pub(crate) async fn app() -> Result<PathBuf> {
-    // A target folder of its own: other flags would otherwise throw away what the ordinary build has made.
-    let folder = target_folder().await?.join("e2e-app");
+    static_program("building the test app", "e2e-app", "dev", &[]).await
+}
+
+async fn static_program(what: &str, package: &str, profile: &str, more: &[&str]) -> Result<PathBuf> {
+    // A target folder of their own: other flags would otherwise throw away what the ordinary build has made.
+    let folder = target_folder().await?.join("static");
     let mut command = cargo();
-    command.args(["build", "--quiet", "--locked", "-p", "e2e-app", "--target", STATIC_TARGET]);
-    command.arg("--target-dir").arg(&folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    progress::run("building the test app", &mut command).await?;
-    Ok(folder.join(STATIC_TARGET).join("debug/e2e-app"))
+    command.args(["build", "--quiet", "--locked", "-p", package, "--profile", profile]).args(more);
+    command.args(["--target", STATIC_TARGET, "--target-dir"]).arg(&folder);
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    progress::run(what, &mut command).await?;
+    let built = if profile == "dev" { "debug" } else { profile };
+    Ok(folder.join(STATIC_TARGET).join(built).join(package))
 }
 
 /// Cargo in the workspace's folder, the one that runs this program.

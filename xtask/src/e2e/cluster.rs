@@ -2,7 +2,9 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{build, progress};
+use crate::image::{self, Image};
 
 /// The Kubernetes that `e2e/cluster/build` builds.
 const VERSION: &str = "1.34.4";
@@ -29,6 +32,9 @@ const PROGRAMS: [&str; 8] = [
 pub(crate) const TRAEFIK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 80)), 80);
 /// Where Prometheus answers.
 pub(crate) const PROMETHEUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 9090);
+
+/// The image under test; its tag changes with the program.
+pub(crate) const TESTED: &str = "kubenap.test/kubenap";
 
 /// One cluster, by its name; whether it runs is asked each time.
 #[derive(Clone)]
@@ -77,6 +83,11 @@ impl Cluster {
         self.folder.join("log")
     }
 
+    /// The folder in which the kubelet keeps containers' logs.
+    pub(crate) fn pod_logs(&self) -> PathBuf {
+        self.folder.join("podlogs")
+    }
+
     /// The file of process numbers that `down` ends.
     pub(crate) fn pids(&self) -> PathBuf {
         self.folder.join("pids")
@@ -102,7 +113,7 @@ impl Cluster {
         let names: Vec<OsString> =
             kept.into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
         let any = |start: &[u8]| names.iter().any(|name| name.as_encoded_bytes().starts_with(start));
-        any(b"traefik-") && any(b"prometheus-")
+        any(b"traefik-") && any(b"prometheus-") && any(b"helm-")
     }
 
     /// One of the scripts in `e2e/cluster`.
@@ -124,6 +135,81 @@ impl Cluster {
         command
     }
 
+    /// `helm` as the administrator.
+    pub(crate) fn helm(&self) -> Command {
+        let mut command = self.script("parts/helm");
+        command.arg(&self.name);
+        command
+    }
+
+    /// `helm` for what needs no cluster.
+    pub(crate) fn offline_helm(&self) -> Command {
+        let mut command = self.script("parts/helm");
+        command.arg("-");
+        command
+    }
+
+    /// A person's command line in bash, inside the cluster's network, with kubectl, helm and kubenap at hand.
+    pub(crate) fn bash(&self, line: &str) -> Command {
+        let mut command = self.with_tools();
+        command.args(["bash", "-c", line]).current_dir(build::root());
+        command
+    }
+
+    /// The process of a container, as this machine knows it.
+    pub(crate) async fn process_of(&self, container: &str) -> Result<rustix::process::Pid> {
+        let mut ask = self.ctr();
+        let output = ask.args(["tasks", "ls"]).output().await.context("run ctr tasks ls")?;
+        let table = String::from_utf8_lossy(&output.stdout).into_owned();
+        let number = table.lines().find_map(|line| {
+            let mut columns = line.split_whitespace();
+            if columns.next() == Some(container) { columns.next()?.parse().ok() } else { None }
+        });
+        let found = number.and_then(rustix::process::Pid::from_raw);
+        found.with_context(|| format!("containerd knows no process of container {container}"))
+    }
+
+    /// `env` inside the cluster's network, with PATH and KUBECONFIG set; what it is to run comes behind it.
+    fn with_tools(&self) -> Command {
+        let mut path = OsString::from("PATH=");
+        for folder in [self.tools(), self.programs()] {
+            path.push(folder);
+            path.push(":");
+        }
+        path.push(env::var_os("PATH").unwrap_or_default());
+        let mut command = self.inside("env");
+        command.arg(path).env("KUBECONFIG", self.kubeconfig()).env("CURL_HOME", self.tools());
+        command
+    }
+
+    fn tools(&self) -> PathBuf {
+        self.folder.join("tools")
+    }
+
+    /// Helm and the program under test, by the names that a person types.
+    fn add_tools(&self, kubenap: &Path) -> Result<()> {
+        let tools = self.tools();
+        std::fs::create_dir_all(&tools).with_context(|| format!("make {}", tools.display()))?;
+        // Every host name leads to Traefik, as a wildcard in the DNS would have it.
+        let curl = tools.join(".curlrc");
+        std::fs::write(&curl, format!("connect-to = \":80:{TRAEFIK}\"\n"))
+            .with_context(|| format!("write {}", curl.display()))?;
+        let helm = format!("{} {}", self.scripts.join("parts/helm").display(), self.name);
+        for (name, command) in [("helm", helm), ("kubenap", kubenap.display().to_string())] {
+            let path = tools.join(name);
+            std::fs::write(&path, format!("#!/bin/sh\nexec {command} \"$@\"\n"))
+                .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o755)))
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn ctr(&self) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("-a").arg(self.folder.join("containerd.sock")).args(["-n", "k8s.io"]);
+        command
+    }
+
     /// Whether its API server is ready.
     pub(crate) async fn is_up(&self) -> bool {
         let mut ask = self.kubectl();
@@ -142,15 +228,40 @@ impl Cluster {
         progress::run("ending the cluster", self.script("down").arg(&self.name)).await
     }
 
-    /// Adds Traefik, Prometheus and the test app's image, each unless it is there.
-    pub(crate) async fn add_parts(&self, app: &Path) -> Result<()> {
+    /// Adds Traefik, Prometheus, the test app's image and KubeNap's, each unless it is there.
+    pub(crate) async fn add_parts(&self, app: &Path, kubenap: &[PathBuf]) -> Result<()> {
         if !self.answers(PROMETHEUS).await {
             self.start_prometheus().await?;
         }
         if !self.answers(TRAEFIK).await {
             progress::run("starting Traefik", self.script("parts/traefik").arg(&self.name)).await?;
         }
-        progress::run("loading the test app", self.script("parts/app").arg(&self.name).arg(app)).await
+        progress::run("loading the test app", self.script("parts/app").arg(&self.name).arg(app)).await?;
+        let program = kubenap.first().context("there is no program to test")?;
+        self.add_tools(program)?;
+        self.load_kubenap(kubenap).await
+    }
+
+    /// Makes an image of the program and loads it, under the name that the chart asks for, and under one of its own
+    /// that changes with it.
+    async fn load_kubenap(&self, files: &[PathBuf]) -> Result<()> {
+        let image = Image::of(files)?;
+        let tag: String = image.digest().chars().take(16).collect();
+        let note = self.folder.join("kubenap.tag");
+        if self.tested_tag().is_ok_and(|known| known == tag) {
+            return Ok(());
+        }
+        let file = self.folder.join("kubenap.tar");
+        let names = [format!("{TESTED}:{tag}"), format!("{}:{}", image::NAME, env!("CARGO_PKG_VERSION"))];
+        std::fs::write(&file, image.archive(&names)?).with_context(|| format!("write {}", file.display()))?;
+        progress::run("loading KubeNap", self.ctr().args(["images", "import"]).arg(&file)).await?;
+        std::fs::write(&note, tag).with_context(|| format!("write {}", note.display()))
+    }
+
+    /// The tag of the image under test: another one for each program.
+    pub(crate) fn tested_tag(&self) -> Result<String> {
+        let note = self.folder.join("kubenap.tag");
+        std::fs::read_to_string(&note).with_context(|| format!("read {}", note.display()))
     }
 
     /// Starts Prometheus, scraping each second.
@@ -159,22 +270,19 @@ impl Cluster {
         progress::run("starting Prometheus", command.arg(&self.name).env("INTERVAL", "1s")).await
     }
 
+    /// Starts the API server once more.
+    pub(crate) async fn start_api_server(&self) -> Result<()> {
+        progress::run("starting the API server", self.script("apiserver").arg(&self.name)).await
+    }
+
     /// Runs a person's command inside the cluster's network; its exit code is passed on.
     pub(crate) async fn shell(&self, command: &[OsString]) -> Result<ExitCode> {
         if !self.is_up().await {
             bail!("the cluster is not up: `cargo xtask e2e up` starts it");
         }
         let [program, arguments @ ..] = command else { bail!("no command") };
-        let mut path = self.programs().into_os_string();
-        path.push(":");
-        path.push(env::var_os("PATH").unwrap_or_default());
-        let mut run = self.inside("env");
-        run.arg({
-            let mut setting = OsString::from("PATH=");
-            setting.push(path);
-            setting
-        });
-        run.arg(program).args(arguments).env("KUBECONFIG", self.kubeconfig());
+        let mut run = self.with_tools();
+        run.arg(program).args(arguments);
         let status = run.status().await.with_context(|| format!("run {}", program.display()))?;
         Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
     }

@@ -1,16 +1,23 @@
 //! End-to-end tests: builds what is missing, starts a real Kubernetes, runs the stories inside its network.
 
 mod machine;
-mod build;
-mod cluster;
+pub(crate) mod build;
+pub(crate) mod cluster;
 mod progress;
+mod clock;
 mod runner;
 mod world;
 mod members;
+mod outsider;
+mod pods;
+mod logs;
 mod app;
 mod observe;
-mod http;
-mod metrics;
+pub(crate) mod http;
+mod visitors;
+mod frozen;
+mod liar;
+pub(crate) mod metrics;
 mod audit;
 mod stories;
 
@@ -21,13 +28,13 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
-use cluster::Cluster;
+pub(crate) use cluster::Cluster;
 pub(crate) use progress::say;
 
 /// Runs the end-to-end tests on a real one-node Kubernetes, in a network namespace of its own.
 ///
-/// Needs root on x86-64 Linux, Rust and Go; Debian packages are installed, Kubernetes, Prometheus and Traefik
-/// built or fetched once, into the cache folder.
+/// Needs root on x86-64 Linux, Rust and Go; Debian packages are installed, Kubernetes, Prometheus, Helm and
+/// Traefik built or fetched once, into the cache folder.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -36,9 +43,15 @@ pub(crate) struct Args {
     /// Run only these stories (`--list` names them)
     #[arg(long, num_args = 1.., value_name = "NAME")]
     only: Vec<String>,
+    /// Run also the stories that take long, or want a machine with nothing else to do (`--list` marks them)
+    #[arg(long, conflicts_with = "only")]
+    all: bool,
     /// Leave the cluster running, and the namespaces of stories that failed
     #[arg(long)]
     keep: bool,
+    /// Test the dev build of KubeNap with this machine's C library: quicker to build, and not what is shipped
+    #[arg(long)]
+    dev: bool,
     /// Name the stories and stop
     #[arg(long)]
     list: bool,
@@ -46,11 +59,15 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Start the cluster with Traefik, Prometheus and the test app's image, and leave it running
-    Up,
+    /// Start the cluster with Traefik, Prometheus and the images of the test app and KubeNap, and leave it running
+    Up {
+        /// With the dev build of KubeNap
+        #[arg(long)]
+        dev: bool,
+    },
     /// End the cluster and everything in it
     Down,
-    /// Run a command inside the cluster's network, with KUBECONFIG and kubectl at hand
+    /// Run a command inside the cluster's network, with KUBECONFIG, kubectl, helm and kubenap at hand
     Shell {
         /// The command and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -79,10 +96,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             runner::list()?;
             Ok(ExitCode::SUCCESS)
         }
-        None => everything(&cluster, &args.only, args.keep).await,
-        Some(What::Up) => {
+        None if args.all => everything(&cluster, &Args { only: Vec::new(), ..args }).await,
+        None if args.only.is_empty() => {
+            everything(&cluster, &Args { only: runner::everyday(), ..args }).await
+        }
+        None => everything(&cluster, &args).await,
+        Some(What::Up { dev }) => {
             machine::check(&cluster).await?;
-            start(&cluster).await?;
+            start(&cluster, &build::kubenap(dev).await?).await?;
             say(
                 "up; `cargo xtask e2e shell kubectl get pods -A` looks around, `cargo xtask e2e down` ends it",
             );
@@ -97,14 +118,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-async fn everything(cluster: &Cluster, only: &[String], keep: bool) -> Result<ExitCode> {
-    runner::chosen(only)?;
+async fn everything(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
+    runner::chosen(&args.only)?;
     machine::check(cluster).await?;
     // From now on Ctrl-C ends the commands under way, and what was started is ended below.
     tokio::spawn(tokio::signal::ctrl_c());
     let started = !cluster.is_up().await;
-    let result = build_and_run(cluster, only, keep).await;
-    if started && !keep {
+    let result = build_and_run(cluster, args).await;
+    if started && !args.keep {
         cluster.down().await?;
     } else {
         say("the cluster is left running; `cargo xtask e2e down` ends it");
@@ -112,21 +133,24 @@ async fn everything(cluster: &Cluster, only: &[String], keep: bool) -> Result<Ex
     result
 }
 
-async fn build_and_run(cluster: &Cluster, only: &[String], keep: bool) -> Result<ExitCode> {
-    let kubenap = build::kubenap().await?;
-    if runner::wants_contract(only) {
+async fn build_and_run(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
+    let kubenap = build::kubenap(args.dev).await?;
+    if runner::wants("contract", &args.only) {
         build::contract().await?;
     }
-    start(cluster).await?;
+    if runner::wants("clock", &args.only) {
+        build::dynamic_kubenap().await?;
+    }
+    start(cluster, &kubenap).await?;
 
     let myself = std::env::current_exe().context("find this program")?;
     let mut inside = cluster.inside(myself);
-    inside.args(["e2e", "stories", "--kubenap"]).arg(kubenap);
-    if keep {
+    inside.args(["e2e", "stories", "--kubenap"]).args(kubenap.first());
+    if args.keep {
         inside.arg("--keep");
     }
-    if !only.is_empty() {
-        inside.arg("--only").args(only);
+    if !args.only.is_empty() {
+        inside.arg("--only").args(&args.only);
     }
     let status = inside.status().await.context("run the stories inside the cluster's network")?;
     match status.code() {
@@ -136,8 +160,13 @@ async fn build_and_run(cluster: &Cluster, only: &[String], keep: bool) -> Result
     }
 }
 
+/// Checks that the machine has what a cluster needs.
+pub(crate) async fn check_machine(cluster: &Cluster) -> Result<()> {
+    machine::check(cluster).await
+}
+
 /// A cluster with everything the stories count on; one that runs already is only completed.
-async fn start(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn start(cluster: &Cluster, kubenap: &[PathBuf]) -> Result<()> {
     build::programs(cluster).await?;
     let app = build::app().await?;
     if cluster.is_up().await {
@@ -145,5 +174,5 @@ async fn start(cluster: &Cluster) -> Result<()> {
     } else {
         cluster.up().await?;
     }
-    cluster.add_parts(&app).await
+    cluster.add_parts(&app, kubenap).await
 }

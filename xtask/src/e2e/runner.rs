@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, timeout};
 
 use super::cluster::Cluster;
-use super::members::{MEMBERS, Settings};
+use super::logs::Mark;
+use super::members::{HOME, Settings};
 use super::progress::say;
-use super::stories::{Counts, STORIES, Story};
+use super::stories::{Counts, LONG, STORIES, Story};
 use super::world::{Space, World};
 
 /// The longest that one story may take.
@@ -31,9 +32,16 @@ struct Outcome {
 pub(crate) fn list() -> Result<()> {
     let mut out = io::stdout().lock();
     for story in STORIES {
-        writeln!(out, "{:<9} {}", story.name, story.sentence)?;
+        let mark = if LONG.contains(&story.name) { " (--all)" } else { "" };
+        writeln!(out, "{:<9} {}{mark}", story.name, story.sentence)?;
     }
     Ok(())
+}
+
+/// The names of the stories that are told unless others are asked for.
+pub(crate) fn everyday() -> Vec<String> {
+    let names = STORIES.iter().map(|story| story.name);
+    names.filter(|name| !LONG.contains(name)).map(str::to_owned).collect()
 }
 
 /// The stories of these names; none means all.
@@ -45,9 +53,9 @@ pub(crate) fn chosen(only: &[String]) -> Result<Vec<&'static Story>> {
     Ok(STORIES.iter().filter(|story| only.is_empty() || only.iter().any(|name| name == story.name)).collect())
 }
 
-/// Whether the contract tests are among them.
-pub(crate) fn wants_contract(only: &[String]) -> bool {
-    only.is_empty() || only.iter().any(|name| name == "contract")
+/// Whether this story is among them.
+pub(crate) fn wants(story: &str, only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|name| name == story)
 }
 
 /// Runs the stories; the exit code is 1 if any failed.
@@ -78,7 +86,7 @@ fn alone(cluster: &Cluster) -> Result<File> {
 async fn run_all(world: &Arc<World>, stories: Vec<&'static Story>, keep: bool, outcomes: &mut Vec<Outcome>) {
     for story in stories {
         say(&format!("\n── {}: {}", story.name, story.sentence));
-        let begun = Instant::now();
+        let (begun, mark) = (Instant::now(), world.members.logs().mark());
         let namespace = format!("{}-{}", story.name, std::process::id());
         let space = Space { world: Arc::clone(world), namespace };
         let told = timeout(LONGEST, tell(story, &space)).await;
@@ -90,7 +98,7 @@ async fn run_all(world: &Arc<World>, stories: Vec<&'static Story>, keep: bool, o
             }
             Err(error) => {
                 say(&format!("── {}: FAILED after {:.1} s: {error:#}", story.name, took.as_secs_f64()));
-                explain(&space).await;
+                explain(&space, &mark).await;
             }
         }
         if (result.is_ok() || !keep)
@@ -112,8 +120,8 @@ async fn tell(story: &Story, space: &Space) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Prints what the namespace looks like, and the ends of both members' logs.
-async fn explain(space: &Space) {
+/// Prints what the namespace looks like, the members, and the ends of their logs.
+async fn explain(space: &Space, mark: &Mark) {
     let questions: [&[&str]; 3] = [
         &["get", "deployments,pods,services,endpointslices,ingresses", "-o", "wide"],
         &["get", "events", "--sort-by=.metadata.creationTimestamp"],
@@ -126,10 +134,14 @@ async fn explain(space: &Space) {
             Err(error) => say(&format!("{error:#}")),
         }
     }
-    for (identity, _) in MEMBERS {
+    let logs = space.world.members.logs();
+    for identity in logs.writers_since(mark) {
         say(&format!("\nthe last {TAIL} lines of member {identity}:"));
-        say(&space.world.members.log_tail(identity, TAIL));
+        say(&logs.tail(&identity, TAIL));
     }
+    let home = ["-n", HOME, "get", "pods,leases,jobs", "-o", "wide"];
+    say(&format!("\n$ kubectl {}", home.join(" ")));
+    say(&space.world.kubectl(&home).await.unwrap_or_else(|error| format!("{error:#}")));
 }
 
 fn table(outcomes: &[Outcome]) -> String {
@@ -141,9 +153,16 @@ fn table(outcomes: &[Outcome]) -> String {
         format!("{:<9} {word:<6} {:>8.1}  {counts}\n", story.name, took.as_secs_f64())
     });
     let rows: String = rows.collect();
+    // Once more and whole: of a long output the end is what people see.
+    let failures = outcomes.iter().filter_map(|Outcome { story, result, .. }| {
+        result.as_ref().err().map(|error| format!("\n{}: {error:#}\n", story.name))
+    });
+    let failures: String = failures.collect();
     let passed = outcomes.iter().filter(|outcome| outcome.result.is_ok()).count();
     let failed = outcomes.len() - passed;
-    format!("\nstory     result  seconds  counts\n{rows}e2e result: {passed} passed; {failed} failed\n")
+    format!(
+        "\nstory     result  seconds  counts\n{rows}{failures}e2e result: {passed} passed; {failed} failed\n"
+    )
 }
 
 fn join(counts: &Counts) -> String {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::audit::Audit;
 use super::cluster::Cluster;
-use super::members::Members;
+use super::members::{HOME, Members};
 
 /// Everything that the stories share.
 pub(crate) struct World {
@@ -39,7 +39,7 @@ pub(crate) struct Ran {
 }
 
 impl World {
-    /// Connects to the cluster; no `KubeNap` runs yet.
+    /// Connects to the cluster; `kubenap` is the program whose image is under test.
     pub(crate) async fn connect(cluster: Cluster, kubenap: std::path::PathBuf) -> Result<Self> {
         let file = Kubeconfig::read_from(cluster.kubeconfig()).context("read the cluster's kubeconfig")?;
         let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
@@ -47,10 +47,29 @@ impl World {
         config.read_timeout = Some(Duration::from_secs(30));
         let client = Client::try_from(config).context("make a Kubernetes client")?;
         let audit = Audit::new(cluster.logs().join("audit.json"));
-        let members = Members::new(cluster.clone(), kubenap);
+        let tag = cluster.tested_tag()?;
+        let members = Members::new(cluster.clone(), client.clone(), kubenap, tag);
         let world = Self { cluster, client, members, audit };
-        world.make_namespace("kubenap-system").await?;
+        world.make_home().await?;
         Ok(world)
+    }
+
+    /// Makes the namespace of `KubeNap`: one that takes no pod with any privilege.
+    pub(crate) async fn make_home(&self) -> Result<()> {
+        self.make_namespace(HOME).await?;
+        let restricted = "pod-security.kubernetes.io/enforce=restricted";
+        self.kubectl(&["label", "--overwrite", "namespace", HOME, restricted]).await.map(drop)
+    }
+
+    /// A client for the same cluster that shows this token instead of the administrator's certificate.
+    pub(crate) async fn client_with(&self, token: &str) -> Result<Client> {
+        let mut file =
+            Kubeconfig::read_from(self.cluster.kubeconfig()).context("read the cluster's kubeconfig")?;
+        for user in &mut file.auth_infos {
+            user.auth_info = Some(AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() });
+        }
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        Client::try_from(config).context("make a Kubernetes client")
     }
 
     /// Makes a namespace; one that is there already will do.
@@ -78,6 +97,11 @@ impl World {
         command.args(arguments).arg("--kubeconfig").arg(self.cluster.kubeconfig());
         let what = || format!("kubenap {}", arguments.join(" "));
         run(command, within).await.with_context(what)
+    }
+
+    /// Runs a person's command line, at most `within`.
+    pub(crate) async fn bash(&self, line: &str, within: Duration) -> Result<Ran> {
+        run(self.cluster.bash(line), within).await.with_context(|| line.to_owned())
     }
 
     /// Runs `kubectl`, which must succeed.

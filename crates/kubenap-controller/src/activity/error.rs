@@ -76,16 +76,14 @@ pub enum SourceError {
         text: String,
     },
     /// The server has no data of any proxy or app.
-    #[error(
-        "{at} has no live target of a known proxy; hint: let it scrape Traefik's or ingress-nginx's /metrics"
-    )]
+    #[error("{at} has no live target of a known proxy; hint: let it collect the /metrics of your proxy")]
     NothingScraped {
         /// Who answered.
         at: String,
     },
     /// No proxy was found in the cluster.
     #[error(
-        "no ready pod of Traefik or ingress-nginx was found; hint: give the address with `--source ingress=http://HOST:PORT/metrics`"
+        "no ready pod of a known proxy was found; hint: give the address with `--source ingress=http://HOST:PORT/metrics`"
     )]
     NoProxy,
     /// The pods of the proxies could not be listed.
@@ -104,27 +102,52 @@ pub enum SourceError {
         /// Why not.
         cause: String,
     },
+    /// A server that wants to be asked less often.
+    #[error("{at} wants to be asked less often; it is asked again in {}s", wait.as_secs())]
+    Limited {
+        /// Who answered.
+        at: String,
+        /// How long it is left alone.
+        wait: Duration,
+    },
+    /// None of the files can be read.
+    #[error("{why}; hint: mount the folder of the log into KubeNap's pod, and not the file alone")]
+    Files {
+        /// What the system said of the first of them.
+        why: String,
+    },
     /// A bug in the source.
     #[error("the source stopped unexpectedly; this is a bug in KubeNap")]
     Crashed,
 }
 
 /// Why a `--source` is not accepted.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// A name that no source has.
-    #[error("`{given}` is not a source; accepted: ingress, ingress=URL, prometheus=URL")]
+    #[error("`{given}` is not a source; accepted: {}", super::spec::accepted())]
     Unknown {
         /// What was given.
         given: String,
     },
-    /// A source of a later version.
+    /// A name that no source has, where the config file has some.
     #[error(
-        "the source `{name}` comes in a later version; accepted now: ingress, ingress=URL, prometheus=URL"
+        "`{given}` is not a source; in the config file are: {names}; accepted: {}",
+        super::spec::accepted()
     )]
-    Later {
+    NotInFile {
+        /// What was given.
+        given: String,
+        /// The names in the file.
+        names: String,
+    },
+    /// A source whose short form lacks something.
+    #[error("the source `{name}` {what}")]
+    Incomplete {
         /// Its name.
         name: String,
+        /// What is wrong, and what is accepted.
+        what: String,
     },
     /// A source that needs an address.
     #[error("the source `{name}` needs an address: {name}=http://HOST:PORT")]

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 /// Reads an exposition piece by piece and hands over the lines of the wanted metrics.
 #[derive(Debug)]
-pub(super) struct Reader<F> {
-    wanted: &'static [&'static str],
+pub(super) struct Reader<'w, F> {
+    wanted: &'w [&'static str],
     each: F,
     /// The beginning of a line whose end has not come yet.
     tail: Vec<u8>,
@@ -20,6 +20,8 @@ pub(super) struct Line<'a> {
     pub(super) name: &'a str,
     pub(super) labels: Vec<(&'a str, Cow<'a, str>)>,
     pub(super) value: f64,
+    /// When the sample was taken, in milliseconds since 1970, where the page says so.
+    pub(super) at: Option<i64>,
 }
 
 /// The longest line that is read; Prometheus' own limit on a label value is far below it.
@@ -28,8 +30,8 @@ const LONGEST: usize = 32 * 1024;
 /// How many labels a line may have.
 const LABELS: usize = 64;
 
-impl<F: FnMut(&Line<'_>)> Reader<F> {
-    pub(super) fn new(wanted: &'static [&'static str], each: F) -> Self {
+impl<'w, F: FnMut(&Line<'_>)> Reader<'w, F> {
+    pub(super) fn new(wanted: &'w [&'static str], each: F) -> Self {
         Self { wanted, each, tail: Vec::new(), skipping: false, spoiled: 0 }
     }
 
@@ -86,6 +88,20 @@ impl<F: FnMut(&Line<'_>)> Reader<F> {
     }
 }
 
+/// Reads an exposition that comes in these pieces: each sample as text, and how many lines were not understood.
+pub(crate) fn read_exposition<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, usize) {
+    const WANTED: &[&str] = &["traefik_service_requests_total", "process_start_time_seconds", "up"];
+    let mut samples = Vec::new();
+    let mut reader = Reader::new(WANTED, |line: &Line<'_>| {
+        samples.push(format!("{} {:?} {}", line.name, line.labels, line.value));
+    });
+    for piece in pieces {
+        reader.feed(piece);
+    }
+    let spoiled = reader.finish();
+    (samples, spoiled)
+}
+
 impl Line<'_> {
     /// The label's value; empty when the label is not there, which means the same.
     pub(super) fn label(&self, name: &str) -> &str {
@@ -119,8 +135,13 @@ pub(super) fn parse(line: &str) -> Option<Line<'_>> {
             rest = after;
         }
     }
-    let value = rest.split_ascii_whitespace().next()?;
-    Some(Line { name, labels, value: value.parse().ok()? })
+    let mut words = rest.split_ascii_whitespace();
+    let value = words.next()?.parse().ok()?;
+    let at = match words.next().filter(|word| !word.starts_with('#')) {
+        Some(at) => Some(at.parse().ok()?),
+        None => None,
+    };
+    Some(Line { name, labels, value, at })
 }
 
 /// A label's value up to its closing quote, and what follows.

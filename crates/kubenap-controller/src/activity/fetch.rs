@@ -1,14 +1,15 @@
 //! A small HTTP client for sources: always a deadline, a size limit, and no redirects.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::{self, Write as _};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
-use http::{Method, Request, StatusCode, Uri};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT,
+};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -17,24 +18,14 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::SourceError;
+use super::credentials::base64;
 
-/// An HTTP address. Shown without user, password and query.
-#[derive(Clone, PartialEq, Eq)]
+/// An HTTP address. Shown without user, password and query. The default leads nowhere.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Endpoint {
     base: String,
     query: Option<String>,
     basic: Option<String>,
-}
-
-/// What a server wants to see before it answers; used for Prometheus only.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    /// A bearer token.
-    pub bearer_token: Option<String>,
-    /// A file with a bearer token; it is read for each poll, so that it may be rotated.
-    pub bearer_token_file: Option<PathBuf>,
-    /// More headers, such as a tenant.
-    pub headers: BTreeMap<String, String>,
 }
 
 /// One question over HTTP.
@@ -43,14 +34,29 @@ pub(super) struct Question<'a> {
     pub(super) endpoint: &'a Endpoint,
     /// Added to the endpoint's path.
     pub(super) path: &'a str,
-    /// A form to post; without one it is a GET.
-    pub(super) form: Option<String>,
+    /// What is posted; without it it is a GET.
+    pub(super) post: Option<Post>,
     pub(super) headers: &'a [(HeaderName, HeaderValue)],
     pub(super) accept: &'static str,
     /// For everything, from the connection to the last byte.
     pub(super) deadline: Duration,
     /// How many bytes the answer may have.
     pub(super) limit: usize,
+}
+
+/// The body of a question.
+#[derive(Debug)]
+pub(super) struct Post {
+    /// Its `Content-Type`.
+    pub(super) kind: &'static str,
+    pub(super) text: String,
+}
+
+/// The head of an answer whose body was read to its end.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
 }
 
 /// The client. Connections are reused.
@@ -60,12 +66,22 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
+    /// A client that trusts the system's certificate authorities.
     pub(super) fn new() -> Self {
+        Self::with(tls())
+    }
+
+    /// A client that trusts the certificate authorities of this PEM file only, or the system's without one.
+    pub(super) fn trusting(ca_file: Option<&Path>) -> Result<Self, SourceError> {
+        ca_file.map_or_else(|| Ok(Self::new()), |path| Ok(Self::with(tls_trusting(path)?)))
+    }
+
+    fn with(tls: rustls::ClientConfig) -> Self {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_connect_timeout(Some(Duration::from_secs(5)));
         let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls())
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
@@ -82,10 +98,10 @@ impl Fetch {
         &self,
         question: Question<'_>,
         also: &[StatusCode],
-    ) -> Result<(StatusCode, Vec<u8>), SourceError> {
+    ) -> Result<(Reply, Vec<u8>), SourceError> {
         let mut body = Vec::new();
-        let status = self.stream(question, also, |chunk| body.extend_from_slice(chunk)).await?;
-        Ok((status, body))
+        let reply = self.stream(question, also, |chunk| body.extend_from_slice(chunk)).await?;
+        Ok((reply, body))
     }
 
     /// The answer piece by piece, as it comes. What was given to `each` counts only when this returns `Ok`.
@@ -94,7 +110,7 @@ impl Fetch {
         question: Question<'_>,
         also: &[StatusCode],
         each: impl FnMut(&[u8]),
-    ) -> Result<StatusCode, SourceError> {
+    ) -> Result<Reply, SourceError> {
         let (at, deadline) = (question.endpoint.to_string(), question.deadline);
         tokio::time::timeout(deadline, self.exchange(question, also, each))
             .await
@@ -106,7 +122,7 @@ impl Fetch {
         question: Question<'_>,
         also: &[StatusCode],
         mut each: impl FnMut(&[u8]),
-    ) -> Result<StatusCode, SourceError> {
+    ) -> Result<Reply, SourceError> {
         let at = || question.endpoint.to_string();
         let limit = question.limit;
         let request = request(&question)?;
@@ -134,7 +150,12 @@ impl Fetch {
                 _ => SourceError::Status { at: at(), status: status.as_u16() },
             });
         }
-        let mut body: Incoming = response.into_body();
+        // An answer that says itself that it is too large is not even begun.
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        if length.and_then(|length| length.parse().ok()).is_some_and(|length: u64| length > limit as u64) {
+            return Err(SourceError::TooLarge { at: at(), limit });
+        }
+        let (head, mut body): (_, Incoming) = response.into_parts();
         let mut read = 0_usize;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| SourceError::Broken { at: at(), cause: innermost(&error) })?;
@@ -146,7 +167,7 @@ impl Fetch {
                 each(chunk);
             }
         }
-        Ok(status)
+        Ok(Reply { status, headers: head.headers })
     }
 }
 
@@ -179,8 +200,27 @@ impl Endpoint {
     }
 
     fn uri(&self, path: &str) -> String {
-        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        let (path, own) = path.split_once('?').map_or((path, None), |(path, own)| (path, Some(own)));
+        let queries: Vec<_> = own.into_iter().chain(self.query.as_deref()).collect();
+        let query = if queries.is_empty() { String::new() } else { format!("?{}", queries.join("&")) };
         format!("{}{path}{query}", self.base)
+    }
+
+    /// Takes a parameter out of the query, decoded: what belongs to a source's settings is not sent twice.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let query = self.query.take()?;
+        let mut taken = None;
+        let mut rest = Vec::new();
+        for pair in query.split('&') {
+            match pair.split_once('=') {
+                Some((key, value)) if key == name && taken.is_none() => {
+                    taken = String::from_utf8(percent_decoded(value)).ok();
+                }
+                _ => rest.push(pair),
+            }
+        }
+        self.query = (!rest.is_empty()).then(|| rest.join("&"));
+        taken
     }
 }
 
@@ -194,56 +234,6 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({self})")
     }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("bearer_token", &self.bearer_token.as_ref().map(|_| "…"))
-            .field("bearer_token_file", &self.bearer_token_file)
-            .field("headers", &self.headers.keys())
-            .finish()
-    }
-}
-
-impl Credentials {
-    /// Whether they can be sent at all; the token file is not read.
-    pub(super) fn check(&self) -> Result<(), SourceError> {
-        for (name, value) in &self.headers {
-            header(name, value)?;
-        }
-        self.bearer_token.iter().try_for_each(|token| header("authorization", token.trim()).map(drop))
-    }
-
-    /// The headers that carry them, marked as sensitive. Reads the token file.
-    pub(super) async fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, SourceError> {
-        let mut headers = Vec::new();
-        for (name, value) in &self.headers {
-            headers.push(header(name, value)?);
-        }
-        if let Some(path) = &self.bearer_token_file {
-            let wrong = |cause: String| SourceError::Credential { path: path.display().to_string(), cause };
-            let token = tokio::fs::read_to_string(path).await.map_err(|error| wrong(error.to_string()))?;
-            headers.push(
-                header("authorization", &format!("Bearer {}", token.trim()))
-                    .map_err(|_| wrong("it does not hold a token".to_owned()))?,
-            );
-        } else if let Some(token) = &self.bearer_token {
-            headers.push(header("authorization", &format!("Bearer {}", token.trim()))?);
-        }
-        Ok(headers)
-    }
-}
-
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), SourceError> {
-    let wrong = || SourceError::Credential {
-        path: format!("(header {name})"),
-        cause: "it is not an HTTP header".to_owned(),
-    };
-    let name = HeaderName::try_from(name).map_err(|_| wrong())?;
-    let mut value = HeaderValue::try_from(value).map_err(|_| wrong())?;
-    value.set_sensitive(true);
-    Ok((name, value))
 }
 
 fn request(question: &Question<'_>) -> Result<Request<Full<Bytes>>, SourceError> {
@@ -263,30 +253,47 @@ fn request(question: &Question<'_>) -> Result<Request<Full<Bytes>>, SourceError>
             headers.insert(name.clone(), value.clone());
         }
     }
-    let request = match &question.form {
-        Some(form) => request
+    let request = match &question.post {
+        Some(post) => request
             .method(Method::POST)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Full::new(Bytes::copy_from_slice(form.as_bytes()))),
+            .header(CONTENT_TYPE, post.kind)
+            .body(Full::new(Bytes::copy_from_slice(post.text.as_bytes()))),
         None => request.method(Method::GET).body(Full::new(Bytes::new())),
     };
     request.map_err(|error| not_sent(error.to_string()))
 }
 
+#[expect(clippy::expect_used, reason = "ring has ciphers for the versions that rustls speaks")]
+fn builder() -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier> {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+}
+
+fn tls_trusting(path: &Path) -> Result<rustls::ClientConfig, SourceError> {
+    use rustls::pki_types::pem::PemObject as _;
+    let wrong = |cause: String| SourceError::Credential { path: path.display().to_string(), cause };
+    let pem =
+        rustls::pki_types::CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in pem {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong("it holds no certificate in PEM form".to_owned()));
+    }
+    Ok(builder().with_root_certificates(roots).with_no_client_auth())
+}
+
 fn tls() -> rustls::ClientConfig {
     use hyper_rustls::ConfigBuilderExt as _;
-    #[expect(clippy::expect_used, reason = "ring has ciphers for the versions that rustls speaks")]
-    let builder = || {
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring speaks TLS 1.2 and 1.3")
-    };
     match builder().with_native_roots() {
         Ok(config) => config.with_no_client_auth(),
         Err(error) => {
             // An image without certificates can still speak plain HTTP; https then fails by name.
-            tracing::warn!(%error, "no certificate authorities are known: sources over https cannot be verified");
+            tracing::info!(%error, "no certificate authorities are known: a source over https needs SSL_CERT_FILE");
             builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
         }
     }
@@ -338,20 +345,6 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let sign = ALPHABET[((bits >> (18 - 6 * place)) & 63) as usize];
-            text.push(if place <= group.len() { char::from(sign) } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,8 +356,23 @@ mod tests {
         assert_eq!(endpoint.basic.as_deref(), Some("Basic bWU6cEBzcw=="));
         assert_eq!(endpoint.uri("/api"), "https://prom.example:9090/base/api?tenant=secret");
         assert!(!format!("{endpoint:?}").contains("ss"));
-        let credentials = Credentials { bearer_token: Some("hunter2".to_owned()), ..Credentials::default() };
-        assert!(!format!("{credentials:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_setting_in_the_address_is_taken_out_of_what_is_sent() {
+        let mut endpoint = Endpoint::parse("http://x:8086?org=my%20shop&db=a&bucket=b").unwrap();
+        assert_eq!(endpoint.take("org").as_deref(), Some("my shop"));
+        assert_eq!(endpoint.take("org"), None);
+        assert_eq!(endpoint.uri("/q?a=1"), "http://x:8086/q?a=1&db=a&bucket=b");
+    }
+
+    #[test]
+    fn a_file_of_authorities_that_cannot_be_used_is_named() {
+        let error = Fetch::trusting(Some(Path::new("/nowhere/ca.pem"))).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/ca.pem"), "{error}");
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let error = Fetch::trusting(Some(Path::new(manifest))).unwrap_err().to_string();
+        assert!(error.contains("it holds no certificate in PEM form"), "{error}");
     }
 
     #[test]
@@ -380,10 +388,5 @@ mod tests {
             form(&[("query", "sum by (a)(m{x!~\"/y+\"}) & 1")]),
             "query=sum%20by%20%28a%29%28m%7Bx%21~%22%2Fy%2B%22%7D%29%20%26%201"
         );
-    }
-
-    #[test]
-    fn base64_pads_as_it_should() {
-        assert_eq!(["", "f", "fo", "foo"].map(|text| base64(text.as_bytes())), ["", "Zg==", "Zm8=", "Zm9v"]);
     }
 }

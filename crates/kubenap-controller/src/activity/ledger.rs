@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::preset::{ANY, DETAIL, OPEN, UNSURE};
+
 /// All instances of one proxy, at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Look {
@@ -36,6 +38,8 @@ pub(super) struct Sight {
 pub(super) struct Ledger {
     floor: Timestamp,
     changed: BTreeMap<Arc<str>, Timestamp>,
+    /// Every key that was ever shown, and when last.
+    known: BTreeMap<Arc<str>, Timestamp>,
     instances: BTreeMap<Arc<str>, Instance>,
     /// Instances that are down and were never read.
     unseen: BTreeSet<Arc<str>>,
@@ -68,6 +72,9 @@ pub(super) struct Shown {
 /// An instance that ended this long after its last scrape may have served anything meanwhile.
 pub(super) const BLINK: Duration = Duration::from_mins(2);
 
+/// Envoy's uptime is as old as its last flush, so that its start seems to move to and fro.
+const JITTER: SignedDuration = SignedDuration::from_secs(10);
+
 /// Activity older than this is forgotten; nothing before it is known any more then.
 const MEMORY: SignedDuration = SignedDuration::from_hours(24 * 31);
 
@@ -77,6 +84,7 @@ impl Ledger {
         Self {
             floor,
             changed: BTreeMap::new(),
+            known: BTreeMap::new(),
             instances: BTreeMap::new(),
             unseen: BTreeSet::new(),
             down: false,
@@ -111,7 +119,8 @@ impl Ledger {
     fn read(&mut self, name: Arc<str>, sight: Sight, at: Timestamp, blink: SignedDuration) {
         let mut before = self.instances.remove(&name);
         if let Some(known) = &before {
-            let named = known.started.zip(sight.started).map(|(then, now)| then != now);
+            let named =
+                known.started.zip(sight.started).map(|(then, now)| then.duration_since(now).abs() > JITTER);
             // Without a start time, a counter that lost something after a long silence tells of a restart.
             let lost = || {
                 known
@@ -133,9 +142,12 @@ impl Ledger {
             let same = was.is_some_and(|was| was.value.to_bits() == value.to_bits());
             // A number that no counter can have is no proof of silence.
             let absurd = !value.is_finite() || value < 0.0;
-            let moved = absurd || (value > 0.0 && !same);
+            let moved = absurd || (value > 0.0 && (!same || key.ends_with(OPEN)));
             if moved {
                 self.changed.insert(Arc::clone(&key), at);
+            }
+            if was.is_none() || moved {
+                self.know(key_of(&key), at);
             }
             let moved = if moved { self.looks } else { was.map_or(0, |was| was.moved) };
             counters.insert(key, Counter { value, moved });
@@ -163,6 +175,48 @@ impl Ledger {
         if self.changed.len() != before {
             self.floor = self.floor.max(oldest);
         }
+        self.known.retain(|_, moment| *moment >= oldest);
+    }
+
+    fn know(&mut self, key: &str, at: Timestamp) {
+        if let Some(known) = self.known.get_mut(key) {
+            *known = at;
+        } else {
+            self.known.insert(Arc::from(key), at);
+        }
+    }
+
+    /// Takes in activity that was seen as such, and not as a counter that changed.
+    pub(super) fn mark(&mut self, key: &str, at: Timestamp) {
+        self.know(key_of(key), at);
+        match self.changed.get_mut(key) {
+            Some(known) => *known = at.max(*known),
+            None => {
+                self.changed.insert(Arc::from(key), at);
+            }
+        }
+    }
+
+    /// Takes in that there is a series of this key.
+    pub(super) fn meet(&mut self, key: &str, at: Timestamp) {
+        self.know(key_of(key), at);
+    }
+
+    /// Nothing from before this moment is known.
+    pub(super) fn begin_again(&mut self, at: Timestamp) {
+        self.floor = self.floor.max(at);
+    }
+
+    /// How many keys were ever shown.
+    pub(super) fn known_keys(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether a series of this key was ever shown, or one that begins so.
+    pub(super) fn has_known(&self, key: &str) -> bool {
+        let Some(prefix) = key.strip_suffix(ANY) else { return self.known.contains_key(key) };
+        let mut from = self.known.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.next().is_some_and(|(known, _)| known.starts_with(prefix))
     }
 
     /// Where the knowledge begins.
@@ -170,9 +224,17 @@ impl Ledger {
         self.floor
     }
 
-    /// When this counter showed activity last.
-    pub(super) fn changed(&self, key: &str) -> Option<Timestamp> {
-        self.changed.get(key).copied()
+    /// When any counter of this key showed activity last; those of answers that may come from no pod count only if
+    /// `unsure`.
+    pub(super) fn changed(&self, key: &str, unsure: bool) -> Option<Timestamp> {
+        if let Some(prefix) = key.strip_suffix(ANY) {
+            return self.changed_from(prefix).map(|(_, moment)| moment).max();
+        }
+        let details = self.changed_from(key).filter(|(own, _)| {
+            own.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(DETAIL))
+                && (unsure || !own.ends_with(UNSURE))
+        });
+        details.map(|(_, moment)| moment).max()
     }
 
     /// The counters with this prefix that ever showed activity.
@@ -205,9 +267,14 @@ impl Ledger {
         for instance in self.instances.values() {
             let shown = Shown { first: instance.first, scraped: instance.scraped };
             for key in instance.counters.keys() {
-                index.entry(key).or_default().push(shown);
+                index.entry(key_of(key)).or_default().push(shown);
             }
         }
         index
     }
+}
+
+/// The key without what tells series of it apart.
+fn key_of(identity: &str) -> &str {
+    identity.split_once(DETAIL).map_or(identity, |(key, _)| key)
 }

@@ -8,9 +8,13 @@
 //! one the drowsy phase of a nap catches such callers.
 
 mod spec;
+mod fields;
 mod poll;
 mod prometheus;
 mod promql;
+mod influx;
+mod datadog;
+mod logs;
 mod ingress;
 mod proxy_pods;
 mod exposition;
@@ -18,6 +22,7 @@ mod preset;
 mod ledger;
 mod verdict;
 mod fetch;
+mod credentials;
 mod error;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,18 +35,27 @@ use jiff::Timestamp;
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
 
+pub use credentials::{Authorization, Credentials, Secret};
 pub use error::{SourceError, SpecError};
-pub use fetch::{Credentials, Endpoint};
+pub use fetch::Endpoint;
 pub use ingress::IngressSource;
 pub use poll::{Polled, Polls, SourceState, Watched};
 pub use prometheus::PrometheusSource;
-pub use spec::{SourceSpec, build};
+pub use spec::{SourceArg, SourceSpec, build, resolve};
+
+pub(crate) use exposition::read_exposition;
+pub(crate) use promql::read_answer;
 
 /// Where traffic is learned from: one question for all apps.
 #[async_trait]
 pub trait TrafficMetricsSource: fmt::Debug + Send + Sync {
     /// The source's name, as in `--source` and `kubenap/metrics`.
     fn name(&self) -> &str;
+
+    /// Whether it counts for apps that do not choose their sources with `kubenap/metrics`.
+    fn by_default(&self) -> bool {
+        true
+    }
 
     /// Asks once, for all targets; every remote call in it has a deadline.
     ///
@@ -71,6 +85,23 @@ pub struct Target {
     /// The names of its pods that run now; `None` when they are not known. When given, the app's own
     /// metric counts as complete only if every one of these pods is scraped.
     pub pods: Option<BTreeSet<String>>,
+    /// Path prefixes that are no use of the app, for sources that see paths.
+    pub ignore_paths: Vec<String>,
+    /// Parts of `User-Agent`, in lower case, that are no use of the app, for sources that see it.
+    pub ignore_user_agents: Vec<String>,
+}
+
+impl Target {
+    /// An app of which nothing more is known.
+    pub fn of(app: AppId) -> Self {
+        Self {
+            app,
+            services: Vec::new(),
+            pods: None,
+            ignore_paths: Vec::new(),
+            ignore_user_agents: Vec::new(),
+        }
+    }
 }
 
 /// One Service of an app, and the ways in that lead to it.
@@ -91,6 +122,8 @@ pub struct TargetService {
     pub controllers: BTreeSet<String>,
     /// Whether a rule that leads here has no host, or one with a wildcard: ingress-nginx does not count those.
     pub open_hosts: bool,
+    /// The hosts of the rules that lead here, in lower case, for sources that see nothing but hosts.
+    pub hosts: BTreeSet<String>,
 }
 
 /// A port of a Service.

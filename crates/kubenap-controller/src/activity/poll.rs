@@ -31,6 +31,8 @@ pub struct SourceState {
     pub up: bool,
     /// Since when it is up, or down.
     pub since: Timestamp,
+    /// Whether it counts for apps that do not choose.
+    pub by_default: bool,
     /// Why the last poll failed, with a hint.
     pub error: Option<String>,
     /// What it said.
@@ -71,13 +73,14 @@ impl Polls {
         stop: &CancellationToken,
     ) -> Self {
         let now = clock.now();
-        let starting = SourceState {
+        let starting = |source: &Arc<dyn TrafficMetricsSource>| SourceState {
             up: false,
             since: now,
+            by_default: source.by_default(),
             error: None,
             samples: Arc::new(Samples::blind(Blind::Starting)),
         };
-        let per_source = sources.iter().map(|source| (source.name().to_owned(), starting.clone())).collect();
+        let per_source = sources.iter().map(|source| (source.name().to_owned(), starting(source))).collect();
         let (publish, polled) = watch::channel(Arc::new(Polled { at: now, per_source }));
         let publish = Arc::new(publish);
         let asks = sources
@@ -115,11 +118,14 @@ impl Polls {
 }
 
 impl Polled {
-    /// What the sources together know about an app: all of them, or only those that are `chosen` by name.
+    /// What the sources together know about an app: those that count by default, or those that are `chosen` by name.
     /// A chosen source that does not exist is a blind spot.
     pub fn activity(&self, app: &AppId, chosen: Option<&[String]>) -> Activity {
         match chosen {
-            None => Activity::join_all(self.per_source.values().map(|state| state.samples.of(app))),
+            None => {
+                let asked = self.per_source.values().filter(|state| state.by_default);
+                Activity::join_all(asked.map(|state| state.samples.of(app)))
+            }
             Some(names) => Activity::join_all(names.iter().map(|name| {
                 self.per_source
                     .get(name)
@@ -192,7 +198,8 @@ impl Turn {
                     tracing::info!(source = name, "source answers");
                 }
             }
-            let state = SourceState { up, since, error, samples: Arc::new(samples) };
+            let by_default = self.source.by_default();
+            let state = SourceState { up, since, by_default, error, samples: Arc::new(samples) };
             let polled = Arc::make_mut(polled);
             polled.at = at;
             polled.per_source.insert(name.to_owned(), state);
@@ -262,7 +269,7 @@ mod tests {
 
     fn run(fakes: Vec<Arc<Fake>>) -> Run {
         let clock = Clock::starting_at(Timestamp::from_second(1_700_000_000).unwrap());
-        let target = Target { app: web(), services: Vec::new(), pods: None };
+        let target = Target::of(web());
         let watched = Watched { targets: Arc::from([target]), history: Duration::ZERO };
         let (watched, seen) = watch::channel(watched);
         let stop = CancellationToken::new();

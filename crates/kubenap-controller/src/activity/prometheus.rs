@@ -1,4 +1,4 @@
-//! Prometheus: one query per proxy for all apps, and a heartbeat that says which proxies were scraped, and when.
+//! Prometheus: one query for all apps, and a heartbeat that says which proxies were scraped, and when.
 //!
 //! The server takes no differences: `increase` misses births and restarts. It sums each counter per app and
 //! instance, and the [ledger](super::ledger) compares what it says from poll to poll. At the start, and after a
@@ -18,12 +18,38 @@ use kubenap_core::activity::Blind;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::fetch::{Fetch, Question, form};
+use super::fetch::{Fetch, Post, Question, form};
 use super::ledger::{BLINK, Ledger, Look, Sight};
 use super::preset::Preset;
 use super::promql::{self, Answer, DOWN, Row};
-use super::verdict::{View, samples};
+use super::spec::{Kind, Setup, With, address};
+use super::verdict::{FRESH, View, samples};
 use super::{Ask, Credentials, Endpoint, Samples, SourceError, TrafficMetricsSource};
+
+/// `prometheus=URL`, or with more settings in the config file.
+pub(super) const KIND: Kind = Kind {
+    name: "prometheus",
+    forms: "prometheus=URL",
+    short: |url| Ok(Arc::new(PrometheusSetup { endpoint: address("prometheus", url)?, credentials: None })),
+    read: |fields| {
+        let endpoint = fields.endpoint("url").unwrap_or_default();
+        Arc::new(PrometheusSetup { endpoint, credentials: Some(fields.credentials()) })
+    },
+};
+
+#[derive(Debug)]
+struct PrometheusSetup {
+    endpoint: Endpoint,
+    /// None: what all servers get that a flag names.
+    credentials: Option<Credentials>,
+}
+
+impl Setup for PrometheusSetup {
+    fn build(&self, name: String, with: &With<'_>) -> Result<Arc<dyn TrafficMetricsSource>, SourceError> {
+        let credentials = self.credentials.as_ref().unwrap_or(with.credentials);
+        Ok(Arc::new(PrometheusSource::new(name, self.endpoint.clone(), credentials.clone())?))
+    }
+}
 
 /// A Prometheus server, or anything that speaks its query API.
 #[derive(Debug)]
@@ -40,6 +66,8 @@ struct Memory {
     ledgers: BTreeMap<Preset, Ledger>,
     /// When each preset was looked at last.
     looked: BTreeMap<Preset, Instant>,
+    /// The newest of the server's times of evaluation, and when it came first.
+    newest: Option<Clocks>,
 }
 
 /// The limits of one kind of question.
@@ -49,8 +77,9 @@ struct Limits {
     bytes: usize,
 }
 
-const INSTANT: Limits = Limits { deadline: Duration::from_secs(10), bytes: 64 << 20 };
-const RANGE: Limits = Limits { deadline: Duration::from_secs(30), bytes: 256 << 20 };
+// 10,000 apps on three instances make 4 MB at one moment, and 40 MB over sixty.
+const INSTANT: Limits = Limits { deadline: Duration::from_secs(10), bytes: 32 << 20 };
+const RANGE: Limits = Limits { deadline: Duration::from_secs(30), bytes: 80 << 20 };
 
 /// The longest history that is asked for.
 pub(super) const LONGEST: Duration = Duration::from_hours(24);
@@ -68,10 +97,11 @@ impl PrometheusSource {
     /// A source with this name at this address.
     ///
     /// # Errors
-    /// When a header or token cannot be sent.
+    /// When a header or token cannot be sent, or the file of authorities cannot be used.
     pub fn new(name: String, endpoint: Endpoint, credentials: Credentials) -> Result<Self, SourceError> {
         credentials.check()?;
-        Ok(Self { name, endpoint, credentials, fetch: Fetch::new(), memory: Mutex::new(Memory::default()) })
+        let fetch = Fetch::trusting(credentials.ca_file.as_deref())?;
+        Ok(Self { name, endpoint, credentials, fetch, memory: Mutex::new(Memory::default()) })
     }
 
     async fn query(&self, path: &str, pairs: &[(&str, &str)], limits: Limits) -> Result<Answer, SourceError> {
@@ -82,7 +112,7 @@ impl PrometheusSource {
         let question = Question {
             endpoint: &self.endpoint,
             path,
-            form: Some(form(&pairs)),
+            post: Some(Post { kind: "application/x-www-form-urlencoded", text: form(&pairs) }),
             headers: &headers,
             accept: "application/json",
             deadline: limits.deadline,
@@ -91,8 +121,8 @@ impl PrometheusSource {
         // With these statuses the server says in JSON what is wrong.
         let also =
             [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY, StatusCode::SERVICE_UNAVAILABLE];
-        let (status, body) = self.fetch.whole(question, &also).await?;
-        promql::decode(&body, status, &self.endpoint)
+        let (reply, body) = self.fetch.whole(question, &also).await?;
+        promql::decode(&body, reply.status, &self.endpoint)
     }
 
     async fn now(&self, query: &str) -> Result<Answer, SourceError> {
@@ -105,32 +135,34 @@ impl PrometheusSource {
         self.query("/api/v1/query_range", &pairs, RANGE).await
     }
 
-    /// The ledger as it would be if this had been running all the time.
+    /// The ledgers as they would be if this had been running all the time.
     async fn replay(
         &self,
-        preset: Preset,
+        presets: &BTreeSet<Preset>,
         clocks: Clocks,
         history: Duration,
-    ) -> Result<Option<Ledger>, SourceError> {
+    ) -> Result<BTreeMap<Preset, Ledger>, SourceError> {
         let range = promql::Range::until(clocks.server, history);
         let heartbeat = self.over(&promql::heartbeat(), &range).await?;
-        let counters = self.over(&promql::counters(preset), &range).await?;
+        let counters = self.over(&promql::counters(presets), &range).await?;
+        let mut ledgers = BTreeMap::new();
         if heartbeat.is_partial || counters.is_partial {
-            return Ok(None);
+            return Ok(ledgers);
         }
         let blink = BLINK + Duration::from_secs_f64(2.0 * range.step);
-        let mut ledger = None;
         for (at, beats, rows) in promql::steps(&heartbeat.rows, &counters.rows) {
             let at_ours = clocks.ours_of(at);
-            let here = ledger.get_or_insert_with(|| Ledger::since(at_ours));
-            match look(preset, &beats, &rows, clocks, here) {
-                Some(look) => here.observe(at_ours, look, blink),
-                // Knowledge begins with the first proxy that is seen.
-                None if here.watermark().is_none() => ledger = None,
-                None => {}
+            for preset in presets {
+                let here = ledgers.entry(*preset).or_insert_with(|| Ledger::since(at_ours));
+                match look(*preset, &beats, &rows, clocks, here) {
+                    Some(look) => here.observe(at_ours, look, blink),
+                    // Knowledge begins with the first proxy that is seen.
+                    None if here.watermark().is_none() => drop(ledgers.remove(preset)),
+                    None => {}
+                }
             }
         }
-        Ok(ledger)
+        Ok(ledgers)
     }
 }
 
@@ -148,41 +180,41 @@ impl TrafficMetricsSource for PrometheusSource {
         let beats: Vec<_> = heartbeat.rows.iter().map(Row::last).collect();
         let nothing = || SourceError::NothingScraped { at: self.endpoint.to_string() };
         let server = beats.first().ok_or_else(nothing)?.at;
-        let clocks = Clocks { server, ours: ask.now };
+        let clocks = memory.clocks(server, ask.now);
         let live = promql::live(&beats);
         if live.is_empty() && memory.ledgers.is_empty() {
             return Err(nothing());
         }
 
-        let mut fresh = BTreeMap::new();
-        for preset in &live {
-            fresh.insert(*preset, self.now(&promql::counters(*preset)).await?);
-            let known = memory.looked.get(preset).is_some_and(|looked| looked.elapsed() <= BLINK);
-            if !known {
-                let replayed = self.replay(*preset, clocks, ask.history).await;
-                let ledger = replayed.unwrap_or_else(|error| {
-                    tracing::warn!(source = self.name, %error, "history cannot be read: knowledge begins now");
-                    None
-                });
-                memory.ledgers.insert(*preset, ledger.unwrap_or_else(|| Ledger::since(ask.now)));
+        let counters = self.now(&promql::counters(&live)).await?;
+        let known = |preset: &Preset| memory.looked.get(preset).is_some_and(|at| at.elapsed() <= BLINK);
+        let new: BTreeSet<Preset> = live.iter().filter(|preset| !known(preset)).copied().collect();
+        if !new.is_empty() {
+            let mut replayed = self.replay(&new, clocks, ask.history).await.unwrap_or_else(|error| {
+                tracing::warn!(source = self.name, %error, "history cannot be read: knowledge begins now");
+                BTreeMap::new()
+            });
+            for preset in new {
+                let ledger = replayed.remove(&preset).unwrap_or_else(|| Ledger::since(ask.now));
+                memory.ledgers.insert(preset, ledger);
             }
         }
         // Activity that is seen now was before the last answer came.
         let elapsed = SignedDuration::try_from(begun.elapsed()).unwrap_or(SignedDuration::MAX);
         let at = ask.now.checked_add(elapsed).unwrap_or(Timestamp::MAX);
-        for (preset, answer) in &fresh {
+        let rows: Vec<_> = counters.rows.iter().map(Row::last).collect();
+        for preset in &live {
             let Some(ledger) = memory.ledgers.get_mut(preset) else { continue };
-            let rows: Vec<_> = answer.rows.iter().map(Row::last).collect();
             if let Some(look) = look(*preset, &beats, &rows, clocks, ledger) {
                 ledger.observe(at, look, BLINK);
             }
             memory.looked.insert(*preset, Instant::now());
         }
 
-        let unproven = promql::services_are_not_counted(&beats, fresh.get(&Preset::Traefik));
+        let unproven = promql::services_are_not_counted(&beats, &counters);
         let views = memory.ledgers.iter().map(|(preset, ledger)| {
             let mut blind = BTreeSet::new();
-            if heartbeat.is_partial || fresh.get(preset).is_some_and(|answer| answer.is_partial) {
+            if heartbeat.is_partial || counters.is_partial {
                 blind.insert(Blind::Partial);
             }
             if ledger.is_down() && Preset::PROXIES.contains(preset) {
@@ -191,12 +223,27 @@ impl TrafficMetricsSource for PrometheusSource {
             if *preset == Preset::Traefik && unproven {
                 blind.insert(Blind::NotMapped);
             }
-            (*preset, View { ledger, live: live.contains(preset), blind })
+            (*preset, View { ledger, live: live.contains(preset), blind, fresh: FRESH })
         });
         let dark =
             memory.ledgers.keys().filter(|preset| Preset::PROXIES.contains(preset) && !live.contains(preset));
         let dark = dark.copied().collect();
         Ok(samples(ask, &views.collect(), &dark))
+    }
+}
+
+impl Memory {
+    /// The clocks of an answer. One that was evaluated no later than one before it comes from a cache, and is as old as
+    /// that one.
+    fn clocks(&mut self, server: f64, ours: Timestamp) -> Clocks {
+        match self.newest {
+            Some(newest) if server <= newest.server => {
+                let behind =
+                    SignedDuration::try_from_secs_f64(newest.server - server).unwrap_or(SignedDuration::MAX);
+                Clocks { server, ours: newest.ours.checked_sub(behind).unwrap_or(Timestamp::MIN) }
+            }
+            _ => *self.newest.insert(Clocks { server, ours }),
+        }
     }
 }
 

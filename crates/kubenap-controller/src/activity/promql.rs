@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::preset::Preset;
+use super::preset::{OPEN, Preset, UNSURE};
 use super::{Endpoint, SourceError};
 
 /// The label that says which part of the heartbeat a row is.
@@ -24,8 +24,14 @@ pub(super) fn heartbeat() -> String {
     let mut query = String::new();
     for preset in Preset::ALL {
         let presence = match preset {
-            Preset::Traefik | Preset::IngressNginx => preset.presence().to_owned(),
-            Preset::Own | Preset::OwnPlain => format!("group by (job, instance) ({})", preset.selector()),
+            Preset::Own | Preset::Linkerd | Preset::OwnPlain => {
+                format!("group by (job, instance) ({})", preset.selector(false))
+            }
+            // The pilot shows it too, and no request passes it.
+            Preset::Istio => {
+                format!(r#"group by (job, instance) ({}{{component="proxy"}})"#, preset.presence())
+            }
+            _ => format!("group by (job, instance) ({})", preset.presence()),
         };
         let beat = format!("max by (instance) (timestamp(up) * up and on (job, instance) {presence})");
         marked(&mut query, &beat, preset.label());
@@ -37,9 +43,24 @@ pub(super) fn heartbeat() -> String {
     query
 }
 
-/// The counters of one preset, never summed over instances.
-pub(super) fn counters(preset: Preset) -> String {
-    format!("sum by ({}, instance) ({})", preset.labels(), preset.selector())
+/// The counters of these presets, never summed over instances: for each preset what is sure, what is unsure, and
+/// what is open.
+pub(super) fn counters(presets: &BTreeSet<Preset>) -> String {
+    let mut query = String::new();
+    for preset in presets {
+        let (label, by) = (preset.label(), preset.labels());
+        let mut part = |selector: &str, mark: &str| {
+            marked(&mut query, &format!("sum by ({by}, instance) ({selector})"), mark);
+        };
+        part(&preset.selector(false), label);
+        if preset.code().is_some() {
+            part(&preset.selector(true), &format!("{label}{UNSURE}"));
+        }
+        if let Some(open) = preset.open() {
+            part(open, &format!("{label}{OPEN}"));
+        }
+    }
+    query
 }
 
 fn marked(query: &mut String, part: &str, mark: &str) {
@@ -96,10 +117,15 @@ impl Row {
         self.metric.get(name).map_or("", String::as_str)
     }
 
-    /// What this series counts for.
+    /// What this series counts for with this preset: nothing, if it is another one's.
     pub(super) fn keys(&self, preset: Preset) -> impl Iterator<Item = Arc<str>> {
-        let keys = || preset.keys(|name| self.label(name)).into_iter().map(Arc::from).collect();
-        self.keys.get_or_init(keys).iter().cloned()
+        let detail = self.label(MARK).strip_prefix(preset.label());
+        let detail = detail.filter(|detail| matches!(*detail, "" | OPEN | UNSURE));
+        let keys = || {
+            let detail = detail.filter(|detail| !detail.is_empty());
+            preset.keys_of(detail, |name| self.label(name)).into_iter().map(Arc::from).collect()
+        };
+        detail.map(|_| self.keys.get_or_init(keys).iter().cloned()).into_iter().flatten()
     }
 
     /// The newest value.
@@ -150,8 +176,8 @@ pub(super) fn live(beats: &[Point<'_>]) -> BTreeSet<Preset> {
 
 /// Whether requests come in through Traefik but no service of it is ever counted: its per-service metrics are
 /// switched off or dropped, and then a missing series does not mean that nothing came.
-pub(super) fn services_are_not_counted(beats: &[Point<'_>], traefik: Option<&Answer>) -> bool {
-    traefik.is_some_and(|answer| answer.rows.is_empty())
+pub(super) fn services_are_not_counted(beats: &[Point<'_>], counters: &Answer) -> bool {
+    !counters.rows.iter().any(|row| row.label(MARK).starts_with(Preset::Traefik.label()))
         && beats.iter().any(|beat| beat.row.label(MARK) == ENTERED && beat.value > 0.0)
 }
 
@@ -213,6 +239,18 @@ pub(super) fn decode(body: &[u8], status: StatusCode, from: &Endpoint) -> Result
     Ok(Answer { rows, is_partial: wire.warnings.is_some_and(|warnings| !warnings.is_empty()) })
 }
 
+/// Reads an answer and all that is read out of one: how many values and keys there are.
+pub(crate) fn read_answer(body: &[u8], status: StatusCode, from: &Endpoint) -> Result<usize, SourceError> {
+    let answer = decode(body, status, from)?;
+    let newest: Vec<_> = answer.rows.iter().map(Row::last).collect();
+    live(&newest);
+    services_are_not_counted(&newest, &answer);
+    let keys =
+        Preset::ALL.map(|preset| answer.rows.iter().map(|row| row.keys(preset).count()).sum::<usize>());
+    let points = steps(&answer.rows, &answer.rows).map(|(_, beats, _)| beats.len());
+    Ok(points.chain(keys).sum())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,17 +260,36 @@ mod tests {
     fn the_queries_are_these() {
         let parts = heartbeat().replace(" or label_replace", "\nor label_replace");
         expect![[r#"
-            label_replace(max by (instance) (timestamp(up) * up and on (job, instance) traefik_config_last_reload_success), "kubenap", "traefik", "", "")
-            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) nginx_ingress_controller_config_last_reload_successful), "kubenap", "ingress-nginx", "", "")
+            label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (traefik_config_last_reload_success)), "kubenap", "traefik", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (nginx_ingress_controller_config_last_reload_successful)), "kubenap", "ingress-nginx", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (nginx_ingress_nginx_http_requests_total)), "kubenap", "f5-nginx", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (envoy_server_live)), "kubenap", "envoy", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (istio_build{component="proxy"})), "kubenap", "istio", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (haproxy_process_start_time_seconds)), "kubenap", "haproxy", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (kong_datastore_reachable)), "kubenap", "kong", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (http_requests_total{namespace!="",pod!="",handler!="",handler!~"/(metrics|healthz|readyz|livez|ping)"})), "kubenap", "own", "", "")
+            or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (request_total{direction="inbound",namespace!="",pod!="",route_name!="probe"})), "kubenap", "linkerd", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (http_requests_total{namespace!="",pod!="",handler=""})), "kubenap", "own-plain", "", "")
             or label_replace(max by (instance) (up == 0), "kubenap", "down", "", "")
             or label_replace(sum by (instance) (traefik_entrypoint_requests_total{entrypoint!~"traefik|metrics",code=~"2.."}), "kubenap", "entered", "", "")"#]].assert_eq(&parts);
-        let all = Preset::ALL.map(counters).join("\n");
+        let all = counters(&Preset::ALL.into()).replace(" or label_replace", "\nor label_replace");
         expect![[r#"
-            sum by (exported_service, service, instance) (traefik_service_requests_total)
-            sum by (exported_namespace, exported_service, namespace, service, canary, instance) (nginx_ingress_controller_requests)
-            sum by (namespace, pod, instance) (http_requests_total{namespace!="",pod!="",handler!="",handler!~"/(metrics|healthz|readyz|livez|ping)"})
-            sum by (namespace, pod, instance) (http_requests_total{namespace!="",pod!="",handler=""})"#]].assert_eq(&all);
+            label_replace(sum by (exported_service, service, instance) (traefik_service_requests_total{code!~"307|502|503"}), "kubenap", "traefik", "", "")
+            or label_replace(sum by (exported_service, service, instance) (traefik_service_requests_total{code=~"307|502|503"}), "kubenap", "traefik~unsure", "", "")
+            or label_replace(sum by (exported_namespace, exported_service, namespace, service, canary, instance) (nginx_ingress_controller_requests{status!~"307|502|503"}), "kubenap", "ingress-nginx", "", "")
+            or label_replace(sum by (exported_namespace, exported_service, namespace, service, canary, instance) (nginx_ingress_controller_requests{status=~"307|502|503"}), "kubenap", "ingress-nginx~unsure", "", "")
+            or label_replace(sum by (exported_service, service, resource_namespace, server, instance) (nginx_ingress_controller_upstream_server_response_latency_ms_count{code!~"307|502|503"}), "kubenap", "f5-nginx", "", "")
+            or label_replace(sum by (exported_service, service, resource_namespace, server, instance) (nginx_ingress_controller_upstream_server_response_latency_ms_count{code=~"307|502|503"}), "kubenap", "f5-nginx~unsure", "", "")
+            or label_replace(sum by (envoy_cluster_name, cluster_name, instance) (envoy_cluster_upstream_rq_total), "kubenap", "envoy", "", "")
+            or label_replace(sum by (envoy_cluster_name, cluster_name, instance) (envoy_cluster_upstream_rq_active), "kubenap", "envoy~open", "", "")
+            or label_replace(sum by (destination_service, instance) (istio_requests_total{reporter=~"source|waypoint",response_code!~"307|502|503"}), "kubenap", "istio", "", "")
+            or label_replace(sum by (destination_service, instance) (istio_requests_total{reporter=~"source|waypoint",response_code=~"307|502|503"}), "kubenap", "istio~unsure", "", "")
+            or label_replace(sum by (proxy, instance) (haproxy_backend_sessions_total), "kubenap", "haproxy", "", "")
+            or label_replace(sum by (proxy, instance) (haproxy_backend_current_sessions), "kubenap", "haproxy~open", "", "")
+            or label_replace(sum by (exported_service, service, instance) (kong_http_requests_total{code!~"307|502|503"}), "kubenap", "kong", "", "")
+            or label_replace(sum by (exported_service, service, instance) (kong_http_requests_total{code=~"307|502|503"}), "kubenap", "kong~unsure", "", "")
+            or label_replace(sum by (namespace, pod, instance) (http_requests_total{namespace!="",pod!="",handler!="",handler!~"/(metrics|healthz|readyz|livez|ping)"}), "kubenap", "own", "", "")
+            or label_replace(sum by (namespace, pod, instance) (request_total{direction="inbound",namespace!="",pod!="",route_name!="probe"}), "kubenap", "linkerd", "", "")
+            or label_replace(sum by (namespace, pod, instance) (http_requests_total{namespace!="",pod!="",handler=""}), "kubenap", "own-plain", "", "")"#]].assert_eq(&all);
     }
 }

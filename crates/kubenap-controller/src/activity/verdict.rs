@@ -17,16 +17,22 @@ pub(super) struct View<'a> {
     pub(super) live: bool,
     /// What forbids a nap for every app that it covers.
     pub(super) blind: BTreeSet<Blind>,
+    /// A watermark older than this is stale.
+    pub(super) fresh: SignedDuration,
 }
 
-/// A watermark older than this is stale; two scrape intervals of a minute and a poll fit into it.
-const FRESH: SignedDuration = SignedDuration::from_secs(150);
+/// Two scrape intervals of a minute and a poll fit into it.
+pub(super) const FRESH: SignedDuration = SignedDuration::from_secs(150);
 
 /// How many of the label values looked for are told.
 const TOLD: usize = 8;
 
 const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
-const TRAEFIK_CONTROLLER: &str = "traefik.io/ingress-controller";
+
+/// The proxies of a view, and counters that somebody names himself.
+fn proxies() -> impl Iterator<Item = Preset> {
+    Preset::PROXIES.into_iter().chain([Preset::Named, Preset::Logs])
+}
 
 /// What the views say about every app that was asked for. Proxies in the `dark` exist but do not answer: an app
 /// may be behind one of them as long as nobody says which controller its Ingresses have.
@@ -60,16 +66,25 @@ fn sample(
     let mut hints = Vec::new();
 
     let unserved = unserved(target, views, dark);
-    for preset in Preset::PROXIES {
+    // What proxies answer themselves is no use of an app that has no pods.
+    let has_pods = target.pods.as_ref().is_none_or(|pods| !pods.is_empty());
+    let mut fresh = SignedDuration::ZERO;
+    for preset in proxies() {
         let expected = preset.expected(target);
         if let Some(indexed) = views.get(&preset) {
+            fresh = fresh.max(indexed.view.fresh);
             matched += expected
                 .iter()
                 .filter_map(|key| indexed.index.get(key.as_str()))
                 .map(Vec::len)
                 .sum::<usize>();
-            let seen = expected.iter().filter_map(|key| indexed.view.ledger.changed(key)).max();
-            let routed = is_routed(target) && unserved.is_none();
+            let seen = expected.iter().filter_map(|key| indexed.view.ledger.changed(key, has_pods)).max();
+            let known = || expected.iter().any(|key| indexed.view.ledger.has_known(key));
+            // A log that names Services would name this one.
+            let names = || ["svc *", "up *"].iter().any(|any| indexed.view.ledger.has_known(any));
+            let is_born = preset.is_born_at_first_request() || (preset == Preset::Logs && names());
+            let mapped = (is_born && is_routed(target)) || known();
+            let routed = mapped && unserved.is_none();
             if indexed.view.live && routed {
                 words.push(proxy_word(indexed.view, seen));
             } else if let Some(seen) = seen {
@@ -78,14 +93,18 @@ fn sample(
                 hints.push(Word { last_seen: seen, watermark: Timestamp::MAX, blind });
             }
         }
-        looked_for.extend(expected);
+        // Of proxies that are not there nothing is looked for, unless there is none at all.
+        if views.contains_key(&preset) || preset == Preset::Traefik {
+            looked_for.extend(expected);
+        }
     }
-    for preset in [Preset::Own, Preset::OwnPlain] {
+    for preset in Preset::OWN {
         let covered = !words.is_empty();
         if preset == Preset::OwnPlain && covered {
             continue;
         }
         let Some(indexed) = views.get(&preset) else { continue };
+        fresh = fresh.max(indexed.view.fresh);
         let own = own(target, indexed);
         matched += own.matched;
         match own.word {
@@ -107,7 +126,7 @@ fn sample(
             watermark: word.watermark,
             blind: word.blind,
         }));
-        if now.duration_since(activity.watermark) > FRESH {
+        if now.duration_since(activity.watermark) > fresh {
             activity.blind.insert(Blind::Stale);
         }
         activity
@@ -135,7 +154,9 @@ fn unserved(
     let routed = target.services.iter().filter(|service| !service.ingress_ports.is_empty());
     for service in routed {
         let may_be_nginx = service.controllers.is_empty() || service.controllers.contains(NGINX_CONTROLLER);
-        if service.open_hosts && may_be_nginx && live(Preset::IngressNginx) {
+        // Counters that somebody names after Services may be ingress-nginx's, too.
+        let counts = live(Preset::IngressNginx) || live(Preset::Named);
+        if service.open_hosts && may_be_nginx && counts {
             // ingress-nginx does not count what comes for a host that no Ingress spells out.
             return Some(Blind::NotMapped);
         }
@@ -143,11 +164,8 @@ fn unserved(
             return Some(Blind::SourceDown);
         }
         for controller in &service.controllers {
-            let served = match controller.as_str() {
-                NGINX_CONTROLLER => live(Preset::IngressNginx) || traefik_as_nginx(),
-                TRAEFIK_CONTROLLER => live(Preset::Traefik),
-                _ => false,
-            };
+            let by = |preset: Preset| preset.serves(controller) && live(preset);
+            let served = proxies().any(by) || (controller == NGINX_CONTROLLER && traefik_as_nginx());
             if !served {
                 return Some(Blind::NotMapped);
             }

@@ -1,6 +1,5 @@
 //! Everything around one app, from the stores or read live, before it becomes the core's facts.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -8,15 +7,17 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use kubenap_core::app::AppId;
 use kubenap_core::seen::Scaler;
 
 use super::slices::SlimSlice;
-use super::slim::{Slim, SlimDeployment, SlimPod, SlimService};
+use super::slim::{Slim, SlimDeployment, SlimIngress, SlimPod, SlimService};
+use super::space::Space;
 use super::stores::Stores;
-use super::{Cluster, ClusterError};
+use super::{Cluster, ClusterError, FIELD_MANAGER};
 
 /// The objects of an app's namespace that may matter to it.
 #[derive(Clone, Debug)]
@@ -24,15 +25,15 @@ pub struct Around {
     /// The app's Deployment.
     pub deployment: Arc<SlimDeployment>,
     /// Deployments of the namespace; only those with the label where it comes from the stores.
-    pub deployments: BTreeMap<String, Arc<SlimDeployment>>,
+    pub deployments: Arc<Space<SlimDeployment>>,
     /// Services of the namespace.
-    pub services: BTreeMap<String, Arc<SlimService>>,
+    pub services: Arc<Space<SlimService>>,
     /// EndpointSlices of the namespace.
-    pub slices: BTreeMap<String, Arc<SlimSlice>>,
+    pub slices: Arc<Space<SlimSlice>>,
     /// Pods of the namespace.
-    pub pods: BTreeMap<String, Arc<SlimPod>>,
-    /// The names of the namespace's Ingresses.
-    pub ingresses: BTreeSet<String>,
+    pub pods: Arc<Space<SlimPod>>,
+    /// Ingresses of the namespace.
+    pub ingresses: Arc<Space<SlimIngress>>,
     /// Who else scales the Deployment; known from a live reading only.
     pub scaler: Option<Scaler>,
     /// It was read live.
@@ -49,7 +50,7 @@ impl Around {
             services: stores.services.within(&app.namespace),
             slices: stores.slices.within(&app.namespace),
             pods: stores.pods.within(&app.namespace),
-            ingresses: stores.ingresses.within(&app.namespace).into_keys().collect(),
+            ingresses: stores.ingresses.within(&app.namespace),
             scaler: None,
             live: false,
         })
@@ -76,7 +77,7 @@ impl Around {
             services: slim(services),
             slices: slim(slices),
             pods: slim(pods),
-            ingresses: ingresses.iter().map(kube::ResourceExt::name_any).collect(),
+            ingresses: slim(ingresses),
             scaler,
             live: true,
         }))
@@ -92,7 +93,7 @@ pub async fn scaler(cluster: &Cluster, app: &AppId) -> Result<Option<Scaler>, Cl
             spec.scale_target_ref.kind == "Deployment" && spec.scale_target_ref.name == app.name
         })
     };
-    Ok(all.iter().find(ours).map(|hpa| {
+    let scalers = all.iter().filter(ours).map(|hpa| {
         let least = hpa.spec.as_ref().and_then(|spec| spec.min_replicas).unwrap_or(1);
         // A ScaledObject makes an autoscaler of its own, and scales to zero past it.
         let scaled_object = hpa.owner_references().iter().any(|owner| owner.kind == "ScaledObject");
@@ -101,7 +102,23 @@ pub async fn scaler(cluster: &Cluster, app: &AppId) -> Result<Option<Scaler>, Cl
             least: u32::try_from(least).unwrap_or(0),
             owns_zero: least == 0 || scaled_object,
         }
-    }))
+    });
+    // Of several, which is a mistake of its own, each must be content: one that owns zero speaks for all.
+    Ok(scalers.max_by_key(|scaler| (scaler.owns_zero, scaler.least)))
+}
+
+/// The field manager that set the Deployment's `spec.replicas` last, other than KubeNap; none: nobody else owns it.
+pub async fn replicas_by(cluster: &Cluster, app: &AppId) -> Result<Option<String>, ClusterError> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client(), &app.namespace);
+    let Some(deployment) = cluster.call(api.get_metadata_opt(&app.name)).await? else { return Ok(None) };
+    let entries = deployment.metadata.managed_fields.unwrap_or_default();
+    let owns = |entry: &ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        fields.is_some_and(|fields| fields["f:spec"].get("f:replicas").is_some())
+    };
+    let others =
+        entries.into_iter().filter(|entry| owns(entry) && entry.manager.as_deref() != Some(FIELD_MANAGER));
+    Ok(others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0)).and_then(|entry| entry.manager))
 }
 
 /// Whether the app's ReplicaSets have observed their newest spec, and the pods as they are after that.
@@ -111,7 +128,7 @@ pub async fn scaler(cluster: &Cluster, app: &AppId) -> Result<Option<Scaler>, Cl
 pub async fn settled_pods(
     cluster: &Cluster,
     deployment: &SlimDeployment,
-) -> Result<Option<BTreeMap<String, Arc<SlimPod>>>, ClusterError> {
+) -> Result<Option<Arc<Space<SlimPod>>>, ClusterError> {
     let space = deployment.id.namespace.as_str();
     let sets = list(cluster, Api::<ReplicaSet>::namespaced(cluster.client(), space)).await?;
     let own = |set: &&ReplicaSet| set.owner_references().iter().any(|owner| owner.uid == deployment.seen.uid);
@@ -131,7 +148,22 @@ pub async fn list<K>(cluster: &Cluster, api: Api<K>) -> Result<Vec<K>, ClusterEr
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    let mut params = ListParams::default().limit(500);
+    whole(cluster, api, ListParams::default()).await
+}
+
+/// The same, of those that carry a label.
+pub async fn list_labelled<K>(cluster: &Cluster, api: Api<K>, labels: &str) -> Result<Vec<K>, ClusterError>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    whole(cluster, api, ListParams::default().labels(labels)).await
+}
+
+async fn whole<K>(cluster: &Cluster, api: Api<K>, params: ListParams) -> Result<Vec<K>, ClusterError>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let mut params = params.limit(500);
     let mut all = Vec::new();
     loop {
         let page = cluster.call(api.list(&params)).await?;
@@ -143,9 +175,9 @@ where
     }
 }
 
-fn slim<T: Slim>(objects: Vec<T::Object>) -> BTreeMap<String, Arc<T>>
+fn slim<T: Slim>(objects: Vec<T::Object>) -> Arc<Space<T>>
 where
     T::Object: kube::Resource,
 {
-    objects.into_iter().map(|object| (object.name_any(), Arc::new(T::of(object)))).collect()
+    Arc::new(objects.into_iter().map(|object| (object.name_any(), T::of(object))).collect())
 }

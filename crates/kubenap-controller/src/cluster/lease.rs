@@ -20,9 +20,11 @@ pub const LEADER: &str = "kubenap";
 /// How long a Lease holds without renewal.
 pub const DURATION: Duration = Duration::from_secs(15);
 /// The leader stops to lead when it could not renew for this long: well before others take over.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the Lease is renewed, or looked at.
 const RETRY: Duration = Duration::from_secs(2);
+/// A leader renews once in [`RETRY`]; it is in the way once, or twice.
+const OCCUPY_TRIES: u32 = 5;
 
 /// Whether this member leads.
 #[derive(Clone, Debug)]
@@ -156,6 +158,46 @@ async fn release(
     spec.lease_duration_seconds = Some(1);
     spec.renew_time = Some(MicroTime(now));
     won(cluster.call(api.replace(LEADER, &params(), &lease)).await).map(|_| ())
+}
+
+/// Takes the Lease away from whoever leads, so that for `span` nobody naps; wakes go on.
+///
+/// Who led before may not know of it until [`RENEW_DEADLINE`] has passed.
+pub async fn occupy(
+    cluster: &Cluster,
+    namespace: &str,
+    holder: &str,
+    span: Duration,
+    now: impl Fn() -> Timestamp,
+) -> Result<(), ClusterError> {
+    let api: Api<Lease> = Api::namespaced(cluster.client(), namespace);
+    let mut left = OCCUPY_TRIES;
+    loop {
+        let mut next = lease(LEADER, holder, span, now());
+        let answer = match cluster.call(api.get_opt(LEADER)).await? {
+            None => cluster.call(api.create(&params(), &next)).await,
+            Some(there) => {
+                next.metadata = there.metadata;
+                cluster.call(api.replace(LEADER, &params(), &next)).await
+            }
+        };
+        left -= 1;
+        match answer {
+            // The leader has just renewed it.
+            Err(ClusterError::Conflict(_)) if left > 0 => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Gives the Lease back, if `holder` still has it.
+pub async fn give_back(
+    cluster: &Cluster,
+    namespace: &str,
+    holder: &str,
+    now: Timestamp,
+) -> Result<(), ClusterError> {
+    release(cluster, &Api::namespaced(cluster.client(), namespace), holder, now).await
 }
 
 fn won(answer: Result<Lease, ClusterError>) -> Result<bool, ClusterError> {

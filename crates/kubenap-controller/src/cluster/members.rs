@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{self, DURATION, LEADER};
-use super::slices::SlimSlice;
 use super::stores::Stores;
 use super::{ADMIN, Cluster, ClusterError};
 use crate::clock::Clock;
@@ -26,6 +26,7 @@ const CLEAR: Duration = Duration::from_secs(120);
 pub struct Members {
     me: String,
     namespace: String,
+    pod_uid: Option<String>,
     stores: Stores,
     seen: Arc<Mutex<BTreeMap<String, (String, Instant)>>>,
     /// Since when this member's own renewals have succeeded, and been seen by its watch, without a break.
@@ -34,10 +35,11 @@ pub struct Members {
 
 impl Members {
     /// A member called `me`, with its Lease in `namespace`.
-    pub fn new(me: &str, namespace: &str, stores: Stores) -> Self {
+    pub fn new(me: &str, namespace: &str, pod_uid: Option<String>, stores: Stores) -> Self {
         Self {
             me: me.to_owned(),
             namespace: namespace.to_owned(),
+            pod_uid,
             stores,
             seen: Arc::default(),
             steady: Arc::default(),
@@ -51,13 +53,10 @@ impl Members {
     pub fn living(&self) -> BTreeSet<String> {
         let mut living = BTreeSet::from([self.me.clone()]);
         if self.steady().is_none_or(|since| since.elapsed() < DURATION) {
-            let leases = self.stores.leases.within(&self.namespace).into_iter();
-            living.extend(leases.filter(|(name, _)| is_member(name)).map(|(_, lease)| lease.holder.clone()));
-            for slice in self.stores.slices.all().into_values() {
-                if let SlimSlice::Ours(slice) = &*slice {
-                    living.insert(slice.member.clone());
-                }
-            }
+            let leases = self.stores.leases.within(&self.namespace);
+            let members = leases.iter().filter(|(name, _)| is_member(name));
+            living.extend(members.map(|(_, lease)| lease.holder.clone()));
+            living.extend(self.stores.authors.all());
             living.remove("");
             return living;
         }
@@ -136,6 +135,12 @@ impl Members {
         if let Some(admin) = admin {
             lease.metadata.annotations = Some([(ADMIN.to_owned(), admin.to_owned())].into());
         }
+        // However the pod ends, nothing of it is left behind.
+        lease.metadata.owner_references = self.pod_uid.as_ref().map(|uid| {
+            let (api_version, kind) = ("v1".to_owned(), "Pod".to_owned());
+            let (name, uid) = (self.me.clone(), uid.clone());
+            vec![OwnerReference { api_version, kind, name, uid, ..OwnerReference::default() }]
+        });
         match cluster.call(api.get_opt(&name)).await? {
             None => {
                 cluster.call(api.create(&lease::params(), &lease)).await?;
@@ -160,16 +165,16 @@ impl Members {
     fn ages(&self) -> Vec<(String, Duration)> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let leases = self.stores.leases.within(&self.namespace);
-        let members = leases.into_iter().filter(|(name, _)| is_member(name));
+        let members = leases.iter().filter(|(name, _)| is_member(name));
         let mut next = BTreeMap::new();
         let mut ages = Vec::new();
         for (name, lease) in members {
-            let since = match seen.get(&name) {
+            let since = match seen.get(name) {
                 Some((version, since)) if *version == lease.resource_version => *since,
                 _ => Instant::now(),
             };
-            ages.push((name.clone(), since.elapsed()));
-            next.insert(name, (lease.resource_version.clone(), since));
+            ages.push((name.to_owned(), since.elapsed()));
+            next.insert(name.to_owned(), (lease.resource_version.clone(), since));
         }
         *seen = next;
         ages

@@ -7,6 +7,7 @@ use kube::Client;
 use kubenap_core::app::AppId;
 
 pub mod around;
+pub mod labels;
 pub mod lease;
 pub mod members;
 pub mod observe;
@@ -14,7 +15,9 @@ pub mod ports;
 pub mod selector;
 pub mod slices;
 pub mod slim;
+pub mod space;
 pub mod stores;
+mod trouble;
 pub mod watched;
 
 /// On a member's Lease: where its admin listener is, for the command line.
@@ -99,6 +102,16 @@ impl ClusterError {
         }
     }
 
+    /// What the API server says where it refuses a write whatever is tried: one line, and not too long. Not what may pass
+    /// by itself: a conflict, a missing object, too many requests, a time that ran out.
+    pub fn refusal(&self) -> Option<String> {
+        let (Self::Forbidden(kube::Error::Api(status)) | Self::Other(kube::Error::Api(status))) = self else {
+            return None;
+        };
+        let lasts = (400..500).contains(&status.code) && !matches!(status.code, 408 | 429);
+        lasts.then(|| plain(&status.message))
+    }
+
     /// Everything there is to say, the causes included, on one line.
     pub fn chain(&self) -> String {
         match self {
@@ -114,6 +127,14 @@ impl ClusterError {
             }
         }
     }
+}
+
+/// The longest words of others that are repeated, in characters.
+const LONGEST: usize = 300;
+
+/// Words of somebody else's as they may stand in a log and an Event.
+fn plain(message: &str) -> String {
+    message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Settings of a client as KubeNap wants it: quick to give up on a connection, no hidden retries.
@@ -132,4 +153,34 @@ pub fn client_config(mut config: kube::Config) -> kube::Config {
 /// An app's id as a store's key.
 pub fn key_of(app: &AppId) -> watched::Key {
     (app.namespace.clone(), app.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_refuses_for_good_is_told_in_its_words_on_one_line() {
+        for (code, lasts) in [
+            (400, true),
+            (403, true),
+            (422, true),
+            (404, false),
+            (408, false),
+            (409, false),
+            (429, false),
+            (500, false),
+            (504, false),
+        ] {
+            let status = Status::failure("denied:\r\nnot\ton Fridays", "Forbidden").with_code(code);
+            let refusal = ClusterError::of(kube::Error::Api(Box::new(status))).refusal();
+            assert_eq!(refusal.as_deref(), lasts.then_some("denied:  not on Fridays"), "{code}");
+        }
+        let long = Status::failure(&"x".repeat(9_000), "Forbidden").with_code(403);
+        let refusal = ClusterError::of(kube::Error::Api(Box::new(long))).refusal();
+        assert_eq!(refusal.map(|said| said.len()), Some(LONGEST));
+        assert_eq!(ClusterError::Late(CALL).refusal(), None);
+    }
 }

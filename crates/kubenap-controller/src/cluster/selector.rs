@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use kubenap_core::policy::Texts;
+
+use super::labels::Labels;
 
 /// Which pods belong to a Deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
-    labels: Texts,
+    labels: Labels,
     others: Vec<Requirement>,
 }
 
@@ -27,15 +28,20 @@ impl Selector {
     pub fn of(selector: LabelSelector) -> Self {
         let others = selector.match_expressions.unwrap_or_default();
         Self {
-            labels: selector.match_labels.unwrap_or_default(),
+            labels: Labels::of(&selector.match_labels.unwrap_or_default()),
             others: others.into_iter().map(Requirement::of).collect(),
         }
     }
 
+    /// A label that everything it takes must carry, if there is one.
+    pub fn first(&self) -> Option<(&str, &str)> {
+        self.labels.iter().next()
+    }
+
     /// Whether it takes something with these labels. An empty selector takes nothing here.
-    pub fn takes(&self, labels: &Texts) -> bool {
+    pub fn takes(&self, labels: &Labels) -> bool {
         !(self.labels.is_empty() && self.others.is_empty())
-            && self.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+            && labels.contain(&self.labels)
             && self.others.iter().all(|other| other.takes(labels))
     }
 }
@@ -52,12 +58,12 @@ impl Requirement {
         }
     }
 
-    fn takes(&self, labels: &Texts) -> bool {
+    fn takes(&self, labels: &Labels) -> bool {
         match self {
             Self::In(name, values) => labels.get(name).is_some_and(|value| values.contains(value)),
             Self::NotIn(name, values) => labels.get(name).is_none_or(|value| !values.contains(value)),
-            Self::Exists(name) => labels.contains_key(name),
-            Self::Absent(name) => !labels.contains_key(name),
+            Self::Exists(name) => labels.get(name).is_some(),
+            Self::Absent(name) => labels.get(name).is_none(),
             Self::Unknown => false,
         }
     }

@@ -11,6 +11,7 @@ use kubenap_core::app::key;
 use kubenap_core::seen::{EndpointSeen, Family, ServicePort, Slice, Stamp};
 
 use super::slim::Slim;
+use super::space::Tag;
 
 /// An EndpointSlice.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +71,15 @@ impl Slim for SlimSlice {
             }
         }
         Self::Theirs { service, endpoints, resource_version }
+    }
+
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        let apps = match self {
+            Self::Ours(slice) => Some(&slice.apps),
+            Self::Theirs { .. } => None,
+        };
+        let apps = apps.into_iter().flat_map(BTreeMap::keys).map(|name| Tag::app(name));
+        std::iter::once(Tag::service(self.service())).chain(apps)
     }
 
     fn resource_version(&self) -> &str {

@@ -2,20 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressClass};
 use kube::ResourceExt as _;
 use kubenap_core::app::{AppId, PREFIX, key};
 use kubenap_core::policy::Texts;
-use kubenap_core::seen::{
-    DeploymentSeen, Family, PodSeen, Record, ServicePort, ServiceRefusal, ServiceSeen, Trouble,
-};
+use kubenap_core::seen::{DeploymentSeen, Family, PodSeen, Record, ServicePort, ServiceRefusal, ServiceSeen};
 
+use super::labels::{self, Labels};
 use super::selector::Selector;
+use super::space::Tag;
+use super::trouble::{refusal, trouble};
+use crate::eager::{Readiness, TargetPort};
 
 /// A kind of object that is watched, with its slim form.
 pub trait Slim: Clone + Send + Sync + PartialEq + 'static {
@@ -25,6 +28,10 @@ pub trait Slim: Clone + Send + Sync + PartialEq + 'static {
     fn of(object: Self::Object) -> Self;
     /// `metadata.resourceVersion`.
     fn resource_version(&self) -> &str;
+    /// What others look for it by.
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        std::iter::empty()
+    }
 }
 
 /// A Deployment.
@@ -33,15 +40,17 @@ pub struct SlimDeployment {
     /// Namespace and name.
     pub id: AppId,
     /// KubeNap's label, if it is there.
-    pub labels: Texts,
+    pub labels: Arc<Texts>,
     /// KubeNap's annotations.
-    pub annotations: Texts,
+    pub annotations: Arc<Texts>,
     /// Which pods are its own.
     pub selector: Selector,
     /// The labels of its pods.
-    pub template_labels: Texts,
+    pub template_labels: Labels,
     /// When it was made, by the API server's clock.
     pub created: Timestamp,
+    /// How its pods can be asked whether they are ready; none: only their kubelet can tell.
+    pub readiness: Option<Arc<Readiness>>,
     /// The facts for the core.
     pub seen: DeploymentSeen,
 }
@@ -51,8 +60,10 @@ pub struct SlimDeployment {
 pub struct SlimService {
     /// The facts for the core, without regard to KubeNap's own addresses.
     pub seen: ServiceSeen,
+    /// Where each of its ports leads to on a pod, by the port's number.
+    pub targets: Box<[(u16, TargetPort)]>,
     /// The pods it selects; empty: none.
-    pub selector: Texts,
+    pub selector: Labels,
     /// Its cluster IPs.
     pub cluster_ips: Vec<IpAddr>,
     /// Clients stick to one endpoint.
@@ -70,8 +81,12 @@ pub struct SlimPod {
     pub scheduled: bool,
     /// It is in the phase `Running`: a container of it has started.
     pub running: bool,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
     /// Its labels.
-    pub labels: Texts,
+    pub labels: Labels,
+    /// Its addresses, as the kubelet says.
+    pub addresses: BTreeSet<IpAddr>,
     /// Its version.
     pub resource_version: String,
 }
@@ -79,6 +94,8 @@ pub struct SlimPod {
 /// An Ingress: which host and path go to which Service port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlimIngress {
+    /// When it was made, by the API server's clock.
+    pub created: Timestamp,
     /// The name of its class, also where only the annotation of old names it; none: the default class.
     pub class: Option<String>,
     /// Its rules.
@@ -138,8 +155,8 @@ impl Slim for SlimDeployment {
         let annotations = ours(meta.annotations);
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
-        let failing = |one: &DeploymentCondition| one.type_ == "ReplicaFailure" && one.status == "True";
-        let refused = status.conditions.iter().flatten().any(failing);
+        let refused = status.conditions.iter().flatten().find_map(refusal);
+        let readiness = spec.template.spec.as_ref().and_then(Readiness::of).map(Arc::new);
         let containers = spec.template.spec.map(|pod| pod.containers).unwrap_or_default();
         let seen = DeploymentSeen {
             uid: meta.uid.unwrap_or_default(),
@@ -158,13 +175,20 @@ impl Slim for SlimDeployment {
         };
         Self {
             id,
-            labels: ours(meta.labels),
-            annotations,
+            labels: labels::shared(ours(meta.labels)),
+            annotations: labels::shared(annotations),
             selector: Selector::of(spec.selector),
+            readiness,
             created: meta.creation_timestamp.map_or(Timestamp::MIN, |time| time.0),
-            template_labels: spec.template.metadata.and_then(|meta| meta.labels).unwrap_or_default(),
+            template_labels: Labels::of(
+                &spec.template.metadata.and_then(|meta| meta.labels).unwrap_or_default(),
+            ),
             seen,
         }
+    }
+
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.template_labels.iter().map(|(name, value)| Tag::label(name, value))
     }
 
     fn resource_version(&self) -> &str {
@@ -174,9 +198,8 @@ impl Slim for SlimDeployment {
 
 impl SlimDeployment {
     /// Whether a Service with this selector sends traffic to the Deployment's pods.
-    pub fn is_selected_by(&self, selector: &Texts) -> bool {
-        !selector.is_empty()
-            && selector.iter().all(|(name, value)| self.template_labels.get(name) == Some(value))
+    pub fn is_selected_by(&self, selector: &Labels) -> bool {
+        !selector.is_empty() && self.template_labels.contain(selector)
     }
 }
 
@@ -187,7 +210,7 @@ impl Slim for SlimService {
         let name = object.name_any();
         let meta = object.metadata;
         let spec = object.spec.unwrap_or_default();
-        let selector = spec.selector.clone().unwrap_or_default();
+        let selector = Labels::of(&spec.selector.unwrap_or_default());
         let ports = spec.ports.clone().unwrap_or_default();
         let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
         let tcp = |protocol: &Option<String>| protocol.as_deref().is_none_or(|name| name == "TCP");
@@ -214,6 +237,13 @@ impl Slim for SlimService {
         if families.is_empty() {
             families.insert(Family::V4);
         }
+        let targets = ports
+            .iter()
+            .filter_map(|port| {
+                let number = u16::try_from(port.port).ok()?;
+                Some((number, TargetPort::of(port.target_port.clone(), number)))
+            })
+            .collect();
         let mut ports: Vec<_> = ports
             .into_iter()
             .filter_map(|port| {
@@ -229,6 +259,7 @@ impl Slim for SlimService {
         let cluster_ips = spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip])).unwrap_or_default();
         Self {
             seen: ServiceSeen { name, uid: meta.uid.unwrap_or_default(), refusal, ports, families },
+            targets,
             selector,
             cluster_ips: cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
             affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
@@ -236,8 +267,19 @@ impl Slim for SlimService {
         }
     }
 
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.first().into_iter()
+    }
+
     fn resource_version(&self) -> &str {
         &self.resource_version
+    }
+}
+
+impl SlimService {
+    /// A label that everything it selects must carry.
+    pub fn first(&self) -> Option<Tag> {
+        self.selector.iter().next().map(|(name, value)| Tag::label(name, value))
     }
 }
 
@@ -261,36 +303,20 @@ impl Slim for SlimPod {
             },
             scheduled: object.spec.and_then(|spec| spec.node_name).is_some(),
             running: status.phase.as_deref() == Some("Running"),
-            labels: meta.labels.unwrap_or_default(),
+            addresses: status.pod_ips.iter().flatten().filter_map(|own| own.ip.parse().ok()).collect(),
+            address: status.pod_ip.and_then(|ip| ip.parse().ok()),
+            labels: Labels::of(&meta.labels.unwrap_or_default()),
             resource_version: meta.resource_version.unwrap_or_default(),
         }
+    }
+
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.labels.iter().map(|(name, value)| Tag::label(name, value))
     }
 
     fn resource_version(&self) -> &str {
         &self.resource_version
     }
-}
-
-/// What the kubelet and the scheduler say of a pod that cannot start. `CrashLoopBackOff` and the image reasons are
-/// the kubelet's waiting reasons; `Unschedulable` is the scheduler's reason on `PodScheduled`.
-fn trouble(pod: &Pod) -> Option<Trouble> {
-    let status = pod.status.as_ref()?;
-    let conditions = status.conditions.iter().flatten();
-    let unschedulable = |reason: Option<&str>| reason == Some("Unschedulable");
-    if conditions.clone().any(|one| one.type_ == "PodScheduled" && unschedulable(one.reason.as_deref())) {
-        return Some(Trouble::Unschedulable);
-    }
-    let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    containers.filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.as_deref()).find_map(|reason| {
-        match reason {
-            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
-                Some(Trouble::Image)
-            }
-            "CrashLoopBackOff" => Some(Trouble::CrashLoop),
-            "CreateContainerConfigError" | "CreateContainerError" => Some(Trouble::Config),
-            _ => None,
-        }
-    })
 }
 
 impl Slim for SlimIngress {
@@ -321,6 +347,7 @@ impl Slim for SlimIngress {
         }
         let annotated = || meta.annotations?.remove("kubernetes.io/ingress.class");
         Self {
+            created: meta.creation_timestamp.map_or(Timestamp::MAX, |time| time.0),
             class: spec.ingress_class_name.or_else(annotated),
             rules,
             resource_version: meta.resource_version.unwrap_or_default(),

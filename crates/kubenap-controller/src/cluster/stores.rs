@@ -12,13 +12,14 @@ use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use kubenap_core::app::{AppId, key};
-use kubenap_core::policy::Texts;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::observe::selected_by;
 use super::slices::SlimSlice;
 use super::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimLease, SlimPod, SlimService};
+use super::space::{Space, Tag};
 use super::watched::{Changed, Watched};
 use super::{Cluster, ClusterError};
 
@@ -44,6 +45,8 @@ pub struct Stores {
     pub leases: Watched<SlimLease>,
     /// When each member was last seen to write one of its slices.
     pub wrote: Wrote,
+    /// Which members' slices there are.
+    pub authors: Authors,
     namespaces: Vec<String>,
 }
 
@@ -62,6 +65,30 @@ impl Wrote {
         let mut moments = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         moments.retain(|_, at| at.elapsed() < span);
         moments.keys().cloned().collect()
+    }
+}
+
+/// The members that have slices, and how many each.
+#[derive(Clone, Debug, Default)]
+pub struct Authors(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl Authors {
+    fn change(&self, old: Option<&SlimSlice>, new: Option<&SlimSlice>) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(SlimSlice::Ours(slice)) = new {
+            *counts.entry(slice.member.clone()).or_default() += 1;
+        }
+        if let Some(SlimSlice::Ours(slice)) = old
+            && let Some(count) = counts.get_mut(&slice.member)
+        {
+            *count = count.saturating_sub(1);
+            counts.retain(|_, count| *count > 0);
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> BTreeSet<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 }
 
@@ -94,6 +121,7 @@ impl Stores {
             ingress_classes: Watched::new(),
             leases: Watched::new(),
             wrote: Wrote::default(),
+            authors: Authors::default(),
             namespaces: namespaces.to_vec(),
         };
         let label = Some(key::ENABLED);
@@ -102,24 +130,34 @@ impl Stores {
             Arc::new(move |(namespace, name), _, _| tell(&AppId::new(namespace, name)));
         stores.follow(cluster, &stores.deployments, label, &deployment, tasks);
 
+        // What first lists say concerns everybody, and everybody is looked at when all of them are in.
+        let followers = stores.followers();
         let (tell, of) = (Arc::clone(touched), stores.clone());
         let service: Changed<SlimService> = Arc::new(move |(namespace, _), old, new| {
-            let selectors = old.iter().chain(&new).map(|service| &service.selector);
-            of.tell_selected(namespace, &selectors.collect::<Vec<_>>(), &tell);
+            if of.services.is_synced(followers) {
+                let deployments = of.deployments.within(namespace);
+                for service in old.iter().chain(&new) {
+                    tell_selected(&deployments, service, &tell);
+                }
+            }
         });
         stores.follow(cluster, &stores.services, None, &service, tasks);
 
         let (tell, of) = (Arc::clone(touched), stores.clone());
         let slice: Changed<SlimSlice> = Arc::new(move |(namespace, _), old, new| {
+            of.authors.change(old, new);
             if let Some(SlimSlice::Ours(slice)) = new {
                 of.wrote.note(&slice.member);
+            }
+            if !of.slices.is_synced(followers) {
+                return;
             }
             for slice in old.iter().chain(&new) {
                 if let SlimSlice::Ours(slice) = slice {
                     slice.apps.keys().for_each(|name| tell(&AppId::new(namespace, name)));
                 }
                 if let Some(service) = of.services.find(namespace, slice.service()) {
-                    of.tell_selected(namespace, &[&service.selector], &tell);
+                    tell_selected(&of.deployments.within(namespace), &service, &tell);
                 }
             }
         });
@@ -127,11 +165,15 @@ impl Stores {
 
         let (tell, of) = (Arc::clone(touched), stores.clone());
         let pod: Changed<SlimPod> = Arc::new(move |(namespace, _), old, new| {
-            let Some(pod) = new.or(old) else { return };
-            for (name, deployment) in of.deployments.within(namespace) {
-                if deployment.selector.takes(&pod.labels) {
-                    tell(&AppId::new(namespace, name));
-                }
+            let Some(pod) = new.or(old).filter(|_| of.pods.is_synced(followers)) else { return };
+            let deployments = of.deployments.within(namespace);
+            let tagged =
+                pod.labels.iter().flat_map(|(name, value)| deployments.tagged(Tag::label(name, value)));
+            // A pod carries all labels of its template, so some are tried more than once.
+            let own: BTreeSet<_> =
+                tagged.filter(|(_, one)| one.selector.takes(&pod.labels)).map(|(name, _)| name).collect();
+            for name in own {
+                tell(&AppId::new(namespace, name));
             }
         });
         stores.follow(cluster, &stores.pods, None, &pod, tasks);
@@ -143,13 +185,14 @@ impl Stores {
         tasks.spawn(follow_classes(cluster.clone(), stores.ingress_classes.clone()));
 
         let leases: Api<Lease> = Api::namespaced(cluster.client(), lease_namespace);
-        tasks.spawn(stores.leases.clone().follow(leases, None, Arc::new(|_, _, _| {})));
+        let space = Some(lease_namespace.to_owned());
+        tasks.spawn(stores.leases.clone().follow(leases, space, None, Arc::new(|_, _, _| {})));
         stores
     }
 
     /// Waits until every first list is in, but for IngressClasses: one can do without.
     pub async fn synced(&self) {
-        let followers = self.namespaces.len().max(1);
+        let followers = self.followers();
         self.deployments.synced(followers).await;
         self.services.synced(followers).await;
         self.slices.synced(followers).await;
@@ -160,22 +203,34 @@ impl Stores {
 
     /// Every app that is opted in, and every app that a slice of ours still remembers.
     pub fn apps(&self) -> BTreeSet<AppId> {
-        let mut apps: BTreeSet<_> =
-            self.deployments.all().into_keys().map(|(namespace, name)| AppId::new(namespace, name)).collect();
-        for ((namespace, _), slice) in self.slices.all() {
-            if let SlimSlice::Ours(slice) = &*slice {
-                apps.extend(slice.apps.keys().map(|name| AppId::new(&namespace, name)));
+        let mut apps = BTreeSet::new();
+        for (namespace, space) in self.deployments.all() {
+            apps.extend(space.iter().map(|(name, _)| AppId::new(&*namespace, name)));
+        }
+        for (namespace, space) in self.slices.all() {
+            for (_, slice) in space.iter() {
+                if let SlimSlice::Ours(slice) = &**slice {
+                    apps.extend(slice.apps.keys().map(|name| AppId::new(&*namespace, name)));
+                }
             }
         }
         apps
     }
 
-    fn tell_selected(&self, namespace: &str, selectors: &[&Texts], touched: &Touched) {
-        for (name, deployment) in self.deployments.within(namespace) {
-            if selectors.iter().any(|selector| deployment.is_selected_by(selector)) {
-                touched(&AppId::new(namespace, name));
-            }
-        }
+    /// A number that changes when what leads to apps, or which there are, may have changed.
+    pub fn routes_version(&self) -> [u64; 5] {
+        [
+            self.deployments.version(),
+            self.services.version(),
+            self.pods.version(),
+            self.ingresses.version(),
+            self.ingress_classes.version(),
+        ]
+    }
+
+    /// How many watches feed each store.
+    fn followers(&self) -> usize {
+        self.namespaces.len().max(1)
     }
 
     fn follow<T, K>(
@@ -196,14 +251,22 @@ impl Stores {
             + 'static,
         K::DynamicType: Default + Eq + Hash + Clone,
     {
-        let apis: Vec<Api<K>> = if self.namespaces.is_empty() {
-            vec![Api::all(cluster.client())]
+        let apis: Vec<(Option<String>, Api<K>)> = if self.namespaces.is_empty() {
+            vec![(None, Api::all(cluster.client()))]
         } else {
-            self.namespaces.iter().map(|name| Api::namespaced(cluster.client(), name)).collect()
+            let one = |name: &String| (Some(name.clone()), Api::namespaced(cluster.client(), name));
+            self.namespaces.iter().map(one).collect()
         };
-        for api in apis {
-            tasks.spawn(store.clone().follow(api, labels.map(str::to_owned), Arc::clone(changed)));
+        for (space, api) in apis {
+            let labels = labels.map(str::to_owned);
+            tasks.spawn(store.clone().follow(api, space, labels, Arc::clone(changed)));
         }
+    }
+}
+
+fn tell_selected(deployments: &Space<SlimDeployment>, service: &SlimService, touched: &Touched) {
+    for (_, deployment) in selected_by(deployments, service) {
+        touched(&deployment.id);
     }
 }
 
@@ -224,5 +287,5 @@ async fn follow_classes(cluster: Cluster, store: Watched<SlimIngressClass>) {
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
-    store.follow(classes, None, Arc::new(|_, _, _| {})).await;
+    store.follow(classes, None, None, Arc::new(|_, _, _| {})).await;
 }

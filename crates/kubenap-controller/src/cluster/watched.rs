@@ -1,6 +1,6 @@
 //! One kind of object, watched: a store of slim forms that says what changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,16 +14,20 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::slim::Slim;
+use super::space::Space;
 
 /// Namespace and name.
 pub type Key = (String, String);
+/// Every namespace with its objects.
+pub type Spaces<T> = BTreeMap<Arc<str>, Arc<Space<T>>>;
 
 /// The objects of one kind that are known now.
 #[derive(Debug)]
 pub struct Watched<T> {
-    objects: Arc<RwLock<BTreeMap<Key, Arc<T>>>>,
+    spaces: Arc<RwLock<Spaces<T>>>,
     synced: watch::Sender<usize>,
-    changes: watch::Sender<()>,
+    /// Grows with every change of what is known.
+    changes: watch::Sender<u64>,
     /// When a list was last wanted in place of what the watch has shown.
     anew: watch::Sender<Option<Instant>>,
 }
@@ -31,7 +35,7 @@ pub struct Watched<T> {
 impl<T> Clone for Watched<T> {
     fn clone(&self) -> Self {
         Self {
-            objects: Arc::clone(&self.objects),
+            spaces: Arc::clone(&self.spaces),
             synced: self.synced.clone(),
             changes: self.changes.clone(),
             anew: self.anew.clone(),
@@ -48,8 +52,8 @@ const WATCH_SECONDS: u32 = 40;
 const ANEW: Duration = Duration::from_secs(15);
 /// A list this often all the same: a lost event of an object to which nothing happens would never be noticed.
 const AT_LEAST: Duration = Duration::from_mins(10);
-/// A list is asked for in pages.
-const PAGE: u32 = 500;
+/// A list is asked for in pages; a page is all that is held of it in full at a time.
+const PAGE: u32 = 100;
 
 impl<T: Slim> Default for Watched<T> {
     fn default() -> Self {
@@ -61,16 +65,22 @@ impl<T: Slim> Watched<T> {
     /// Nothing known yet.
     pub fn new() -> Self {
         Self {
-            objects: Arc::default(),
+            spaces: Arc::default(),
             synced: watch::Sender::new(0),
-            changes: watch::Sender::new(()),
+            changes: watch::Sender::new(0),
             anew: watch::Sender::new(None),
         }
     }
 
-    /// Follows `api` for ever. Several may feed one store, as long as their objects are apart.
-    pub async fn follow<K>(self, api: Api<K>, labels: Option<String>, changed: Changed<T>)
-    where
+    /// Follows `api` for ever. `namespace` is the one that it looks at, none: all. Several may feed one store, as long
+    /// as their namespaces are apart.
+    pub async fn follow<K>(
+        self,
+        api: Api<K>,
+        namespace: Option<String>,
+        labels: Option<String>,
+        changed: Changed<T>,
+    ) where
         T: Slim<Object = K>,
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
         K::DynamicType: Default + Eq + Hash + Clone,
@@ -84,7 +94,6 @@ impl<T: Slim> Watched<T> {
         let mut due = Instant::now() + AT_LEAST;
         // A relist is complete only at its end; what it did not name is gone then.
         let mut listed: Option<BTreeMap<Key, Arc<T>>> = None;
-        let mut own = BTreeSet::<Key>::new();
         let mut first = true;
         // kube's own backoff begins again with every list that is tried; this one only when something arrived.
         let mut failures = 0_u32;
@@ -114,13 +123,12 @@ impl<T: Slim> Watched<T> {
                 }
                 Ok(Event::InitDone) => {
                     let listed = listed.take().unwrap_or_default();
-                    let gone: Vec<_> = own.iter().filter(|key| !listed.contains_key(*key)).cloned().collect();
-                    for key in gone {
-                        own.remove(&key);
+                    for key in
+                        self.keys(namespace.as_deref()).into_iter().filter(|key| !listed.contains_key(key))
+                    {
                         self.replace(&key, None, &changed);
                     }
                     for (key, slim) in listed {
-                        own.insert(key.clone());
                         self.replace(&key, Some(&slim), &changed);
                     }
                     if std::mem::take(&mut first) {
@@ -129,12 +137,10 @@ impl<T: Slim> Watched<T> {
                 }
                 Ok(Event::Apply(object)) => {
                     let (key, slim) = slimmed(object);
-                    own.insert(key.clone());
                     self.replace(&key, Some(&slim), &changed);
                 }
                 Ok(Event::Delete(object)) => {
                     let (key, _) = slimmed::<T, K>(object);
-                    own.remove(&key);
                     self.replace(&key, None, &changed);
                 }
                 Err(error) => {
@@ -171,22 +177,24 @@ impl<T: Slim> Watched<T> {
         drop(count.wait_for(|count| *count >= followers).await);
     }
 
-    /// One object.
-    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
-        self.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    /// Whether so many followers' first lists are in.
+    pub fn is_synced(&self, followers: usize) -> bool {
+        *self.synced.borrow() >= followers
     }
 
-    /// The objects of one namespace, by name.
-    pub fn within(&self, namespace: &str) -> BTreeMap<String, Arc<T>> {
-        let from = (namespace.to_owned(), String::new());
-        let objects = self.read();
-        let inside = objects.range(from..).take_while(|((space, _), _)| space == namespace);
-        inside.map(|((_, name), object)| (name.clone(), Arc::clone(object))).collect()
+    /// One object.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
+        self.read().get(namespace)?.get(name).cloned()
+    }
+
+    /// The objects of one namespace, as they are now. Costs nothing; what changes later is not seen in it.
+    pub fn within(&self, namespace: &str) -> Arc<Space<T>> {
+        self.read().get(namespace).cloned().unwrap_or_default()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.read().len()
+        self.read().values().map(|space| space.len()).sum()
     }
 
     /// Whether there are none.
@@ -194,9 +202,22 @@ impl<T: Slim> Watched<T> {
         self.read().is_empty()
     }
 
-    /// Every object.
-    pub fn all(&self) -> BTreeMap<Key, Arc<T>> {
+    /// Every namespace with its objects.
+    pub fn all(&self) -> Spaces<T> {
         self.read().clone()
+    }
+
+    /// A number that grows with every change.
+    pub fn version(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
+    fn keys(&self, namespace: Option<&str>) -> Vec<Key> {
+        let spaces = self.read();
+        let inside = spaces.iter().filter(|(space, _)| namespace.is_none_or(|wanted| wanted == &***space));
+        inside
+            .flat_map(|(space, objects)| objects.iter().map(|(name, _)| (space.to_string(), name.to_owned())))
+            .collect()
     }
 
     /// Waits until the store shows what one of our own writes gave back, so that the next turn reads its own write.
@@ -204,43 +225,58 @@ impl<T: Slim> Watched<T> {
     pub async fn caught_up(&self, key: &Key, version: Option<&str>, limit: Duration) {
         let mut changes = self.changes.subscribe();
         let there = || {
-            let objects = self.read();
-            match (objects.get(key), version) {
+            let (namespace, name) = key;
+            match (self.find(namespace, name), version) {
                 (None, None) => true,
                 (Some(object), Some(wanted)) => number(object.resource_version()) >= number(wanted),
                 (Some(_), None) | (None, Some(_)) => false,
             }
         };
         // Running out of time is no error: see above. But a watch that does not show it may show nothing at all.
-        if tokio::time::timeout(limit, changes.wait_for(|()| there())).await.is_err() {
+        if tokio::time::timeout(limit, changes.wait_for(|_| there())).await.is_err() {
             self.read_anew();
         }
     }
 
     fn replace(&self, key: &Key, new: Option<&Arc<T>>, changed: &Changed<T>) {
+        let (namespace, name) = key;
         let old = {
-            let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
-            match new {
-                Some(slim) => {
-                    let stale = objects
-                        .get(key)
+            let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
+            let known = spaces.get_mut(namespace.as_str());
+            match (new, known) {
+                (Some(slim), Some(space)) => {
+                    let stale = space
+                        .get(name)
                         .is_some_and(|old| number(old.resource_version()) > number(slim.resource_version()));
                     if stale {
                         return;
                     }
-                    objects.insert(key.clone(), Arc::clone(slim))
+                    Arc::make_mut(space).insert(name, Arc::clone(slim))
                 }
-                None => objects.remove(key),
+                (Some(slim), None) => {
+                    let mut space = Space::default();
+                    space.insert(name, Arc::clone(slim));
+                    spaces.insert(Arc::from(namespace.as_str()), Arc::new(space));
+                    None
+                }
+                (None, Some(space)) => {
+                    let old = Arc::make_mut(space).remove(name);
+                    if space.is_empty() {
+                        spaces.remove(namespace.as_str());
+                    }
+                    old
+                }
+                (None, None) => None,
             }
         };
-        self.changes.send_replace(());
+        self.changes.send_modify(|count| *count += 1);
         if old.as_ref() != new {
             changed(key, old.as_deref(), new.map(|new| &**new));
         }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Arc<T>>> {
-        self.objects.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Spaces<T>> {
+        self.spaces.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,21 +1,24 @@
 //! Keeps this member's doors in line with an app: which wake ports listen, and what those who wait may expect.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kubenap_core::answer::OwnedManners;
 use kubenap_core::app::AppId;
+use kubenap_core::decide::trouble;
 use kubenap_core::policy::Policy;
-use kubenap_core::seen::{ServiceSeen, Slice};
+use kubenap_core::seen::{PortKey, ServiceSeen, Slice, Trouble};
 use kubenap_core::situation::Situation;
 
 use super::Context;
 use super::gather::Gathered;
 use crate::cluster::observe;
+use crate::eager;
 use crate::wake::{DoorKey, DoorSpec, DoorState};
 
 /// Wake ports listen on for this long after a wake, for proxies that have not heard of it.
 const LINGER: Duration = Duration::from_secs(30);
-/// When it is worth asking again for an app that cannot start.
+/// When it is worth asking again for an app that its owner scaled to zero.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// Opens what must be open. Whether all of the app's wake ports listen here.
@@ -30,8 +33,8 @@ pub fn open(cx: &Context, gathered: &Gathered) -> bool {
         for port in &service.ports {
             let key = key_of(&gathered.app, service, port.number);
             let wanted = record.of(&service.name, port.number).filter(|_| needed);
-            for (open, held) in cx.doors.open_ports() {
-                if held == key && Some(open) != wanted {
+            for open in cx.doors.ports_of(&key) {
+                if Some(open) != wanted {
                     cx.doors.close(open, LINGER);
                 }
             }
@@ -54,15 +57,14 @@ pub fn close_unclaimed(cx: &Context) {
     if open.is_empty() {
         return;
     }
-    let deployments = cx.stores.deployments.all();
-    let claimed = |port: u16, key: &DoorKey| {
-        deployments.iter().any(|((namespace, _), deployment)| {
-            *namespace == key.namespace
-                && deployment.seen.record.wake_ports.of(&key.service, key.port) == Some(port)
-        })
-    };
+    let spaces = cx.stores.deployments.all();
+    let claimed: BTreeSet<(&str, &PortKey, u16)> = spaces
+        .values()
+        .flat_map(|space| space.values())
+        .flat_map(|app| app.seen.record.wake_ports.0.iter().map(|(of, port)| (&*app.id.namespace, of, *port)))
+        .collect();
     for (port, key) in open {
-        if !claimed(port, &key) {
+        if !claimed.contains(&(key.namespace.as_str(), &(key.service.clone(), key.port), port)) {
             cx.doors.close(port, LINGER);
         }
     }
@@ -80,21 +82,28 @@ pub fn tell(cx: &Context, gathered: &Gathered) {
             true
         }
     };
+    let trouble = trouble(&gathered.facts(cx));
+    let retry_after = cx.memories.with(&gathered.app, |memory| memory.breaker.retry_after());
+    let failed = |trouble: Trouble| DoorState::Failed {
+        reason: trouble.label(),
+        sentence: format!("the app cannot start: {}", trouble.sentence()),
+        retry_after,
+    };
     for service in &gathered.seen.services {
         for port in &service.ports {
             let targets = || gathered.seen.targets(&service.name, &port.name);
             let state = match situation {
                 Situation::Awake | Situation::Drowsy { .. } => DoorState::Ready(targets().into()),
                 Situation::Waking { .. } if gathered.seen.ready() => DoorState::Ready(targets().into()),
-                Situation::Waking { .. } => match gathered.seen.trouble() {
-                    Some(trouble) => DoorState::Failed {
-                        reason: trouble.label(),
-                        sentence: format!("the app cannot start: {}", trouble.sentence()),
-                        retry_after: RETRY,
-                    },
-                    None => DoorState::Waiting,
-                },
-                Situation::Asleep { .. } => DoorState::Waiting,
+                Situation::Waking { .. }
+                    if let Some(pods) = eager::pods(cx, gathered, service, port.number) =>
+                {
+                    DoorState::Early(pods)
+                }
+                Situation::Waking { .. } => trouble.map_or(DoorState::Waiting, failed),
+                Situation::Asleep { .. } => {
+                    gathered.barred().map_or(DoorState::Waiting, |barred| failed(barred.trouble))
+                }
                 Situation::OwnersZero => DoorState::Failed {
                     reason: "owners-zero",
                     sentence: "its owner scaled the app to zero".to_owned(),
@@ -102,6 +111,10 @@ pub fn tell(cx: &Context, gathered: &Gathered) {
                 },
             };
             let key = key_of(&gathered.app, service, port.number);
+            // An app that is awake and that nobody came for needs no door.
+            if situation == Situation::Awake && !cx.doors.is_made(&key) {
+                continue;
+            }
             cx.doors.set_settled(&key, settled);
             cx.doors.set_state(&key, state);
         }

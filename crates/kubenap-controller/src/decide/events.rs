@@ -1,5 +1,7 @@
 //! Events on Deployments: a bounded queue that never holds up a turn.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -7,9 +9,11 @@ use kube::Api;
 use kube::api::PostParams;
 use kubenap_core::app::AppId;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, FIELD_MANAGER};
+use crate::wake::{Bucket, Rate};
 
 /// Why an Event is sent: a closed set, and a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +80,11 @@ struct Message {
     once: bool,
 }
 
-/// More than this many wait for the API server only if it does not answer; then they are dropped.
+/// An API server is shared by all: a hundred Events at once, then ten a second.
+const PACE: Rate = Rate { burst: 100, every: Duration::from_millis(100) };
+
+/// More than this many wait only where the API server does not answer, or far too many happen at once; then they are
+/// dropped.
 const WAITING: usize = 256;
 
 impl Events {
@@ -107,7 +115,10 @@ impl Events {
 }
 
 async fn send(cluster: Cluster, identity: String, clock: Clock, mut queue: mpsc::Receiver<Message>) {
+    let mut bucket = Bucket::new(PACE, Instant::now());
     while let Some(message) = queue.recv().await {
+        sleep(bucket.until(1, Instant::now())).await;
+        bucket.take(Instant::now());
         let Message { app, uid, reason, note, once } = message;
         let now = clock.now();
         let name = once.then(|| name(&app, &uid, reason, &note));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_core::activity::Activity;
 use kubenap_core::app::{AppId, key};
-use kubenap_core::decide::{Facts, Here, decide};
+use kubenap_core::breaker::Barred;
+use kubenap_core::decide::{Facts, Here, decide, trouble};
 use kubenap_core::keep_awake::unwilling;
 use kubenap_core::policy::{self, Reading};
 use kubenap_core::seen::{Peer, Phase, PortKey, Seen, WakePorts};
@@ -41,10 +42,14 @@ pub struct Gathered {
     now: Timestamp,
     asked: bool,
     in_phase: Duration,
+    waiting: Duration,
     substituted_for: Duration,
     path_proved: bool,
     may_arm: bool,
     ports: Option<WakePorts>,
+    barred: Option<Barred>,
+    push: bool,
+    reverter: Option<String>,
 }
 
 impl Gathered {
@@ -60,10 +65,14 @@ impl Gathered {
             here: &self.here,
             asked: self.asked,
             in_phase: self.in_phase,
+            waiting: self.waiting,
             substituted_for: self.substituted_for,
             path_proved: self.path_proved,
             may_arm: self.may_arm,
             ports: self.ports.clone(),
+            barred: self.barred.clone(),
+            push: self.push,
+            reverter: self.reverter.clone(),
             timing: cx.settings.timing,
         }
     }
@@ -78,9 +87,24 @@ impl Gathered {
         policy::opted_in(&self.around.deployment.labels)
     }
 
+    /// The time of this reading.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// It listens on all its wake ports here.
     pub fn set_listening(&mut self, listening: bool) {
         self.here.listening = listening;
+    }
+
+    /// A wake failed, and no other is tried yet.
+    pub fn barred(&self) -> Option<&Barred> {
+        self.barred.as_ref()
+    }
+
+    /// Takes over who scaled it up while it slept.
+    pub fn set_reverter(&mut self, manager: Option<String>) {
+        self.reverter = manager;
     }
 
     /// Takes over what a live reading knows of autoscalers.
@@ -95,6 +119,7 @@ pub fn gather(cx: &Context, around: &Around) -> Gathered {
     let peers = observe::peers_of(around, &gathered.reading.policy);
     gathered.seen.peers = peers.iter().filter_map(|id| peer(cx, around, id)).collect();
     remember(cx, &mut gathered);
+    guard(cx, &mut gathered);
     // The pace, and which ports are free, are worked out only for a step that needs to know.
     if decide(&gathered.facts(cx)).step.takes_ports() {
         gathered.may_arm = may_arm(cx);
@@ -142,10 +167,14 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
         activity,
         asked: false,
         in_phase: Duration::ZERO,
+        waiting: Duration::ZERO,
         substituted_for: Duration::ZERO,
         path_proved: false,
         may_arm: true,
         ports: Some(WakePorts::default()),
+        barred: None,
+        push: false,
+        reverter: None,
     }
 }
 
@@ -164,6 +193,7 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
             memory.newest = memory.newest.max(number(&deployment.resource_version));
         }
         if memory.phase.is_none_or(|(known, of, _)| (known, of) != (phase, epoch)) {
+            memory.awoke = memory.phase.filter(|_| phase == Phase::Awake).map(|_| gathered.now);
             memory.phase = Some((phase, epoch, now));
             memory.asks_before = asks.total;
             memory.arrivals_before = arrivals;
@@ -174,6 +204,11 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
             }
         }
         gathered.in_phase = memory.phase.map_or(Duration::ZERO, |(_, _, since)| now - since);
+        if seen.trouble().is_some() {
+            memory.troubled = Some(now);
+        }
+        let troubled = memory.troubled.map_or(Duration::MAX, |last| now - last);
+        gathered.waiting = gathered.in_phase.min(troubled);
         // Awake, an ask comes from a proxy that is behind: it is traffic like any other, and passed.
         let since_then = matches!(phase, Phase::Drowsy | Phase::Asleep) && asks.total > memory.asks_before;
         gathered.asked = asks.held > 0 || since_then;
@@ -182,7 +217,9 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
         let opted_in = policy::opted_in(&gathered.around.deployment.labels);
         memory.opted_in = opted_in
             .then(|| memory.opted_in.unwrap_or(if cx.starting() { Timestamp::MIN } else { gathered.now }));
-        let begins = [asks.last, memory.opted_in, Some(gathered.around.deployment.created)];
+        // By the API server's clock, which may be ahead: it was there when it was seen first.
+        let created = gathered.around.deployment.created.min(*memory.first.get_or_insert(gathered.now));
+        let begins = [asks.last, memory.opted_in, Some(created)];
         let begin = begins.into_iter().flatten().max().unwrap_or(Timestamp::MIN);
         gathered.activity.last_seen = gathered.activity.last_seen.max(begin);
         gathered.path_proved = arrivals > memory.arrivals_before;
@@ -215,6 +252,9 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
                 }
             }
             Situation::Awake => {
+                // Whoever wrote it may have a clock that is wrong: one that is behind would bring the next nap forward.
+                let record = &mut seen.deployment.record;
+                record.since = record.since.map(|since| memory.awoke.unwrap_or(since));
                 if let Some(clock) = memory.wake.take() {
                     clock.finish(now, &cx.telemetry);
                 }
@@ -238,11 +278,32 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
     }
 }
 
+/// Keeps the breaker in line with how the wake gets on, and takes from it what may be tried now.
+fn guard(cx: &Context, gathered: &mut Gathered) {
+    let trouble = trouble(&gathered.facts(cx));
+    let situation = gathered.situation();
+    let now = gathered.now;
+    let asks = cx.doors.asks(&gathered.app).total;
+    (gathered.barred, gathered.push) = cx.memories.with(&gathered.app, |memory| {
+        let mut push = false;
+        match (situation, trouble) {
+            // To look at the pods is a try, too: it costs nothing, and tells how long they have been failing.
+            (Situation::Waking { .. }, Some(trouble)) if memory.breaker.barred(now).is_none() => {
+                push = memory.breaker.is_half_open(now) && asks > memory.asks_then;
+                memory.breaker.failed(trouble, None, now);
+                memory.asks_then = asks;
+            }
+            (Situation::Awake | Situation::Drowsy { .. }, _) => memory.breaker.close(),
+            (Situation::Waking { .. } | Situation::Asleep { .. } | Situation::OwnersZero, _) => {}
+        }
+        (memory.breaker.barred(now), push)
+    });
+}
+
 /// Which part of a wake has ended last, by the pod that is ahead of the others.
 fn how_far(around: &Around) -> WakePart {
-    let selector = &around.deployment.selector;
-    let own = around.pods.values().filter(|pod| selector.takes(&pod.labels) && !pod.seen.deleting);
-    let parts = own.map(|pod| {
+    let own = observe::own_pods(around, &around.deployment).filter(|(_, pod)| !pod.seen.deleting);
+    let parts = own.map(|(_, pod)| {
         if pod.seen.ready {
             WakePart::Ready
         } else if pod.running {
@@ -258,10 +319,11 @@ fn how_far(around: &Around) -> WakePart {
 
 /// Whether the pace of naps allows one more. Counted in the stores, which show this member's own writes at once.
 fn may_arm(cx: &Context) -> bool {
-    let apps = cx.stores.deployments.all();
+    let spaces = cx.stores.deployments.all();
+    let apps: Vec<_> = spaces.values().flat_map(|space| space.values()).collect();
     let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     let pace = cx.settings.naps_per_minute.map_or((apps.len() / 50).max(1), limit);
-    let drowsy = apps.values().filter(|app| app.seen.record.phase == Some(Phase::Drowsy)).count();
+    let drowsy = apps.iter().filter(|app| app.seen.record.phase == Some(Phase::Drowsy)).count();
     (pace == 0 || cx.memories.armed_lately() < pace) && drowsy < (apps.len() / 100).max(5)
 }
 
@@ -289,9 +351,10 @@ fn allot(cx: &Context, around: &Around, seen: &Seen) -> Option<WakePorts> {
         })
         .collect();
     let mut taken = BTreeSet::new();
-    for ((namespace, name), other) in cx.stores.deployments.all() {
+    for other in cx.stores.deployments.all().values().flat_map(|space| space.values()) {
+        let AppId { namespace, name } = &other.id;
         let ports = &other.seen.record.wake_ports.0;
-        let ours = namespace == own.namespace && (name == own.name || shares(&name));
+        let ours = *namespace == own.namespace && (*name == own.name || shares(name));
         if ours {
             kept.extend(ports.clone());
         } else {

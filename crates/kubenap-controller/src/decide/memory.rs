@@ -1,12 +1,14 @@
 //! What a member remembers of an app: only how long it has watched something, never what the app's state is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kubenap_core::app::AppId;
+use kubenap_core::breaker::Breaker;
 use kubenap_core::seen::Phase;
+use kubenap_core::step::Step;
 use tokio::time::Instant;
 
 use crate::telemetry::WakeClock;
@@ -21,10 +23,14 @@ pub struct Memories {
 /// What is remembered of one app.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
+    /// When this member saw it first, by its own clock.
+    pub first: Option<Timestamp>,
     /// Since when it is opted in, where that was seen to happen.
     pub opted_in: Option<Timestamp>,
     /// The phase and epoch it was last seen in, and since when.
     pub phase: Option<(Phase, u64, Instant)>,
+    /// When it woke, or its nap was cancelled, where that was seen to happen: by this member's clock.
+    pub awoke: Option<Timestamp>,
     /// How many asks there were when that phase was first seen.
     pub asks_before: u64,
     /// How many connections had arrived when that phase was first seen.
@@ -37,6 +43,8 @@ pub struct Memory {
     pub confirmed: Option<Wake>,
     /// The wake in which a pod took a connection.
     pub connected: Option<Wake>,
+    /// Which pods of a wake are asked, and which have said that they are ready.
+    pub eager: Option<Box<Eager>>,
     /// The epoch for which the path is being proved, or was.
     pub proving: Option<u64>,
     /// The wake that this member was asked for, from the first ask on.
@@ -45,14 +53,35 @@ pub struct Memory {
     pub reported: Option<String>,
     /// Messages that became Events already, and until when each is remembered though nothing says it any more.
     pub told: BTreeMap<String, Instant>,
+    /// Failed wakes that became Events already, and until when each counts as told.
+    pub failures_told: BTreeMap<String, Instant>,
     /// Failures in a row, for the pause before the next try.
     pub failures: u32,
+    /// When something last said why the app cannot start.
+    pub troubled: Option<Instant>,
+    /// The step that could not be carried out last, and until when it is not tried again.
+    pub refused: Option<(Step, Instant)>,
+    /// Opens when a wake fails.
+    pub breaker: Breaker,
+    /// How many asks there were when the breaker opened last.
+    pub asks_then: u64,
     /// The newest version of its Deployment that was read live.
     pub newest: u64,
     /// When the stores were last read anew because what they show of it led nowhere.
     pub doubted: Option<Instant>,
     /// Until when its time asleep was counted.
     pub counted: Option<Instant>,
+}
+
+/// The pods of one wake that are asked whether they are ready, by their uids.
+#[derive(Clone, Debug)]
+pub struct Eager {
+    /// The wake.
+    pub wake: Wake,
+    /// They are being asked, or were.
+    pub asked: BTreeSet<String>,
+    /// They said yes.
+    pub ready: BTreeSet<String>,
 }
 
 /// One wake: its epoch, and since when. The epoch alone may come twice, where `kubectl rollout undo` took the

@@ -10,11 +10,11 @@ use futures::FutureExt as _;
 use kubenap_core::app::AppId;
 use kubenap_core::decide::{Decision, decide};
 use kubenap_core::policy::Defaults;
-use kubenap_core::seen::Phase;
+use kubenap_core::seen::{Phase, Trouble};
 use kubenap_core::situation::Situation;
-use kubenap_core::step::{Step, writes};
+use kubenap_core::step::{self, Step, writes};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,19 +23,22 @@ use crate::cluster::around::{self, Around};
 use crate::cluster::lease::Lead;
 use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
+use crate::cluster::space::Tag;
 use crate::cluster::stores::Stores;
 use crate::cluster::watched::number;
 use crate::cluster::{Cluster, ClusterError};
+use crate::eager;
 use crate::nap::{carry_out, prove};
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
-use crate::wake::Doors;
+use crate::wake::{Doors, WakeBudget};
 
 pub mod board;
 pub mod entrances;
 pub mod events;
 pub mod gather;
 pub mod memory;
+pub mod pace;
 pub mod queue;
 pub mod report;
 
@@ -80,6 +83,10 @@ pub struct Context {
     pub board: board::Board,
     /// Events on their way.
     pub events: events::Events,
+    /// How fast requests may wake apps.
+    pub budget: WakeBudget,
+    /// Bounds how many pods are asked at a time whether they are ready.
+    pub asking: Arc<Semaphore>,
     /// Held from choosing wake ports until they are written: two apps must not choose the same.
     pub choosing: Mutex<()>,
 }
@@ -102,10 +109,16 @@ pub async fn turn(cx: &Arc<Context>, app: &AppId) {
         Err(error) => Err(error),
     };
     match result {
-        Ok(()) => cx.memories.with(app, |memory| memory.failures = 0),
+        Ok(()) => cx.memories.with(app, |memory| {
+            let now = Instant::now();
+            // A turn that only waits for the end of a pause has shown nothing.
+            if memory.refused.as_ref().is_none_or(|(_, until)| *until + REFUSED < now) {
+                (memory.failures, memory.refused) = (0, None);
+            }
+        }),
         Err(error) => {
             let failures = cx.memories.with(app, |memory| {
-                memory.failures = (memory.failures + 1).min(8);
+                memory.failures = (memory.failures + 1).min(11);
                 memory.failures
             });
             match error {
@@ -113,7 +126,7 @@ pub async fn turn(cx: &Arc<Context>, app: &AppId) {
                 ClusterError::Conflict(_) => tracing::debug!(%app, "conflict, decides again"),
                 error => tracing::warn!(%app, error = error.chain(), "cannot carry on"),
             }
-            cx.queue.add_after(app, Duration::from_millis(20 << failures));
+            cx.queue.add_after(app, Duration::from_millis(20 << failures.min(8)));
         }
     }
 }
@@ -140,8 +153,9 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
     let listening = entrances::open(cx, &gathered);
     gathered.set_listening(listening);
     confirm(cx, &mut gathered).await?;
+    eager::look(cx, &gathered).await?;
     entrances::tell(cx, &gathered);
-    let mut decision = decide(&gathered.facts(cx));
+    let mut decision = pace::pace(cx, &gathered, decide(&gathered.facts(cx)));
     let _choosing = if decision.step.takes_ports() { Some(cx.choosing.lock().await) } else { None };
     if let Some((fresh, again)) = read_again(cx, &gathered, &decision).await? {
         // What a live reading says stands, also when it says no.
@@ -150,7 +164,7 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
     report::publish(cx, &gathered, &decision);
     if decision.step == Step::Stay {
         assist(cx, &gathered);
-        if let Some(delay) = decision.look_again {
+        if let Some(delay) = decision.look_again.or(gathered.barred().map(|barred| barred.left)) {
             cx.queue.add_after(&gathered.app, delay);
         }
         return Ok(());
@@ -158,13 +172,59 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
     if decision.step == Step::Substitute && cx.leaving.is_cancelled() {
         return Ok(());
     }
-    for write in writes(&gathered.facts(cx), &decision) {
-        carry_out(&cx.cluster, Some(&cx.stores), &write).await?;
+    if let Some(left) = refused(cx, &gathered.app, &decision.step) {
+        cx.queue.add_after(&gathered.app, left);
+        return Ok(());
     }
+    for write in writes(&gathered.facts(cx), &decision) {
+        if let Err(error) = carry_out(&cx.cluster, Some(&cx.stores), &write).await {
+            return not_carried_out(cx, &gathered, &decision.step, error);
+        }
+    }
+    cx.memories.with(&gathered.app, |memory| memory.refused = None);
     report::carried_out(cx, &gathered, &decision);
     cx.queue.add(&gathered.app);
     Ok(())
 }
+
+/// How much longer a step that failed is not tried again, though something happens to the app meanwhile.
+fn refused(cx: &Context, app: &AppId, step: &Step) -> Option<Duration> {
+    let refused = cx.memories.with(app, |memory| memory.refused.clone());
+    let (_, until) = refused.filter(|(refused, _)| refused == step)?;
+    Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+}
+
+/// A step whose write failed: the API server refuses it, or could not do it.
+fn not_carried_out(
+    cx: &Context,
+    gathered: &Gathered,
+    step: &Step,
+    error: ClusterError,
+) -> Result<(), ClusterError> {
+    let app = &gathered.app;
+    let refusal = error.refusal();
+    if let (Step::ScaleUp { .. }, Some(said)) = (step, &refusal) {
+        tracing::warn!(%app, said, "the API server refuses a wake");
+        let now = cx.settings.clock.now();
+        cx.memories.with(app, |memory| memory.breaker.failed(Trouble::Denied, Some(said.clone()), now));
+        // The next turn tells those who wait.
+        cx.queue.add(app);
+        return Ok(());
+    }
+    if !matches!(error, ClusterError::Conflict(_)) {
+        let longest = if refusal.is_some() { REFUSED } else { FAILED };
+        cx.memories.with(app, |memory| {
+            let pause = Duration::from_millis(40 << memory.failures).min(longest);
+            memory.refused = Some((step.clone(), Instant::now() + pause));
+        });
+    }
+    Err(error)
+}
+
+/// A step that the API server refuses is tried again after this long at most.
+const REFUSED: Duration = Duration::from_secs(60);
+/// One that it could not carry out, after this long.
+const FAILED: Duration = Duration::from_secs(1);
 
 /// Steps that take pods away rest on a live reading (N1), and a wake needs to know the autoscaler's least.
 async fn read_again(
@@ -188,9 +248,19 @@ async fn read_again(
             }
             fresh
         }
+        Step::FinishWake { .. } if step::woken_by_other(&gathered.facts(cx)) => {
+            let mut fresh = gathered.clone();
+            match timeout(Duration::from_secs(1), around::replicas_by(&cx.cluster, &gathered.app)).await {
+                Ok(Ok(manager)) => fresh.set_reverter(manager),
+                Ok(Err(error)) => tracing::debug!(error = error.chain(), "cannot read who scaled it up"),
+                Err(_) => tracing::debug!("who scaled it up is not read in time"),
+            }
+            fresh
+        }
         Step::Stay
         | Step::Substitute
         | Step::Cancel { .. }
+        | Step::Push
         | Step::MarkLeaving
         | Step::Withdraw
         | Step::WithdrawStrays
@@ -308,8 +378,8 @@ async fn connects(gathered: &Gathered) -> bool {
 /// The Deployment is gone: this member's slices that remember only it go too.
 async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
     let living = cx.members.living();
-    for slice in cx.stores.slices.within(&app.namespace).into_values() {
-        let SlimSlice::Ours(slice) = &*slice else { continue };
+    for (_, slice) in cx.stores.slices.within(&app.namespace).tagged(Tag::app(&app.name)) {
+        let SlimSlice::Ours(slice) = &**slice else { continue };
         let mine = slice.member == cx.settings.identity || !living.contains(&slice.member);
         let only = slice
             .apps
@@ -329,6 +399,7 @@ async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
         entrances::forget(cx, app, |name| name == service);
     }
     cx.memories.forget(app);
+    cx.budget.forget(app);
     cx.board.forget(app);
     cx.telemetry.forget(app);
     Ok(())

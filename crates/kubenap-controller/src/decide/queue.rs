@@ -1,7 +1,7 @@
 //! Which apps are to be looked at: each at most once in the queue, and never by two turns at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kubenap_core::app::AppId;
@@ -19,8 +19,45 @@ pub struct Queue {
 struct Inner {
     /// To be looked at, and since which moment.
     due: BTreeMap<AppId, Instant>,
+    /// The same in order of time, without those that are busy.
+    order: BTreeSet<(Instant, AppId)>,
     /// Being looked at.
     busy: BTreeSet<AppId>,
+}
+
+impl Inner {
+    fn add(&mut self, app: &AppId, at: Instant) {
+        let known = self.due.get(app).copied();
+        if known.is_some_and(|known| known <= at) {
+            return;
+        }
+        if let Some(known) = known {
+            self.order.remove(&(known, app.clone()));
+        }
+        self.due.insert(app.clone(), at);
+        if !self.busy.contains(app) {
+            self.order.insert((at, app.clone()));
+        }
+    }
+
+    fn done(&mut self, app: &AppId) {
+        self.busy.remove(app);
+        if let Some(at) = self.due.get(app) {
+            self.order.insert((*at, app.clone()));
+        }
+    }
+
+    /// The next one that is due, or when there will be one.
+    fn take(&mut self) -> Result<AppId, Option<Instant>> {
+        let Some((at, app)) = self.order.pop_first() else { return Err(None) };
+        if at > Instant::now() {
+            self.order.insert((at, app));
+            return Err(Some(at));
+        }
+        self.due.remove(&app);
+        self.busy.insert(app.clone());
+        Ok(app)
+    }
 }
 
 impl Queue {
@@ -37,10 +74,7 @@ impl Queue {
     /// Look at the app after this long, or sooner if it is due sooner.
     pub fn add_after(&self, app: &AppId, delay: Duration) {
         let at = Instant::now() + delay;
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = inner.due.entry(app.clone()).or_insert(at);
-        *due = at.min(*due);
-        drop(inner);
+        self.lock().add(app, at);
         self.notify.notify_one();
     }
 
@@ -48,7 +82,8 @@ impl Queue {
     pub async fn next(&self) -> AppId {
         loop {
             let notified = self.notify.notified();
-            match self.take() {
+            let next = self.lock().take();
+            match next {
                 Ok(app) => {
                     // Another worker may find the next one.
                     self.notify.notify_one();
@@ -67,24 +102,12 @@ impl Queue {
 
     /// The turn of an app is over.
     pub fn done(&self, app: &AppId) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).busy.remove(app);
+        self.lock().done(app);
         self.notify.notify_one();
     }
 
-    fn take(&self) -> Result<AppId, Option<Instant>> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let free = |inner: &Inner, app: &AppId| !inner.busy.contains(app);
-        let next = inner.due.iter().filter(|(app, _)| free(&inner, app)).min_by_key(|(_, at)| **at);
-        match next.map(|(app, at)| (app.clone(), *at)) {
-            Some((app, at)) if at <= now => {
-                inner.due.remove(&app);
-                inner.busy.insert(app.clone());
-                Ok(app)
-            }
-            Some((_, at)) => Err(Some(at)),
-            None => Err(None),
-        }
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kubenap_core::decide::Decision;
-use kubenap_core::duration;
+use kubenap_core::seen::Trouble;
 use kubenap_core::situation::Situation;
 use kubenap_core::step::Step;
 use kubenap_core::why::Why;
 use tokio::time::Instant;
 
-use super::board::AppStatus;
+use super::board::Row;
 use super::events::Reason;
 use super::gather::Gathered;
 use super::{Context, label_of};
@@ -22,7 +21,7 @@ pub fn publish(cx: &Context, gathered: &Gathered, decision: &Decision) {
     let situation = gathered.situation();
     let phase = situation.phase();
     if gathered.opted_in() || gathered.seen.deployment.record.any {
-        cx.board.put(app, status(gathered, situation, &decision.why));
+        cx.board.put(app, row(gathered, situation, &decision.why));
         cx.telemetry.set_phase(app, label_of(phase));
     } else {
         cx.board.forget(app);
@@ -36,6 +35,9 @@ pub fn publish(cx: &Context, gathered: &Gathered, decision: &Decision) {
     });
     if changed {
         tracing::info!(%app, phase = phase.text(), why = label, "{}", decision.why);
+    }
+    if let Why::CannotStart(_) | Why::WakeDenied(_) = &decision.why {
+        wake_failed(cx, gathered, &decision.why);
     }
     if cx.lead.holds() {
         complain(cx, gathered, &decision.why);
@@ -80,6 +82,7 @@ pub fn carried_out(cx: &Context, gathered: &Gathered, decision: &Decision) {
         },
         Step::Stay
         | Step::Substitute
+        | Step::Push
         | Step::MarkLeaving
         | Step::Withdraw
         | Step::SweepDead
@@ -99,7 +102,7 @@ fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
         let complaints = gathered.reading.complaints.iter();
         messages.extend(complaints.map(|complaint| (Reason::BadAnnotation, complaint.to_string())));
     }
-    // What the annotations say is known in every turn, and each wake fails anew. But a reason to refuse shows only
+    // What the annotations say is known in every turn. But a reason to refuse shows only
     // while none comes before it, such as new traffic: that it is not given does not mean that it is mended.
     let mut lasting = None;
     match why {
@@ -111,11 +114,11 @@ fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
         | Why::ServiceRefused(..)
         | Why::SharedWith(_)
         | Why::ScaledByOther(_)
+        | Why::Reverted(_)
         | Why::NoPorts => {
             lasting = Some(why.to_string());
             messages.push((Reason::NapRefused, why.to_string()));
         }
-        Why::CannotStart(_) => messages.push((Reason::WakeFailed, why.to_string())),
         _ => {}
     }
     let now = Instant::now();
@@ -128,13 +131,31 @@ fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
         messages
     });
     for (reason, message) in fresh {
-        let (app, uid) = (&gathered.app, &gathered.seen.deployment.uid);
-        if reason == Reason::WakeFailed {
-            cx.telemetry.count_wake(WakeOutcome::Failed);
-            cx.events.send(app, uid, reason, &message);
-        } else {
-            cx.events.send_once(app, uid, reason, &message);
-        }
+        cx.events.send_once(&gathered.app, &gathered.seen.deployment.uid, reason, &message);
+    }
+}
+
+/// A wake that fails is told once for each nap and class of trouble: between two falls a pod may look well. Waking needs
+/// no leader, so each member tells it, and the API server takes it once; the leader counts it.
+fn wake_failed(cx: &Context, gathered: &Gathered, why: &Why) {
+    let epoch = gathered.seen.epoch(&gathered.app.name);
+    let note = format!("nap {epoch} does not end: {why}");
+    let now = Instant::now();
+    let fresh = cx.memories.with(&gathered.app, |memory| {
+        memory.failures_told.retain(|_, until| *until > now);
+        let fresh = !memory.failures_told.contains_key(&note);
+        memory.failures_told.entry(note.clone()).or_insert(now + TOLD);
+        fresh
+    });
+    if !fresh {
+        return;
+    }
+    cx.events.send_once(&gathered.app, &gathered.seen.deployment.uid, Reason::WakeFailed, &note);
+    if cx.lead.holds() {
+        cx.telemetry.count_wake(match why {
+            Why::CannotStart(Trouble::NotReady) => WakeOutcome::TimedOut,
+            _ => WakeOutcome::Failed,
+        });
     }
 }
 
@@ -154,11 +175,10 @@ fn count_sleep(cx: &Context, gathered: &Gathered, situation: Situation) {
 }
 
 /// What people are shown of an app.
-pub fn status(gathered: &Gathered, situation: Situation, why: &Why) -> AppStatus {
+fn row(gathered: &Gathered, situation: Situation, why: &Why) -> Row {
     let activity = &gathered.activity;
-    let shown = |moment: Timestamp| (moment > Timestamp::MIN).then(|| moment.to_string());
     let deployment = &gathered.seen.deployment;
-    let restore = match situation {
+    let restore_replicas = match situation {
         Situation::Asleep { restore, .. } => Some(restore),
         Situation::Waking { .. } => deployment.record.restore,
         Situation::Awake | Situation::Drowsy { .. } | Situation::OwnersZero => None,
@@ -168,21 +188,22 @@ pub fn status(gathered: &Gathered, situation: Situation, why: &Why) -> AppStatus
     | Why::IngressMissing(_)
     | Why::ServiceRefused(..)
     | Why::NoService
-    | Why::SharedWith(_) = why
+    | Why::SharedWith(_)
+    | Why::ScaledByOther(_) = why
     {
         complaints.push(why.to_string());
     }
-    AppStatus {
-        namespace: gathered.app.namespace.clone(),
-        name: gathered.app.name.clone(),
-        phase: situation.phase().text().to_owned(),
+    if let Some(manager) = deployment.record.reverts.fighter(gathered.now()) {
+        complaints.push(Why::Reverted(manager.to_owned()).to_string());
+    }
+    Row {
+        phase: situation.phase(),
         replicas: deployment.replicas,
-        restore_replicas: restore,
-        idle_after: duration::show(gathered.reading.policy.idle_after),
-        last_seen: shown(activity.last_seen),
-        watermark: shown(activity.watermark),
-        why: why.to_string(),
-        label: why.label().to_owned(),
-        complaints,
+        restore_replicas,
+        idle_after: gathered.reading.policy.idle_after,
+        last_seen: activity.last_seen,
+        watermark: activity.watermark,
+        why: why.clone(),
+        complaints: complaints.into(),
     }
 }

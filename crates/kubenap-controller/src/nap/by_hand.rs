@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::{AppId, key};
@@ -19,7 +20,7 @@ use kubenap_core::write::Write;
 use tokio::time::{Instant, sleep};
 
 use super::carry_out;
-use crate::cluster::around::{Around, list, settled_pods};
+use crate::cluster::around::{Around, list_labelled, settled_pods};
 use crate::cluster::slices::SlimSlice;
 use crate::cluster::slim::Slim;
 use crate::cluster::{Cluster, ClusterError, observe};
@@ -48,6 +49,8 @@ pub enum Progress {
     Gone,
 }
 
+/// How many objects are asked for at a time.
+const PAGE: u32 = 500;
 /// Members that live take their own addresses out within this time; after it they are taken out by hand.
 const MEMBERS_FIRST: Duration = Duration::from_secs(8);
 
@@ -124,10 +127,14 @@ async fn step(
         here: &here,
         asked: false,
         in_phase: since,
+        waiting: since,
         substituted_for: Duration::ZERO,
         path_proved: false,
         may_arm: false,
         ports: None,
+        barred: None,
+        push: false,
+        reverter: None,
         timing: Timing::default(),
     };
     let decision = decide(&facts);
@@ -150,10 +157,26 @@ async fn step(
 /// Every app that KubeNap may have touched: labelled, annotated by it, or remembered by one of its slices.
 pub async fn touched(cluster: &Cluster, namespaces: &[String]) -> Result<BTreeSet<AppId>, ClusterError> {
     let mut apps = BTreeSet::new();
-    for deployment in everywhere::<Deployment>(cluster, namespaces).await? {
-        let marked = deployment.annotations().keys().any(|name| key::STATE.contains(&name.as_str()));
-        if marked || deployment.labels().contains_key(key::ENABLED) {
-            apps.insert(AppId::new(deployment.namespace().unwrap_or_default(), deployment.name_any()));
+    // Names and marks are enough, and there may be thousands.
+    let page =
+        async |api: Api<Deployment>, params: ListParams| cluster.call(api.list_metadata(&params)).await;
+    for api in apis::<Deployment>(cluster, namespaces) {
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let found = page(api.clone(), params.clone()).await?;
+            for deployment in found.items {
+                let marked = deployment.annotations().keys().any(|name| key::STATE.contains(&name.as_str()));
+                if marked || deployment.labels().contains_key(key::ENABLED) {
+                    apps.insert(AppId::new(
+                        deployment.namespace().unwrap_or_default(),
+                        deployment.name_any(),
+                    ));
+                }
+            }
+            match found.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => break,
+            }
         }
     }
     for (namespace, slice) in slices(cluster, namespaces).await? {
@@ -187,30 +210,26 @@ pub async fn sweep(cluster: &Cluster, namespaces: &[String]) -> Result<usize, Cl
 
 /// Every slice of KubeNap's, with its namespace.
 pub async fn slices(cluster: &Cluster, namespaces: &[String]) -> Result<Vec<(String, Slice)>, ClusterError> {
-    let all = everywhere::<EndpointSlice>(cluster, namespaces).await?;
-    let ours = all.into_iter().filter_map(|object| {
-        let namespace = object.namespace().unwrap_or_default();
-        match SlimSlice::of(object) {
-            SlimSlice::Ours(slice) => Some((namespace, slice)),
-            SlimSlice::Theirs { .. } => None,
-        }
-    });
-    Ok(ours.collect())
-}
-
-async fn everywhere<K>(cluster: &Cluster, namespaces: &[String]) -> Result<Vec<K>, ClusterError>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + serde::de::DeserializeOwned
-        + std::fmt::Debug,
-{
-    if namespaces.is_empty() {
-        return list(cluster, Api::<K>::all(cluster.client())).await;
-    }
+    let own = format!("{}={}", key::MANAGED_BY, key::MANAGER);
     let mut all = Vec::new();
-    for namespace in namespaces {
-        all.extend(list(cluster, Api::<K>::namespaced(cluster.client(), namespace)).await?);
+    for api in apis::<EndpointSlice>(cluster, namespaces) {
+        for object in list_labelled(cluster, api, &own).await? {
+            let namespace = object.namespace().unwrap_or_default();
+            if let SlimSlice::Ours(slice) = SlimSlice::of(object) {
+                all.push((namespace, slice));
+            }
+        }
     }
     Ok(all)
+}
+
+/// One for each namespace; none named: one for all.
+fn apis<K>(cluster: &Cluster, namespaces: &[String]) -> Vec<Api<K>>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    if namespaces.is_empty() {
+        return vec![Api::all(cluster.client())];
+    }
+    namespaces.iter().map(|namespace| Api::namespaced(cluster.client(), namespace)).collect()
 }

@@ -48,6 +48,13 @@ pub async fn carry_out(
             caught_up(stores, namespace, &slice.name, written.resource_version().as_deref()).await;
             Ok(())
         }
+        Write::EmptySlice { namespace, name, uid } => {
+            let api: Api<EndpointSlice> = Api::namespaced(cluster.client(), namespace);
+            let body = json!({"metadata": {"uid": uid}, "endpoints": []});
+            let written = cluster.call(api.patch(name, &params(), &Patch::Merge(body))).await?;
+            caught_up(stores, namespace, name, written.resource_version().as_deref()).await;
+            Ok(())
+        }
         Write::DeleteSlice { namespace, name, uid, resource_version } => {
             let api: Api<EndpointSlice> = Api::namespaced(cluster.client(), namespace);
             let only = Preconditions { uid: uid.clone(), resource_version: resource_version.clone() };

@@ -70,6 +70,8 @@ label! {
         Failed = "failed",
         /// The pods were not ready in time.
         TimedOut = "timed-out",
+        /// It waits: more apps were asked for than may wake at once. It is counted again when it has ended.
+        PutOff = "put-off",
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod count;
 mod labels;
+mod phases;
 mod wake_clock;
 mod watermarks;
 
@@ -20,6 +21,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use labels::{AskAnswer, NapOutcome, PhaseLabel, WakeOutcome, WakePart};
+pub use phases::Phases;
 pub use wake_clock::WakeClock;
 
 /// What `/metrics` says its body is.
@@ -31,7 +33,7 @@ pub struct Telemetry {
     /// `kubenap_apps{phase}`: how many apps are in each phase.
     pub apps: Family<ByPhase, Gauge>,
     /// `kubenap_app_phase{namespace,app,phase}`: 1 for the phase that the app is in, 0 for the others.
-    pub app_phase: Family<ByAppPhase, Gauge>,
+    pub app_phase: Phases,
     /// `kubenap_naps_total{outcome}`: naps that ended one way or another.
     pub naps: Family<ByNapOutcome, Counter>,
     /// `kubenap_wakes_total{outcome}`: wakes that ended one way or another.
@@ -70,14 +72,6 @@ pub struct ByApp {
 pub struct ByPhase {
     /// The phase.
     pub phase: PhaseLabel,
-}
-
-/// The labels of a family counted by app and phase.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ByAppPhase {
-    namespace: String,
-    app: String,
-    phase: PhaseLabel,
 }
 
 /// The label of `kubenap_naps_total`.
@@ -123,8 +117,8 @@ impl Telemetry {
         // The registry appends `_total` to counters, and the unit to names, itself.
         let apps = Family::default();
         registry.register("apps", "Apps by phase", Family::clone(&apps));
-        let app_phase = Family::default();
-        registry.register("app_phase", "1 for the phase the app is in", Family::clone(&app_phase));
+        let app_phase = Phases::default();
+        registry.register_collector(Box::new(app_phase.clone()));
         let naps = Family::default();
         registry.register("naps", "Naps by outcome", Family::clone(&naps));
         let wakes = Family::default();
@@ -210,18 +204,13 @@ impl Telemetry {
 
     /// Says which phase `app` is in.
     pub fn set_phase(&self, app: &AppId, phase: PhaseLabel) {
-        for each in PhaseLabel::ALL {
-            let labels = ByAppPhase { namespace: app.namespace.clone(), app: app.name.clone(), phase: each };
-            self.app_phase.get_or_create(&labels).set(i64::from(each == phase));
-        }
+        self.app_phase.set(app, phase);
     }
 
     /// Takes every series of `app` away: it is no longer opted in.
     pub fn forget(&self, app: &AppId) {
+        self.app_phase.forget(app);
         let AppId { namespace, name } = app.clone();
-        for phase in PhaseLabel::ALL {
-            self.app_phase.remove(&ByAppPhase { namespace: namespace.clone(), app: name.clone(), phase });
-        }
         for answer in AskAnswer::ALL {
             self.asks.remove(&ByAnswer { namespace: namespace.clone(), app: name.clone(), answer });
         }

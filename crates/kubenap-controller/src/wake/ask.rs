@@ -72,6 +72,15 @@ fn has_body<B: Body>(request: &Request<B>) -> bool {
     }
 }
 
+/// What is to become of a request that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// It is passed to a pod: one that takes requests will do.
+    Pass,
+    /// It is sent back: the Service must lead to the app first.
+    SendBack,
+}
+
 /// A request that needs its app. Dropped without an answer, its client went away.
 pub(crate) struct Ask {
     shared: Arc<Shared>,
@@ -96,13 +105,18 @@ impl Ask {
         count(&self.shared, &self.apps, answer);
     }
 
-    /// Counts it as waiting for as long as what comes back lives.
-    pub(crate) fn wait(&self) -> Waiting {
+    /// Counts it as waiting for as long as what comes back lives. Where it is to be passed, those who look after the
+    /// app are told, who may find a pod for it before its Service has one.
+    pub(crate) fn wait(&self, goal: Goal) -> Waiting {
         self.shared.telemetry.held_requests.inc();
         for asks in self.apps.iter() {
             asks.held.fetch_add(1, Ordering::Relaxed);
+            // The first one is told of; whoever looks after the app finds the others.
+            if goal == Goal::Pass && asks.to_pass.fetch_add(1, Ordering::Relaxed) == 0 {
+                (self.shared.on_ask)(&asks.app);
+            }
         }
-        Waiting { shared: Arc::clone(&self.shared), apps: Arc::clone(&self.apps) }
+        Waiting { shared: Arc::clone(&self.shared), apps: Arc::clone(&self.apps), goal }
     }
 }
 
@@ -134,7 +148,7 @@ impl<'a> WaitAgain<'a> {
     pub(crate) fn tell(&mut self) {
         let Some(ask) = self.ask else { return };
         // Counted first, so that whoever is told finds it.
-        self.waiting.get_or_insert_with(|| ask.wait());
+        self.waiting.get_or_insert_with(|| ask.wait(Goal::Pass));
         for asks in ask.apps.iter() {
             (ask.shared.on_ask)(&asks.app);
         }
@@ -152,6 +166,7 @@ pub(crate) fn count(shared: &Shared, apps: &[Arc<AppAsks>], answer: AskAnswer) {
 pub(crate) struct Waiting {
     shared: Arc<Shared>,
     apps: Arc<[Arc<AppAsks>]>,
+    goal: Goal,
 }
 
 impl Drop for Waiting {
@@ -159,6 +174,9 @@ impl Drop for Waiting {
         self.shared.telemetry.held_requests.dec();
         for asks in self.apps.iter() {
             asks.held.fetch_sub(1, Ordering::Relaxed);
+            if self.goal == Goal::Pass {
+                asks.to_pass.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }

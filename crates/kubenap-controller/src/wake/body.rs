@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -16,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use super::doors::Shared;
+use super::limits::Limits;
 use super::reply::BodyError;
 
 /// A body the beginning of which was read already.
@@ -26,12 +26,22 @@ pub(crate) struct ReadAhead {
     /// How much of the room for all requests this one takes.
     taken: usize,
     ended: bool,
+    /// What went wrong while it was read ahead. The body under it would say only once that it did not end well.
+    failed: Option<hyper::Error>,
+    /// The client sent what is no body.
+    spoiled: Arc<AtomicBool>,
 }
 
 impl ReadAhead {
     pub(crate) fn new(shared: &Arc<Shared>, rest: Incoming) -> Self {
         let ended = rest.is_end_stream();
-        Self { frames: VecDeque::new(), rest, shared: Arc::clone(shared), taken: 0, ended }
+        let (frames, spoiled) = (VecDeque::new(), Arc::new(AtomicBool::new(false)));
+        Self { frames, rest, shared: Arc::clone(shared), taken: 0, ended, failed: None, spoiled }
+    }
+
+    /// Becomes true when the client sends what is no body; to be asked after the body was passed.
+    pub(crate) fn spoiled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.spoiled)
     }
 
     /// Reads on while `waits` is under way. To read is also how a client that went away is noticed.
@@ -46,8 +56,8 @@ impl ReadAhead {
                 done = &mut waits => return done,
                 frame = self.rest.frame(), if room => match frame {
                     Some(Ok(frame)) => self.keep(frame),
-                    // What is wrong shows again when the body is passed.
-                    Some(Err(_)) | None => self.ended = true,
+                    Some(Err(error)) => (self.ended, self.failed) = (true, Some(error)),
+                    None => self.ended = true,
                 },
             }
         }
@@ -75,11 +85,18 @@ impl Body for ReadAhead {
         }
         give_back(&self.shared.read_ahead, self.taken);
         self.taken = 0;
-        Pin::new(&mut self.rest).poll_frame(cx).map_err(Into::into)
+        let frame = match self.failed.take() {
+            Some(error) => Poll::Ready(Some(Err(error))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        };
+        if matches!(frame, Poll::Ready(Some(Err(_)))) {
+            self.spoiled.store(true, Ordering::Relaxed);
+        }
+        frame.map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.is_empty() && self.rest.is_end_stream()
+        self.frames.is_empty() && self.failed.is_none() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -133,14 +150,16 @@ impl Discard {
         }
     }
 
-    /// Reads on until the body has ended, too much was read, or nothing came for `stall`.
-    pub(crate) async fn finish(mut self, stall: Duration) {
+    /// Reads on until the body has ended, too much was read, nothing came for a while, or it took too long.
+    pub(crate) async fn finish(mut self, limits: &Limits) {
+        // A byte now and then is progress too, and would otherwise go on for days.
+        let enough = Instant::now() + limits.discard_within;
         while !self.done {
-            let stalled = sleep_until(self.progress + stall);
+            let stalled = sleep_until((self.progress + limits.discard_stall).min(enough));
             tokio::select! {
                 biased;
-                () = self.read() => {}
                 () = stalled => return,
+                () = self.read() => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -23,6 +24,7 @@ use super::proxy_listen::Profile;
 use super::sniff::{Speech, speech};
 use super::stream::Replayed;
 use super::{http2, raw, visit};
+use crate::untrusted::Head;
 
 /// What all requests of one connection share.
 #[derive(Clone)]
@@ -38,7 +40,7 @@ pub(crate) enum Entry {
     /// On a wake port: the port says which door.
     WakePort(Arc<Door>, Arc<Slot>),
     /// From a proxy's error path: the names that it set say which door.
-    ErrorPath(Profile),
+    ErrorPath(Profile, Arc<Slot<IpAddr>>),
 }
 
 /// How a connection begins.
@@ -54,26 +56,40 @@ enum Opening {
     /// Another protocol, also one in which the server speaks first.
     Unknown,
     Refused(Refusal),
+    /// All heads together are too large.
+    Crowded,
 }
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
     let shared = Arc::clone(&connection.shared);
     let mut buffer = BytesMut::new();
-    let opening = open(&mut stream, &mut buffer, &shared.limits);
+    // Kept to the end: what a request says at its head is in memory for as long as it waits.
+    let mut room = HeadRoom::new(&shared);
+    let opening = open(&mut stream, &mut buffer, &mut room);
     let opening = match &connection.entry {
         Entry::WakePort(_, slot) => slot.shed().run_until_cancelled(opening).await,
-        Entry::ErrorPath(_) => Some(opening.await),
+        Entry::ErrorPath(_, slot) => {
+            let opening = slot.shed().run_until_cancelled(opening).await;
+            // From here on its place is one at its door.
+            slot.settle();
+            opening
+        }
     };
+    let stall = shared.limits.write_stall;
     let before = buffer.freeze();
     match (opening, &connection.entry) {
-        (None, _) => turn_away(stream).await,
+        (None | Some(Opening::Crowded), _) => turn_away(stream).await,
         (Some(Opening::Refused(refusal)), _) => {
-            let stream = Replayed::lingering(before, stream);
+            let stream = Replayed::lingering(before, stream).cut_after(stall);
             refuse(stream, refusal.status(), &shared.limits).await;
         }
-        (Some(Opening::Http1), _) => serve_http1(Replayed::lingering(before, stream), connection).await,
-        (Some(Opening::Http2), _) => http2::serve(Replayed::plain(before, stream), connection).await,
+        (Some(Opening::Http1), _) => {
+            serve_http1(Replayed::lingering(before, stream).cut_after(stall), connection).await;
+        }
+        (Some(Opening::Http2), _) => {
+            http2::serve(Replayed::plain(before, stream).cut_after(stall), connection).await;
+        }
         (Some(Opening::Sealed), Entry::WakePort(door, slot)) => {
             raw::serve(stream, before, raw::Caller { shared: &shared, door, slot, sealed: true }).await;
         }
@@ -81,7 +97,7 @@ pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
             raw::serve(stream, before, raw::Caller { shared: &shared, door, slot, sealed: false }).await;
         }
         // Nothing to answer; and no proxy sends anything else on its error path.
-        (Some(Opening::Probe), _) | (Some(Opening::Sealed | Opening::Unknown), Entry::ErrorPath(_)) => {}
+        (Some(Opening::Probe), _) | (Some(Opening::Sealed | Opening::Unknown), Entry::ErrorPath(..)) => {}
     }
 }
 
@@ -89,7 +105,9 @@ pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
 const GLANCE: usize = 64;
 
 /// Reads until it is clear what the connection speaks; for HTTP/1 until the head is whole.
-async fn open(stream: &mut TcpStream, buffer: &mut BytesMut, limits: &Limits) -> Opening {
+async fn open(stream: &mut TcpStream, buffer: &mut BytesMut, room: &mut HeadRoom) -> Opening {
+    let shared = Arc::clone(&room.shared);
+    let limits = &shared.limits;
     match timeout(limits.silence, stream.read_buf(buffer)).await {
         Err(_) => return Opening::Unknown,
         Ok(Ok(0) | Err(_)) => return Opening::Probe,
@@ -106,23 +124,19 @@ async fn open(stream: &mut TcpStream, buffer: &mut BytesMut, limits: &Limits) ->
             Speech::Tls => return Opening::Sealed,
             Speech::Other => return Opening::Unknown,
             Speech::Malformed => return Opening::Refused(Refusal::Bad),
-            Speech::Http1 if look => {
-                if let Some(end) = head::end_of_head(buffer) {
-                    let whole = buffer.get(..end).unwrap_or_default();
-                    return match head::inspect(whole, limits) {
-                        Ok(()) if end <= limits.head_bytes => Opening::Http1,
-                        Ok(()) => Opening::Refused(Refusal::TooLarge),
-                        Err(refusal) => Opening::Refused(refusal),
-                    };
-                }
-                if head::has_bare_line_feed(buffer) {
-                    return Opening::Refused(Refusal::Bad);
-                }
-            }
+            Speech::Http1 if look => match head::look(buffer, limits) {
+                Some(Ok(end)) if room.grow_to(end) => return Opening::Http1,
+                Some(Ok(_)) => return Opening::Crowded,
+                Some(Err(refusal)) => return Opening::Refused(refusal),
+                None => {}
+            },
             Speech::Http1 | Speech::Unclear => {}
         }
         if buffer.len() > limits.head_bytes {
             return Opening::Refused(Refusal::TooLarge);
+        }
+        if !room.grow_to(buffer.len()) {
+            return Opening::Crowded;
         }
         match timeout_at(deadline, stream.read_buf(buffer)).await {
             // A few bytes and then silence: not HTTP, whose first line comes in one piece.
@@ -136,6 +150,51 @@ async fn open(stream: &mut TcpStream, buffer: &mut BytesMut, limits: &Limits) ->
                 look = fresh < GLANCE || buffer.get(fresh..).is_some_and(|bytes| bytes.contains(&b'\n'));
             }
         }
+    }
+}
+
+/// What the head of one connection takes of the memory for all heads.
+pub(crate) struct HeadRoom {
+    shared: Arc<Shared>,
+    taken: usize,
+}
+
+impl HeadRoom {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), taken: 0 }
+    }
+
+    /// Whether there is room for a head of this length.
+    pub(crate) fn grow_to(&mut self, length: usize) -> bool {
+        let more = length.saturating_sub(self.taken);
+        if more == 0 {
+            return true;
+        }
+        let before = self.shared.heads.fetch_add(more, Ordering::Relaxed);
+        self.taken += more;
+        before.saturating_add(more) <= self.shared.limits.heads_total
+    }
+}
+
+impl Drop for HeadRoom {
+    fn drop(&mut self) {
+        self.shared.heads.fetch_sub(self.taken, Ordering::Relaxed);
+    }
+}
+
+/// What becomes of a connection that begins so, if nothing else comes.
+pub(crate) fn judge(bytes: &[u8], limits: &Limits) -> Head {
+    let refused = |refusal: Refusal| Head::Refused(refusal.code());
+    match speech(bytes) {
+        Speech::Unclear => Head::Unclear,
+        Speech::Http2 | Speech::Tls | Speech::Other => Head::OtherProtocol,
+        Speech::Malformed => refused(Refusal::Bad),
+        Speech::Http1 => match head::look(bytes, limits) {
+            Some(Ok(end)) => Head::Passes(end),
+            Some(Err(refusal)) => refused(refusal),
+            None if bytes.len() > limits.head_bytes => refused(Refusal::TooLarge),
+            None => Head::Unclear,
+        },
     }
 }
 

@@ -49,6 +49,9 @@ pub enum DoorState {
     Waiting,
     /// These addresses of pods take requests. Without any address it is as [`DoorState::Waiting`].
     Ready(Arc<[SocketAddr]>),
+    /// These addresses of pods take requests already, and the Service does not lead to them yet: requests that are
+    /// passed go there, those that are sent back wait on.
+    Early(Arc<[SocketAddr]>),
     /// The app cannot start. Requests are refused quickly.
     Failed {
         /// The class of the reason, from a closed set: it goes into a header.
@@ -64,8 +67,21 @@ impl DoorState {
     pub(crate) fn readiness(&self) -> Readiness {
         match self {
             Self::Ready(addresses) if !addresses.is_empty() => Readiness::Ready,
-            Self::Ready(_) | Self::Waiting | Self::Failed { .. } => Readiness::NotReady,
+            Self::Ready(_) | Self::Early(_) | Self::Waiting | Self::Failed { .. } => Readiness::NotReady,
         }
+    }
+
+    /// Where a request can be passed to. None: nowhere yet.
+    pub(crate) fn pods(&self) -> Option<&Arc<[SocketAddr]>> {
+        match self {
+            Self::Ready(addresses) | Self::Early(addresses) if !addresses.is_empty() => Some(addresses),
+            Self::Ready(_) | Self::Early(_) | Self::Waiting | Self::Failed { .. } => None,
+        }
+    }
+
+    /// How many kinds of requests it lets go.
+    fn openness(&self) -> u8 {
+        u8::from(self.pods().is_some()) + u8::from(self.readiness() == Readiness::Ready)
     }
 }
 
@@ -74,6 +90,8 @@ impl DoorState {
 pub struct AskView {
     /// Requests that wait for the app now.
     pub held: usize,
+    /// Those among them that will be passed to a pod as soon as one takes them.
+    pub to_pass: usize,
     /// Asks since the process started.
     pub total: u64,
     /// The latest ask.
@@ -87,13 +105,20 @@ pub struct AskView {
 pub(crate) struct AppAsks {
     pub(crate) app: AppId,
     pub(crate) held: AtomicUsize,
+    pub(crate) to_pass: AtomicUsize,
     total: AtomicU64,
     last: Mutex<(Option<Timestamp>, Option<Timestamp>)>,
 }
 
 impl AppAsks {
     pub(crate) fn new(app: AppId) -> Self {
-        Self { app, held: AtomicUsize::new(0), total: AtomicU64::new(0), last: Mutex::default() }
+        Self {
+            app,
+            held: AtomicUsize::new(0),
+            to_pass: AtomicUsize::new(0),
+            total: AtomicU64::new(0),
+            last: Mutex::default(),
+        }
     }
 
     pub(crate) fn note(&self, now: Timestamp, readiness: Readiness) {
@@ -109,6 +134,7 @@ impl AppAsks {
         let (last, last_while_ready) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         AskView {
             held: self.held.load(Ordering::Relaxed),
+            to_pass: self.to_pass.load(Ordering::Relaxed),
             total: self.total.load(Ordering::Relaxed),
             last,
             last_while_ready,
@@ -163,8 +189,7 @@ impl Door {
             if *current == state {
                 return false;
             }
-            let (before, after) = (current.readiness(), state.readiness());
-            if before == Readiness::NotReady && after == Readiness::Ready {
+            if state.openness() > current.openness() {
                 self.release.begin();
             }
             *current = state;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kubenap_core::answer::OwnedManners;
 use kubenap_core::app::AppId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -92,6 +93,10 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) on_ask: Arc<dyn Fn(&AppId) + Send + Sync>,
     pub(crate) crowd: Arc<Crowd>,
+    /// Connections on the proxy listeners, by peer.
+    pub(crate) strangers: Arc<Crowd<IpAddr>>,
+    /// Bytes of all heads that are in memory.
+    pub(crate) heads: AtomicUsize,
     pub(crate) pacer: Pacer,
     /// Connections and upgraded streams under way.
     pub(crate) tasks: TaskTracker,
@@ -109,10 +114,14 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Registry {
     doors: BTreeMap<DoorKey, Arc<Door>>,
+    /// Doors that nobody came to yet, and whom they would be of: thousands of apps are awake and need none.
+    declared: BTreeMap<DoorKey, (Arc<[AppId]>, Arc<OwnedManners>)>,
     ports: BTreeMap<u16, OpenPort>,
     arrivals: BTreeMap<u16, Arc<AtomicU64>>,
     asks: BTreeMap<AppId, Arc<AppAsks>>,
     hosts: Arc<HostTable>,
+    /// Those that were declared last.
+    manners: Option<Arc<OwnedManners>>,
 }
 
 struct OpenPort {
@@ -132,6 +141,8 @@ impl Doors {
             telemetry,
             on_ask,
             crowd: Crowd::new(limits.connections, limits.overflow),
+            strangers: Crowd::new(limits.proxy_connections, limits.overflow),
+            heads: AtomicUsize::new(0),
             pacer: Pacer::new(limits.paced),
             tasks: TaskTracker::new(),
             leaving: CancellationToken::new(),
@@ -181,10 +192,26 @@ impl Doors {
         Ok(())
     }
 
-    /// Makes a door known that has no wake port: one whose requests come on proxies' error paths only.
-    /// [`Doors::open`] does this as well.
+    /// Makes a door known that may have no wake port: one whose requests come on proxies' error paths only. It is
+    /// made when the first of them comes. [`Doors::open`] does this as well.
     pub fn declare(&self, spec: DoorSpec) {
-        self.shared.registry().declare(spec, &self.shared.limits);
+        let mut registry = self.shared.registry();
+        if registry.doors.contains_key(&spec.key) {
+            registry.declare(spec, &self.shared.limits);
+        } else {
+            registry.remember(spec);
+        }
+    }
+
+    /// Whether there is a door: somebody came to it, or it was opened.
+    pub fn is_made(&self, key: &DoorKey) -> bool {
+        self.shared.registry().doors.contains_key(key)
+    }
+
+    /// The open ports that stand for this door.
+    pub fn ports_of(&self, key: &DoorKey) -> Vec<u16> {
+        let registry = self.shared.registry();
+        registry.ports.iter().filter(|(_, open)| open.key == *key).map(|(port, _)| *port).collect()
     }
 
     /// Forgets a door that no open port stands for. Requests held there stay held.
@@ -192,6 +219,7 @@ impl Doors {
         let mut registry = self.shared.registry();
         if registry.ports.values().all(|open| open.key != *key) {
             registry.doors.remove(key);
+            registry.declared.remove(key);
             registry.forget_unused_asks();
         }
     }
@@ -283,7 +311,13 @@ impl Shared {
 
     /// A door that was opened or declared.
     pub(crate) fn door(&self, key: &DoorKey) -> Option<Arc<Door>> {
-        self.registry().doors.get(key).filter(|door| !door.behind().apps.is_empty()).cloned()
+        let mut registry = self.registry();
+        if let Some((apps, manners)) = registry.declared.remove(key) {
+            let spec =
+                DoorSpec { key: key.clone(), apps: apps.to_vec(), manners: OwnedManners::clone(&manners) };
+            registry.declare(spec, &self.limits);
+        }
+        registry.doors.get(key).filter(|door| !door.behind().apps.is_empty()).cloned()
     }
 
     /// How many requests wait, over all apps.
@@ -300,6 +334,7 @@ impl Registry {
 
     fn declare(&mut self, spec: DoorSpec, limits: &Limits) -> Arc<Door> {
         let DoorSpec { key, apps, manners } = spec;
+        self.declared.remove(&key);
         let apps = apps
             .into_iter()
             .map(|app| {
@@ -310,6 +345,21 @@ impl Registry {
         let door = self.door(&key, limits);
         door.set_behind(Behind { manners: Arc::new(manners), apps });
         door
+    }
+
+    /// Keeps what a door would be like. Manners that many have alike are kept once.
+    fn remember(&mut self, spec: DoorSpec) {
+        let DoorSpec { key, apps, manners } = spec;
+        if let Some((known, like)) = self.declared.get(&key)
+            && **known == *apps
+            && **like == manners
+        {
+            return;
+        }
+        let alike = self.manners.as_ref().filter(|last| ***last == manners).cloned();
+        let manners = alike.unwrap_or_else(|| Arc::new(manners));
+        self.manners = Some(Arc::clone(&manners));
+        self.declared.insert(key, (apps.into(), manners));
     }
 
     fn shut(&mut self, wake_port: u16) {

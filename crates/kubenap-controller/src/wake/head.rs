@@ -18,6 +18,16 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// The status as a number.
+    pub(crate) fn code(self) -> u16 {
+        match self {
+            Self::Bad => 400,
+            Self::Method => 405,
+            Self::TooLarge => 431,
+            Self::TooSlow => 408,
+        }
+    }
+
     /// The status line that says so.
     pub(crate) fn status(self) -> &'static str {
         match self {
@@ -42,6 +52,19 @@ pub(crate) fn has_bare_line_feed(bytes: &[u8]) -> bool {
         .any(|(at, byte)| *byte == b'\n' && (at == 0 || bytes.get(at - 1) != Some(&b'\r')))
 }
 
+/// Judges the first bytes of an HTTP/1 connection: nothing while the head goes on, then where it ends.
+pub(crate) fn look(bytes: &[u8], limits: &Limits) -> Option<Result<usize, Refusal>> {
+    let Some(end) = end_of_head(bytes) else {
+        return has_bare_line_feed(bytes).then_some(Err(Refusal::Bad));
+    };
+    let whole = bytes.get(..end).unwrap_or_default();
+    Some(match inspect(whole, limits) {
+        Ok(()) if end > limits.head_bytes => Err(Refusal::TooLarge),
+        Ok(()) => Ok(end),
+        Err(refusal) => Err(refusal),
+    })
+}
+
 /// Judges a whole head, with the empty line at its end.
 pub(crate) fn inspect(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
     let mut fields = vec![httparse::EMPTY_HEADER; limits.headers];
@@ -60,7 +83,9 @@ pub(crate) fn inspect(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
     if matches!(method, "CONNECT" | "TRACE") {
         return Err(Refusal::Method);
     }
-    let origin_form = target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic());
+    // A fragment is no part of a request: some cut it off and some take it for a part of the path.
+    let origin_form =
+        target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     if !(origin_form || target == "*" && method == "OPTIONS") {
         return Err(Refusal::Bad);
     }
@@ -99,6 +124,8 @@ impl Framing {
             if !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Refusal::Bad);
             }
+        } else if resembles_framing(field.name) {
+            return Err(Refusal::Bad);
         }
         Ok(())
     }
@@ -109,6 +136,13 @@ impl Framing {
         let known_coding = version == 1 || self.codings == 0;
         if hosts && one_end && known_coding { Ok(()) } else { Err(Refusal::Bad) }
     }
+}
+
+/// Whether a name is one of the fields above but for signs that some programs drop or take for a dash, such as
+/// `Content_Length` or `Transfer-Encoding%`.
+fn resembles_framing(name: &str) -> bool {
+    let letters = || name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase());
+    ["host", "contentlength", "transferencoding"].iter().any(|field| letters().eq(field.bytes()))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ask::Ask;
+use super::ask::{Ask, Goal};
 use super::crowd::Slot;
 use super::door::{Door, DoorState};
 use super::doors::Shared;
@@ -41,23 +41,24 @@ pub(crate) struct Hold<'a> {
     pub(crate) door: &'a Door,
     pub(crate) slot: &'a Slot,
     pub(crate) ask: &'a Ask,
+    pub(crate) goal: Goal,
 }
 
 impl Hold<'_> {
     /// Waits until the app is ready or will not be, but not past `until`.
     pub(crate) async fn until(&self, until: Instant, on_leave: OnLeave) -> Held {
         let mut states = self.door.watch();
-        match judge(&states.borrow_and_update()) {
+        match judge(&states.borrow_and_update(), self.goal) {
             Some(held) => return held,
             None if until <= Instant::now() => return Held::TooLong,
             None => {}
         }
-        let waiting = self.ask.wait();
+        let waiting = self.ask.wait(self.goal);
         let ended = tokio::select! {
             biased;
-            ready = states.wait_for(|state| judge(state).is_some()) => {
+            ready = states.wait_for(|state| judge(state, self.goal).is_some()) => {
                 // The door lives as long as this, so its state cannot end.
-                ready.ok().and_then(|state| judge(&state)).unwrap_or(Held::TooLong)
+                ready.ok().and_then(|state| judge(&state, self.goal)).unwrap_or(Held::TooLong)
             }
             () = self.slot.shed().cancelled() => Held::Shed,
             () = sleep_until(until) => Held::TooLong,
@@ -71,10 +72,12 @@ impl Hold<'_> {
     }
 }
 
-fn judge(state: &DoorState) -> Option<Held> {
+fn judge(state: &DoorState, goal: Goal) -> Option<Held> {
     match state {
-        DoorState::Ready(addresses) if !addresses.is_empty() => Some(Held::Ready),
-        DoorState::Ready(_) | DoorState::Waiting => None,
+        DoorState::Early(_) if goal == Goal::SendBack => None,
+        DoorState::Ready(_) | DoorState::Early(_) | DoorState::Waiting => {
+            state.pods().is_some().then_some(Held::Ready)
+        }
         DoorState::Failed { reason, sentence, retry_after } => {
             Some(Held::Failed { reason, sentence: sentence.clone(), retry_after: *retry_after })
         }

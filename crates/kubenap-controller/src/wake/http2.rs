@@ -13,13 +13,13 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kubenap_core::answer::Readiness;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::ask::WaitAgain;
-use super::connection::{Connection, Entry};
+use super::connection::{Connection, Entry, HeadRoom};
 use super::pass::{Pass, PassError, Upstream, connect};
-use super::reply::WakeBody;
+use super::reply::{self, WakeBody};
 use super::stream::Replayed;
 use super::visit;
 
@@ -30,13 +30,21 @@ const FIRST_STREAM: Duration = Duration::from_secs(5);
 pub(crate) async fn serve(stream: Replayed, connection: Connection) {
     let limits = connection.shared.limits.clone();
     let upstream = Upstream::Http2(Arc::default());
-    let asked = Arc::new(Notify::new());
+    let asked = Arc::new(watch::Sender::new(0_u64));
     let service = {
         let (connection, asked) = (connection.clone(), Arc::clone(&asked));
         service_fn(move |request| {
-            asked.notify_one();
+            asked.send_modify(|count| *count = count.wrapping_add(1));
             let (connection, upstream) = (connection.clone(), upstream.clone());
-            async move { Ok::<_, Infallible>(visit::respond(&connection, upstream, request).await) }
+            async move {
+                // All streams of all connections together, or the heads alone could fill the memory.
+                let mut room = HeadRoom::new(&connection.shared);
+                if !room.grow_to(length_of_head(&request)) {
+                    let line = "too many requests wait";
+                    return Ok::<_, Infallible>(reply::unavailable(line, Duration::from_secs(1)));
+                }
+                Ok(visit::respond(&connection, upstream, request).await)
+            }
         })
     };
     let served = http2::Builder::new(TokioExecutor::new())
@@ -50,6 +58,8 @@ pub(crate) async fn serve(stream: Replayed, connection: Connection) {
     let ended = tokio::select! {
         ended = served.as_mut() => Some(ended),
         () = time_to_go(&connection, &asked) => None,
+        // HTTP/2 itself waits for ever for the head of a stream.
+        () = never_asks(asked.subscribe(), limits.head_deadline) => return,
     };
     let ended = if let Some(ended) = ended {
         ended
@@ -62,17 +72,27 @@ pub(crate) async fn serve(stream: Replayed, connection: Connection) {
     }
 }
 
+fn length_of_head<B>(request: &Request<B>) -> usize {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    fields.sum::<usize>() + target
+}
+
 /// Ends when the connection should. It may have to carry a first stream before: a client whose connection is
 /// ended under its hands would come again and again.
-async fn time_to_go(connection: &Connection, asked: &Notify) {
+async fn time_to_go(connection: &Connection, asked: &watch::Sender<u64>) {
+    let mut first = asked.subscribe();
+    let mut later = asked.subscribe();
+    let idle = connection.shared.limits.http2_idle;
+    let idle = async { while matches!(timeout(idle, later.changed()).await, Ok(Ok(()))) {} };
     let first_stream = async {
-        if timeout(FIRST_STREAM, asked.notified()).await.is_ok() {
+        if matches!(timeout(FIRST_STREAM, first.wait_for(|count| *count > 0)).await, Ok(Ok(_))) {
             // The stream is under way, and those that came in the same breath are.
             sleep(Duration::from_millis(1)).await;
         }
     };
     match &connection.entry {
-        Entry::ErrorPath(_) => asked.notified().await,
+        Entry::ErrorPath(..) => first_stream.await,
         Entry::WakePort(door, slot) => {
             let mut states = door.watch();
             let ready = async {
@@ -84,9 +104,17 @@ async fn time_to_go(connection: &Connection, asked: &Notify) {
             tokio::select! {
                 () = ready => {}
                 () = slot.shed().cancelled() => {}
+                () = idle => {}
                 () = connection.shared.leaving.cancelled() => {}
             }
         }
+    }
+}
+
+/// Ends if no stream begins within `time`, and otherwise never.
+async fn never_asks(mut asked: watch::Receiver<u64>, time: Duration) {
+    if matches!(timeout(time, asked.wait_for(|count| *count > 0)).await, Ok(Ok(_))) {
+        pending::<()>().await;
     }
 }
 

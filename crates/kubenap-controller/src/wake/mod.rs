@@ -10,6 +10,7 @@ mod door;
 mod doors;
 mod hosts;
 mod crowd;
+mod budget;
 mod listen;
 mod connection;
 mod sniff;
@@ -28,11 +29,17 @@ mod reply;
 mod proxy_listen;
 mod drain;
 
+pub(crate) use budget::{Bucket, Rate};
+pub use budget::{Turn, WakeBudget};
+pub(crate) use connection::judge;
+pub(crate) use crowd::Crowd;
 pub use door::{AskView, DoorKey, DoorSpec, DoorState};
 pub use doors::{Doors, DoorsSettings, OpenError};
 pub use hosts::HostRule;
 pub use limits::Limits;
+pub(crate) use listen::pause_after;
 pub use proxy_listen::{Profile, ProxyListen, serve_proxy};
+pub(crate) use redirect::{original, safe_location};
 
 #[cfg(test)]
 mod tests;

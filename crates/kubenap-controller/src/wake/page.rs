@@ -1,7 +1,20 @@
-//! The waiting page: one small file without scripts, which says nothing about the app.
+//! The waiting page: one small file without scripts, which says nothing about the app but that it cannot start.
 
 /// The whole page.
 pub(crate) const HTML: &str = include_str!("page.html");
+
+/// The same page for an app that cannot start: it says why, and asks again when that is worth it, so that a browser that
+/// was left open shows the app once it is mended. `sentence` is one of our own.
+pub(crate) fn failing(sentence: &str, again: u64) -> String {
+    let sentence = sentence.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    HTML.replace("content=\"1\"", &format!("content=\"{again}\""))
+        .replace("<title>Waking up</title>", "<title>Not available</title>")
+        .replace("Just waking up", "Not available right now")
+        .replace(
+            "This page opens by itself in a moment.",
+            &format!("{sentence}. This page tries again by itself."),
+        )
+}
 
 /// What the page may do: show its own style, and be no part of another page. The hash is that of the text
 /// between `<style>` and `</style>`; the test below says the right one.
@@ -37,6 +50,17 @@ mod tests {
         let hash = suite.common.hash_provider.hash(style.as_bytes());
         let source = format!("'sha256-{}'", base64(hash.as_ref()));
         assert!(POLICY.contains(&source), "the policy must name {source}");
+    }
+
+    #[test]
+    fn the_page_of_an_app_that_cannot_start_says_why_and_asks_again_later() {
+        let page = failing("the app cannot start: a <b> & c", 32);
+        assert!(page.contains("http-equiv=\"refresh\" content=\"32\"") && !page.contains("content=\"1\""));
+        assert!(page.contains("the app cannot start: a &lt;b&gt; &amp; c. This page"), "{page}");
+        assert!(page.contains("<title>Not available</title>") && !page.contains("waking up"));
+        let style =
+            |page: &str| page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0.to_owned();
+        assert_eq!(style(&page), style(HTML), "the policy allows this one");
     }
 
     #[test]

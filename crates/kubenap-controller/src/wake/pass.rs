@@ -155,8 +155,7 @@ pub(crate) async fn connect(
     let mut pause = limits.connect_pause;
     loop {
         let addresses = match &*states.borrow_and_update() {
-            DoorState::Ready(addresses) if !addresses.is_empty() => Some(Arc::clone(addresses)),
-            DoorState::Ready(_) | DoorState::Waiting => None,
+            state @ (DoorState::Ready(_) | DoorState::Early(_) | DoorState::Waiting) => state.pods().cloned(),
             DoorState::Failed { reason, sentence, retry_after } => {
                 let (reason, sentence) = (*reason, sentence.clone());
                 return Err(PassError::Failed { reason, sentence, retry_after: *retry_after });

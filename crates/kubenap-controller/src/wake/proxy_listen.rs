@@ -9,7 +9,6 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderName, Request, StatusCode};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::ask::tokens;
@@ -84,7 +83,6 @@ impl fmt::Display for ProxyListen {
 /// Connections under way are finished by [`Doors::drain`].
 pub async fn serve_proxy(listener: TcpListener, profile: Profile, doors: Doors, shutdown: CancellationToken) {
     let shared = doors.shared;
-    let room = Arc::new(Semaphore::new(shared.limits.proxy_connections));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -98,17 +96,15 @@ pub async fn serve_proxy(listener: TcpListener, profile: Profile, doors: Doors, 
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+        // A proxy is one peer with many connections: it gives some up only for one that has far fewer.
+        let Some(slot) = shared.strangers.enter(&Arc::new(peer.ip())) else {
             shared.tasks.spawn(turn_away(stream));
             continue;
         };
         keep_alive(&stream);
-        let entry = Entry::ErrorPath(profile);
+        let entry = Entry::ErrorPath(profile, Arc::new(slot));
         let connection = Connection { shared: Arc::clone(&shared), peer: peer.ip(), entry };
-        shared.tasks.spawn(async move {
-            serve(stream, connection).await;
-            drop(permit);
-        });
+        shared.tasks.spawn(serve(stream, connection));
     }
 }
 

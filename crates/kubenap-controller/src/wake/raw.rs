@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::ask::Ask;
+use super::ask::{Ask, Goal};
 use super::crowd::Slot;
 use super::door::Door;
 use super::doors::Shared;
@@ -34,7 +34,7 @@ pub(crate) async fn serve(mut client: TcpStream, before: Bytes, caller: Caller<'
     let mut read = BytesMut::from(before);
     // A client that said something and closed its side may still wait for an answer; one that said nothing has gone.
     let leaves_by_closing = sealed || read.is_empty();
-    let wait = Hold { shared, door, slot, ask: &ask };
+    let wait = Hold { shared, door, slot, ask: &ask, goal: Goal::Pass };
     let held = tokio::select! {
         biased;
         held = wait.until(until, OnLeave::WaitOn) => held,
@@ -46,7 +46,8 @@ pub(crate) async fn serve(mut client: TcpStream, before: Bytes, caller: Caller<'
             match connect(shared, door, Some(&ask), until).await {
                 Ok(pod) => {
                     ask.end(AskAnswer::Passed);
-                    let mut client = Replayed::plain(read.freeze(), client);
+                    let client = Replayed::plain(read.freeze(), client);
+                    let mut client = client.cut_after(shared.limits.write_stall);
                     let mut pod = Replayed::plain(Bytes::new(), pod);
                     if let Err(error) = copy_bidirectional(&mut client, &mut pod).await {
                         tracing::trace!(%error, "a passed connection broke");

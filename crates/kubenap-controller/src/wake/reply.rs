@@ -40,7 +40,7 @@ pub(crate) fn text(status: StatusCode, line: &str) -> Response<WakeBody> {
 /// 503: come again.
 pub(crate) fn unavailable(line: &str, retry_after: Duration) -> Response<WakeBody> {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, line);
-    response.headers_mut().insert(RETRY_AFTER, whole_seconds(retry_after));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
     response
 }
 
@@ -80,8 +80,21 @@ pub(crate) fn grpc_unavailable(line: &str) -> Response<WakeBody> {
 
 /// 503 with the waiting page, which loads itself again.
 pub(crate) fn waiting_page() -> Response<WakeBody> {
-    let mut response = unavailable("", Duration::from_secs(1));
-    *response.body_mut() = full(page::HTML);
+    html(unavailable("", Duration::from_secs(1)), page::HTML)
+}
+
+/// 503 with a page that says why the app cannot start, and that loads itself again later.
+pub(crate) fn failing_page(
+    reason: &'static str,
+    sentence: &str,
+    retry_after: Duration,
+) -> Response<WakeBody> {
+    let page = page::failing(&one_line(sentence), whole_seconds(retry_after));
+    html(failed(reason, sentence, retry_after), page)
+}
+
+fn html(mut response: Response<WakeBody>, page: impl Into<Bytes>) -> Response<WakeBody> {
+    *response.body_mut() = full(page);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
@@ -91,9 +104,9 @@ pub(crate) fn waiting_page() -> Response<WakeBody> {
 }
 
 /// Rounded up, at least one: zero would be a fast loop.
-fn whole_seconds(span: Duration) -> HeaderValue {
+fn whole_seconds(span: Duration) -> u64 {
     let up = u64::from(span.subsec_nanos() > 0);
-    HeaderValue::from(span.as_secs().saturating_add(up).max(1))
+    span.as_secs().saturating_add(up).max(1)
 }
 
 fn one_line(sentence: &str) -> String {

@@ -1,4 +1,4 @@
-//! A TCP stream some of whose bytes were read already, and that says goodbye in a way that is heard.
+//! A TCP stream some of whose bytes were read already, which cuts off who does not listen and says goodbye in a way that is heard.
 
 use std::io;
 use std::pin::Pin;
@@ -21,6 +21,10 @@ pub(crate) struct Replayed {
     before: Bytes,
     stream: TcpStream,
     goodbye: Goodbye,
+    /// How long the other side may take nothing of what is sent to it; none: as long as it likes.
+    stall: Option<Duration>,
+    /// Since it takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -36,19 +40,39 @@ enum Goodbye {
 impl Replayed {
     /// For protocols in which either side may finish first.
     pub(crate) fn plain(before: Bytes, stream: TcpStream) -> Self {
-        Self { before, stream, goodbye: Goodbye::Plain }
+        Self { before, stream, goodbye: Goodbye::Plain, stall: None, stalled: None }
     }
 
     /// For HTTP/1, where closing means that everything was said.
     pub(crate) fn lingering(before: Bytes, stream: TcpStream) -> Self {
-        Self { before, stream, goodbye: Goodbye::Lingering }
+        Self { goodbye: Goodbye::Lingering, ..Self::plain(before, stream) }
+    }
+
+    /// Cuts the other side off if it takes nothing for so long.
+    pub(crate) fn cut_after(mut self, stall: Duration) -> Self {
+        self.stall = Some(stall);
+        self
+    }
+
+    fn heed_stall(
+        &mut self,
+        cx: &mut Context<'_>,
+        wrote: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(stall) = self.stall.filter(|_| wrote.is_pending()) else {
+            self.stalled = None;
+            return wrote;
+        };
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The stream after an upgrade: `read` is what was read from it but not used.
     pub(crate) fn upgraded(self, read: &Bytes) -> Self {
         let before =
             if self.before.is_empty() { read.clone() } else { [read.as_ref(), &self.before].concat().into() };
-        Self::plain(before, self.stream)
+        Self { before, goodbye: Goodbye::Plain, ..self }
     }
 }
 
@@ -72,7 +96,8 @@ impl AsyncRead for Replayed {
 
 impl AsyncWrite for Replayed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.heed_stall(cx, wrote)
     }
 
     fn poll_write_vectored(
@@ -80,7 +105,8 @@ impl AsyncWrite for Replayed {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.heed_stall(cx, wrote)
     }
 
     fn is_write_vectored(&self) -> bool {

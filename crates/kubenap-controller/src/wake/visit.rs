@@ -1,6 +1,7 @@
 //! One request from its head to its answer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::HOST;
@@ -11,7 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use kubenap_core::answer::{Answer, Readiness, WakeMode, Way, answer};
 use tokio::time::{Instant, sleep};
 
-use super::ask::{self, Ask};
+use super::ask::{self, Ask, Goal};
 use super::body::{Discard, ReadAhead};
 use super::connection::{Connection, Entry};
 use super::crowd::Slot;
@@ -42,7 +43,7 @@ pub(crate) async fn respond(
             let target = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str);
             (Arc::clone(door), Way::WakePort, target.and_then(safe_location).map(str::to_owned))
         }
-        Entry::ErrorPath(profile) => match proxy_listen::find(shared, *profile, &request) {
+        Entry::ErrorPath(profile, _) => match proxy_listen::find(shared, *profile, &request) {
             Ok((door, location)) => (door, Way::ErrorPath, Some(location)),
             Err(status) => {
                 let (parts, body) = request.into_parts();
@@ -145,15 +146,20 @@ impl Visit<'_> {
     ) -> Response<WakeBody> {
         let ask = self.ask(traits);
         let (mut request, client) = with_read_ahead(self.shared, request);
+        let spoiled = request.body().spoiled();
         let pass = self.pass(Some(&ask), time);
         let on_leave = if traits.repeatable { OnLeave::ComeAgain } else { OnLeave::WaitOn };
-        let wait = self.hold(&ask);
+        let wait = self.hold(&ask, Goal::Pass);
         let held = request.body_mut().during(wait.until(pass.until, on_leave)).await;
         match held {
             Held::Ready => {
                 let passed = pass.send(&self.upstream, request.map(BodyExt::boxed_unsync), client).await;
                 let (response, answer) = match passed {
                     Ok(response) => (response, AskAnswer::Passed),
+                    // Its length cannot be told, so the pod was left with an unfinished request.
+                    Err(PassError::Broken) if spoiled.load(Ordering::Relaxed) => {
+                        (reply::text(StatusCode::BAD_REQUEST, "the body is malformed"), AskAnswer::Refused)
+                    }
                     Err(error) => self.not_passed(error, traits.grpc),
                 };
                 ask.end(answer);
@@ -173,11 +179,10 @@ impl Visit<'_> {
         let ask = self.ask(traits);
         let (parts, body) = request.into_parts();
         let mut body = Discard::new(&parts.headers, body, self.shared.limits.discard);
-        let stall = self.shared.limits.discard_stall;
         if traits.found == Readiness::Ready {
             // The proxy has not heard of it, or it sends us what the app itself answered.
             let Some(pause) = self.shared.pacer.comes_back(self.caller) else {
-                body.finish(stall).await;
+                body.finish(&self.shared.limits).await;
                 ask.end(AskAnswer::Looping);
                 return reply::unavailable(
                     "the app is ready, but the proxy in front still sends requests here",
@@ -185,12 +190,14 @@ impl Visit<'_> {
                 );
             };
             body.during(sleep(pause)).await;
-            body.finish(stall).await;
+            body.finish(&self.shared.limits).await;
             ask.end(AskAnswer::Redirected);
             return reply::redirect(location);
         }
-        let held = body.during(self.hold(&ask).until(Instant::now() + time, OnLeave::ComeAgain)).await;
-        body.finish(stall).await;
+        let held = body
+            .during(self.hold(&ask, Goal::SendBack).until(Instant::now() + time, OnLeave::ComeAgain))
+            .await;
+        body.finish(&self.shared.limits).await;
         let within = self.behind.manners.wake_timeout;
         match held {
             Held::Ready => {
@@ -219,11 +226,11 @@ impl Visit<'_> {
         let ask = self.ask(traits);
         let until = Instant::now() + patience;
         let (mut request, _) = with_read_ahead(self.shared, request);
+        let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
         let held = {
-            let wait = self.hold(&ask);
+            let wait = self.hold(&ask, if by_redirect { Goal::SendBack } else { Goal::Pass });
             request.body_mut().during(wait.until(until, OnLeave::ComeAgain)).await
         };
-        let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
         match (held, &self.location) {
             (Held::Ready, Some(location)) if by_redirect => {
                 self.door.settle(self.shared.limits.settle).await;
@@ -245,6 +252,10 @@ impl Visit<'_> {
                 ask.end(AskAnswer::Page);
                 reply::waiting_page()
             }
+            (Held::Failed { reason, sentence, retry_after }, _) => {
+                ask.end(AskAnswer::Failed);
+                reply::failing_page(reason, &sentence, retry_after)
+            }
             (held, _) => self.not_held(ask, &held, traits),
         }
     }
@@ -258,8 +269,9 @@ impl Visit<'_> {
         let ask = self.ask(traits);
         let (parts, body) = request.into_parts();
         let mut body = Discard::new(&parts.headers, body, self.shared.limits.discard);
-        let held = body.during(self.hold(&ask).until(Instant::now() + time, OnLeave::WaitOn)).await;
-        body.finish(self.shared.limits.discard_stall).await;
+        let held =
+            body.during(self.hold(&ask, Goal::SendBack).until(Instant::now() + time, OnLeave::WaitOn)).await;
+        body.finish(&self.shared.limits).await;
         match held {
             Held::Ready | Held::TooLong => {
                 ask.end(AskAnswer::GrpcUnavailable);
@@ -273,8 +285,8 @@ impl Visit<'_> {
         Ask::begin(self.shared, &self.behind.apps, traits.found)
     }
 
-    fn hold<'a>(&'a self, ask: &'a Ask) -> Hold<'a> {
-        Hold { shared: self.shared, door: &self.door, slot: &self.slot, ask }
+    fn hold<'a>(&'a self, ask: &'a Ask, goal: Goal) -> Hold<'a> {
+        Hold { shared: self.shared, door: &self.door, slot: &self.slot, ask, goal }
     }
 
     fn pass<'a>(&'a self, ask: Option<&'a Ask>, time: Duration) -> Pass<'a> {
@@ -345,5 +357,5 @@ fn with_read_ahead(
 }
 
 async fn discard(shared: &Shared, headers: &http::HeaderMap, body: Incoming) {
-    Discard::new(headers, body, shared.limits.discard).finish(shared.limits.discard_stall).await;
+    Discard::new(headers, body, shared.limits.discard).finish(&shared.limits).await;
 }

@@ -1,5 +1,7 @@
 //! The admin listener: metrics, health, and what the command line asks.
 
+mod listen;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::decide::Context;
 use crate::decide::board::AppStatus;
 use crate::telemetry::CONTENT_TYPE;
+use crate::wake::Limits;
+
+pub(crate) use listen::{Bounds, serve};
 
 /// Whether this member is ready: ports bound, own slices rewritten.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +50,18 @@ pub struct SourceStatus {
     pub apps: Vec<SourceApp>,
 }
 
+/// How many requests a member can hold, for the command line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Room {
+    /// Who it is.
+    pub member: String,
+    /// How many files it may have open; none: no limit.
+    pub open_files: Option<u64>,
+    /// How many connections it takes at a time.
+    pub connections: usize,
+}
+
 /// What one source knows of one app.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,7 +80,7 @@ pub struct SourceApp {
     pub blind: Vec<String>,
 }
 
-/// The routes.
+/// The routes. All of them read: nothing can be changed through this listener.
 pub fn router(cx: Arc<Context>, ready: Ready) -> Router {
     let readyz = move || async move {
         if ready.is() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
@@ -74,6 +91,7 @@ pub fn router(cx: Arc<Context>, ready: Ready) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/apps", get(apps))
         .route("/api/v1/sources", get(sources))
+        .route("/api/v1/room", get(room))
         .with_state(cx)
 }
 
@@ -85,6 +103,12 @@ async fn metrics(State(cx): State<Arc<Context>>) -> impl IntoResponse {
 
 async fn apps(State(cx): State<Arc<Context>>) -> Json<Vec<AppStatus>> {
     Json(cx.board.all())
+}
+
+async fn room(State(cx): State<Arc<Context>>) -> Json<Room> {
+    let member = cx.settings.identity.clone();
+    let connections = Limits::default().within(cx.settings.open_files).connections;
+    Json(Room { member, open_files: cx.settings.open_files, connections })
 }
 
 async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {

@@ -8,6 +8,7 @@ use kubenap_controller::run::Running;
 use kubenap_sandbox::{Effect, Fault};
 use serde_json::json;
 
+use crate::traffic::Traffic;
 use crate::visitor;
 use crate::world::World;
 
@@ -158,6 +159,49 @@ async fn clocks_five_minutes_apart_do_not_matter() {
         world.annotate("web", "wish", "wake");
         world.awake("web", 1).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_a_member_with_a_wrong_clock_woke_naps_neither_early_nor_minutes_late() {
+    for minutes in [-5, 5] {
+        let world = World::quick();
+        world.app("web", 1, &[]).await;
+        let one = world.join(1).await;
+        world.until("the first leads", 5, || leads(&one)).await;
+        world.asleep("web").await;
+        // What another member leaves behind whose clock is wrong.
+        let since = shifted(world.now(), minutes).to_string();
+        world.edit("deployments", "web", |app| {
+            app["spec"]["replicas"] = 1.into();
+            let notes = app["metadata"]["annotations"].as_object_mut().unwrap();
+            notes.insert("kubenap/phase".to_owned(), "awake".into());
+            notes.insert("kubenap/since".to_owned(), since.into());
+            notes.remove("kubenap/restoreReplicas");
+        });
+        world.awake("web", 1).await;
+        for second in 0..9 {
+            assert_eq!(world.phase("web"), "awake", "{second} s after it woke, by a clock {minutes} min off");
+            world.pass(1).await;
+        }
+        world.until("it is drowsy again", 15, || world.phase("web") != "awake").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_app_naps_in_time_under_a_leader_whose_clock_is_behind() {
+    let mut world = World::quick();
+    let behind = shifted(world.now(), -5);
+    world.traffic = Traffic::new("script", behind);
+    let settings =
+        kubenap_controller::settings::Settings { clock: Clock::starting_at(behind), ..world.settings(1) };
+    let _one = world.join_as(settings).await;
+    world.pass(10).await;
+    world.app("web", 1, &[]).await;
+    for second in 0..8 {
+        assert_eq!(world.phase("web"), "awake", "{second} s after it was made");
+        world.pass(1).await;
+    }
+    world.asleep("web").await;
 }
 
 fn shifted(now: Timestamp, minutes: i64) -> Timestamp {

@@ -1,6 +1,7 @@
 //! What happens around an app while it sleeps: undone rollouts, lost labels, other ports, things deleted.
 #![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
+use kubenap_sandbox::{Effect, Fault};
 use serde_json::{Value, json};
 
 use crate::visitor;
@@ -33,6 +34,39 @@ async fn an_undone_rollout_with_old_annotations_loses_nothing() {
     let reply = visitor::get(world.cluster_ip("web", 80), "web", "/").await;
     assert_eq!(reply.status, 200, "{reply:?}");
     world.awake("web", 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_stranded_at_zero_since_the_last_member_left_after_an_undone_rollout_wakes_with_its_count() {
+    // What goes wrong besides: nothing can be written on the Deployment; it cannot be read either.
+    for verbs in [["patch"].as_slice(), ["patch", "get"].as_slice()] {
+        let (world, running) = sleeping().await;
+        for verb in verbs {
+            let refused = Fault::new(Effect::FailBefore(500)).verb(verb).resource("deployments").name("web");
+            world.sandbox.faults().inject(refused);
+        }
+        world.edit("deployments", "web", |app| {
+            app["metadata"]["annotations"] = json!({ "kubenap/idleAfter": "10s" });
+        });
+        world.pass(1).await;
+        running.leave().await;
+        world.sandbox.faults().clear();
+        assert_eq!(world.note("web", "restoreReplicas"), None, "it was written down after all");
+        let left = world.slices("web");
+        let addresses =
+            left.iter().filter_map(|slice| slice["endpoints"].as_array()).map(Vec::len).sum::<usize>();
+        assert_eq!(addresses, 0, "a member that has left is still an endpoint: {left:?}");
+        world.pass(60).await;
+
+        let _next = world.join(2).await;
+        world.until("it is written down again", 60, || world.note("web", "restoreReplicas").is_some()).await;
+        assert_eq!(world.note("web", "restoreReplicas").as_deref(), Some("2"));
+        world.until("the old slice is swept", 60, || world.members_in("web") == ["m2"]).await;
+        let reply = visitor::get(world.cluster_ip("web", 80), "web", "/").await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        world.awake("web", 2).await;
+        world.until("no slice is left", 30, || world.slices("web").is_empty()).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -114,9 +114,11 @@ impl World {
             naps_per_minute: self.pace.naps,
             lease_namespace: "kubenap-system".to_owned(),
             identity: format!("m{nth}"),
+            pod_uid: None,
             clock: self.clock,
             propagation: Duration::from_millis(500),
             grace: Duration::from_secs(10),
+            open_files: None,
         }
     }
 

@@ -96,9 +96,7 @@ fn page(counts: &Counts) -> String {
         silence, survive a night\nof twelve hours without any member, and answer the next request.\n\nThe same run gives the same writes at the same \
         moments, byte for byte but for the loopback addresses and ports that\nthe machine gave it; each flow and the first \
         seeds are run twice to show it. An event that is lost for good is made\nup for by the next list, \
-        twenty seconds later where an app gets nowhere, ten minutes later where nothing else happens.\n\nLeft out: \
-        a rollout that is undone while the app sleeps, and the last member leaving before the sleep is written down again.\n\
-        The count is then lost with the last slice.\n\n## How many\n\n| what | count |\n| --- | --- |\n";
+        twenty seconds later where an app gets nowhere, ten minutes later where nothing else happens.\n\n## How many\n\n| what | count |\n| --- | --- |\n";
     for line in lines(counts) {
         let (what, count) = line.split_once(": ").unwrap();
         text += &format!("| {what} | {count} |\n");

@@ -115,11 +115,6 @@ async fn perform(sim: &Sim, act: Act, dice: &mut Dice, wanted: &mut u64) {
             world.edit("deployments", APP, |app| {
                 app["metadata"]["annotations"] = json!({"kubenap/idleAfter": "10s"});
             });
-            // Until it is written down again, only slices know of the sleep: the last member must not leave before.
-            let end = world.elapsed() + Duration::from_secs(60);
-            while world.replicas(APP) == 0 && world.note(APP, "phase").is_none() && world.elapsed() < end {
-                world.pass(1).await;
-            }
         }
         Act::Undo => {}
         Act::Unlabel => {

@@ -7,8 +7,8 @@ use crate::stage::{Source, Stage};
 const WEB: &str = "shop-web-80@kubernetes";
 
 /// A request, then `quiet` ticks that only the server sees.
-async fn remembered(skew: f64, quiet: usize) -> Stage {
-    let stage = Stage::new(Source::Prometheus).await;
+async fn remembered(kind: Source, skew: f64, quiet: usize) -> Stage {
+    let stage = Stage::new(kind).await;
     stage.world().skew = skew;
     for tick in 0..(quiet + 60) {
         if tick == 59 {
@@ -21,14 +21,17 @@ async fn remembered(skew: f64, quiet: usize) -> Stage {
 
 #[tokio::test]
 async fn a_restart_in_a_quiet_period_keeps_the_quiet() {
-    for skew in [0.0, 300.0, -300.0] {
-        let mut stage = remembered(skew, 80).await;
-        stage.ticks(1).await;
-        let quiet = stage.quiet("shop/web");
-        assert!((76..=81).contains(&quiet), "{quiet} ticks with a skew of {skew} s");
-        stage.restart();
-        stage.ticks(1).await;
-        assert!((77..=82).contains(&stage.quiet("shop/web")));
+    for kind in [Source::Prometheus, Source::Flux, Source::InfluxQl] {
+        for skew in [0.0, 300.0, -300.0] {
+            let mut stage = remembered(kind, skew, 80).await;
+            stage.ticks(1).await;
+            let quiet = stage.quiet("shop/web");
+            assert!((73..=81).contains(&quiet), "{quiet} ticks with a skew of {skew} s");
+            stage.restart();
+            stage.ticks(1).await;
+            let quiet = stage.quiet("shop/web");
+            assert!((74..=82).contains(&quiet), "{quiet} ticks with a skew of {skew} s");
+        }
     }
 }
 
@@ -46,7 +49,7 @@ async fn history_that_does_not_reach_back_is_where_knowledge_begins() {
 #[tokio::test]
 async fn a_server_whose_clock_is_wrong_does_not_move_ours() {
     for skew in [300.0, -300.0] {
-        let mut stage = remembered(skew, 10).await;
+        let mut stage = remembered(Source::Prometheus, skew, 10).await;
         stage.ticks(3).await;
         let behind = stage.now().duration_since(stage.activity("shop/web").watermark);
         assert_eq!(behind, SignedDuration::ZERO);

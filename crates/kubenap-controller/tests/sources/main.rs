@@ -2,9 +2,13 @@
 
 mod stage;
 mod stand_in;
+mod influx_server;
 
 mod scenarios;
 mod faults;
 mod mapping;
 mod history;
 mod recorded;
+mod datadog;
+mod logs;
+mod proxies;

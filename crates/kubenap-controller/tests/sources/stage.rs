@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubenap_controller::activity::{
-    Ask, Credentials, Endpoint, IngressSource, PrometheusSource, Samples, SourceError, Target, TargetPort,
-    TargetService, TrafficMetricsSource,
+    Ask, Credentials, Samples, SourceError, SourceSpec, Target, TargetPort, TargetService,
+    TrafficMetricsSource, build,
 };
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
+use serde_json::json;
 
 use crate::stand_in::{Kind, Proxy, Shared, World, cluster, serve};
 
@@ -20,6 +21,19 @@ use crate::stand_in::{Kind, Proxy, Shared, World, cluster, serve};
 pub(crate) enum Source {
     Prometheus,
     Ingress,
+    Flux,
+    InfluxQl,
+}
+
+impl Source {
+    /// By how many ticks it may know of a thing later than it happened.
+    fn lag(self) -> u64 {
+        match self {
+            Self::Prometheus | Self::Ingress => 0,
+            // Only what lies before the last sign of life has arrived for certain.
+            Self::Flux | Self::InfluxQl => 2,
+        }
+    }
 }
 
 pub(crate) struct Stage {
@@ -114,6 +128,18 @@ impl Stage {
         ticks
     }
 
+    /// That it is known to have been quiet for so many ticks: never for more, and for less only by the source's lag.
+    #[track_caller]
+    pub(crate) fn is_quiet(&self, name: &str, ticks: u64) {
+        let quiet = self.quiet(name);
+        assert!(quiet <= ticks, "{:?}: {name} is quiet for {ticks} ticks, and not {quiet}", self.kind);
+        assert!(
+            quiet + self.kind.lag() >= ticks,
+            "{:?}: {name} is quiet for {ticks}, and not {quiet}",
+            self.kind
+        );
+    }
+
     pub(crate) fn blind(&self, name: &str) -> Vec<Blind> {
         self.activity(name).blind.into_iter().collect()
     }
@@ -142,16 +168,20 @@ pub(crate) fn target(namespace: &str, name: &str) -> Target {
         ingresses: vec![(namespace.to_owned(), name.to_owned())],
         ..TargetService::default()
     };
-    Target { app: AppId::new(namespace, name), services: vec![service], pods: None }
+    Target { services: vec![service], ..Target::of(AppId::new(namespace, name)) }
 }
 
 fn source(kind: Source, world: &Shared, port: u16) -> Arc<dyn TrafficMetricsSource> {
-    match kind {
-        Source::Prometheus => {
-            let endpoint = Endpoint::parse(&format!("http://me:hunter2@127.0.0.1:{port}")).unwrap();
-            let name = "prometheus".to_owned();
-            Arc::new(PrometheusSource::new(name, endpoint, Credentials::default()).unwrap())
+    let url = format!("http://me:hunter2@127.0.0.1:{port}");
+    let settings = match kind {
+        Source::Prometheus => json!({"kind": "prometheus", "url": url}),
+        Source::Ingress => json!({"kind": "ingress"}),
+        Source::Flux => json!({"kind": "influxdb", "url": url, "org": "shop", "bucket": "traffic"}),
+        Source::InfluxQl => {
+            json!({"kind": "influxdb", "url": url, "language": "influxql", "database": "traffic"})
         }
-        Source::Ingress => Arc::new(IngressSource::discover(cluster(Arc::clone(world), port), Vec::new())),
-    }
+    };
+    let spec = SourceSpec::read("main", settings).unwrap();
+    let client = cluster(Arc::clone(world), port);
+    build(&[spec], &Credentials::default(), &client).unwrap().remove(0)
 }

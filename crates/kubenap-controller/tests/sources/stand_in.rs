@@ -13,6 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
+use crate::influx_server;
+
 /// What there is: proxies with counters, at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
@@ -20,6 +22,8 @@ pub(crate) struct World {
     pub(crate) now: f64,
     /// How far Prometheus' clock is ahead of it.
     pub(crate) skew: f64,
+    /// How far the clock of whoever writes into a database is ahead of the database's own.
+    pub(crate) data_skew: f64,
     /// The proxies' pods by name.
     pub(crate) proxies: BTreeMap<String, Proxy>,
     /// Earlier moments that Prometheus remembers.
@@ -41,7 +45,7 @@ pub(crate) struct Proxy {
     pub(crate) ready: bool,
     pub(crate) deleting: bool,
     pub(crate) started: f64,
-    /// How long ago Prometheus scraped it.
+    /// How long ago Prometheus scraped it; a page of metrics that is older than now says so in its timestamps.
     pub(crate) age: f64,
     /// Requests through its doors to whichever service.
     pub(crate) entered: f64,
@@ -76,6 +80,8 @@ pub(crate) async fn serve(world: Shared) -> u16 {
         .route("/api/v1/query", post(instant))
         .route("/api/v1/query_range", post(range))
         .route("/metrics/{proxy}", get(metrics))
+        .route("/api/v2/query", post(influx_server::flux))
+        .route("/query", get(influx_server::influxql))
         .with_state(world);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -101,17 +107,22 @@ pub(crate) fn cluster(world: Shared, port: u16) -> kube::Client {
 
 fn pods(world: &World, selector: &str, port: u16) -> Value {
     let of = |kind: Kind| match kind {
-        Kind::Traefik => "app.kubernetes.io/name=traefik",
-        Kind::Nginx => "app.kubernetes.io/name=ingress-nginx",
+        Kind::Traefik => "traefik",
+        Kind::Nginx => "ingress-nginx",
         Kind::Own => "",
     };
-    let listed = world.proxies.iter().filter(|(_, proxy)| of(proxy.kind) == selector);
+    let names = selector.strip_prefix("app.kubernetes.io/name in (").map(|rest| rest.trim_end_matches(')'));
+    let listed = world
+        .proxies
+        .iter()
+        .filter(|(_, proxy)| names.is_some_and(|names| names.split(',').any(|name| name == of(proxy.kind))));
     let items: Vec<_> = listed
         .map(|(name, proxy)| {
             let deleted = proxy.deleting.then_some("2026-11-22T00:00:00Z");
             json!({
                 "metadata": {
                     "namespace": "ingress", "name": name, "uid": name, "deletionTimestamp": deleted,
+                    "labels": {"app.kubernetes.io/name": of(proxy.kind)},
                     "annotations": {
                         "prometheus.io/port": port.to_string(), "prometheus.io/path": format!("/metrics/{name}"),
                     },
@@ -155,13 +166,15 @@ async fn metrics(State(world): State<Shared>, Path(name): Path<String>) -> Respo
         }
         Kind::Own => "http_requests_total",
     };
+    let taken =
+        if proxy.age > 0.0 { format!(" {:.0}", (world.now - proxy.age) * 1000.0) } else { String::new() };
     for (labels, value) in &proxy.counters {
-        writeln!(text, "{metric}{{{labels}}} {value}").unwrap();
+        writeln!(text, "{metric}{{{labels}}} {value}{taken}").unwrap();
     }
     ([("content-type", "text/plain; version=0.0.4")], text).into_response()
 }
 
-async fn faulty(fault: &Fault) -> Response {
+pub(crate) async fn faulty(fault: &Fault) -> Response {
     match fault {
         Fault::Status(status) => StatusCode::from_u16(*status).unwrap().into_response(),
         Fault::Html => ([("content-type", "text/html; charset=utf-8")], "<h1>sign in</h1>").into_response(),
@@ -230,12 +243,12 @@ fn success(kind: &str, rows: &[Value], warnings: &[String]) -> Value {
 
 fn rows(query: &str, proxies: &BTreeMap<String, Proxy>, at: f64, exported: bool) -> Vec<(Value, String)> {
     let mut rows = Vec::new();
-    let beats = query.contains("label_replace");
+    let beats = query.contains("timestamp(up)");
     for (name, proxy) in proxies {
         let (mark, metric) = match proxy.kind {
             Kind::Traefik => ("traefik", "traefik_service_requests_total"),
             Kind::Nginx => ("ingress-nginx", "nginx_ingress_controller_requests"),
-            Kind::Own => ("own", "handler!=\"\""),
+            Kind::Own => ("own", "http_requests_total{namespace!=\"\",pod!=\"\",handler!=\"\""),
         };
         if beats {
             let (mark, value) = if proxy.up { (mark, at - proxy.age) } else { ("down", 0.0) };
@@ -245,7 +258,7 @@ fn rows(query: &str, proxies: &BTreeMap<String, Proxy>, at: f64, exported: bool)
             }
         } else if proxy.up && query.contains(metric) {
             for (labels, value) in &proxy.counters {
-                let mut metric = json!({"instance": name});
+                let mut metric = json!({"instance": name, "kubenap": mark});
                 for label in labels.split(',').filter(|label| !label.is_empty()) {
                     let (name, value) = label.split_once('=').unwrap();
                     let name = if exported { format!("exported_{name}") } else { name.to_owned() };

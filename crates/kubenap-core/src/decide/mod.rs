@@ -6,11 +6,12 @@ use jiff::Timestamp;
 
 use crate::activity::Activity;
 use crate::app::AppId;
+use crate::breaker::Barred;
 use crate::keep_awake::{keep_awake, refusal, service_problem, unsettled};
 use crate::policy::{Reading, Wish};
-use crate::seen::{Phase, Seen, Slice, WakePorts};
+use crate::seen::{Phase, Seen, Slice, Trouble, WakePorts};
 use crate::situation::{Situation, situation};
-use crate::step::{Step, dead, mine, slices_missing, strays, substituted};
+use crate::step::{Step, dead, mine, slices_missing, strays, substituted, woken_by_other};
 use crate::why::Why;
 
 mod here;
@@ -38,6 +39,8 @@ pub struct Facts<'a> {
     pub asked: bool,
     /// How long this member has seen the app in its present phase and epoch.
     pub in_phase: Duration,
+    /// How long this member has seen a wake wait while nothing said why.
+    pub waiting: Duration,
     /// How long this member has seen enough members' slices of this epoch.
     pub substituted_for: Duration,
     /// A connection to the Service arrived at a member since it was armed.
@@ -46,6 +49,12 @@ pub struct Facts<'a> {
     pub may_arm: bool,
     /// The wake ports to use, the present ones kept where they can be; none: not enough are free.
     pub ports: Option<WakePorts>,
+    /// A wake failed, and the breaker does not let another try through yet.
+    pub barred: Option<Barred>,
+    /// The breaker lets one try through, and somebody asked since the last one.
+    pub push: bool,
+    /// Who scaled the app up while it slept, where that was read.
+    pub reverter: Option<String>,
     /// The controller's settings.
     pub timing: Timing,
 }
@@ -74,6 +83,18 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
         Situation::Waking { epoch, recorded } => waking(facts, epoch, recorded),
         Situation::OwnersZero => owners_zero(facts),
     }
+}
+
+/// Why a wake that is under way does not end: what pods and conditions say, or else that its time is over.
+///
+/// The time is this member's own, from when it first saw the wake, or last saw what was wrong with it: another member's clock may be wrong, and telling too
+/// early that an app never gets ready would refuse those whom it is about to serve.
+pub fn trouble(facts: &Facts<'_>) -> Option<Trouble> {
+    let late = || facts.waiting >= facts.reading.policy.wake_timeout;
+    if facts.seen.ready() {
+        return None;
+    }
+    facts.seen.trouble().or_else(|| late().then_some(Trouble::NotReady))
 }
 
 /// How often a turn that waits for others is repeated.
@@ -108,7 +129,7 @@ fn awake(facts: &Facts<'_>) -> Decision {
         _ if !facts.here.leading => stay(Why::NotLeader),
         None => stay(Why::NoPorts),
         Some(ports) => {
-            let epoch = facts.seen.epoch(&facts.app.name) + 1;
+            let epoch = facts.seen.epoch(&facts.app.name).saturating_add(1);
             act(Step::Arm { epoch, ports: ports.clone() }, why)
         }
     }
@@ -196,7 +217,9 @@ fn last_look(facts: &Facts<'_>) -> Option<Why> {
 }
 
 fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decision {
-    if let Some(why) = wakes(facts) {
+    let wake = wakes(facts);
+    let barred = wake.as_ref().and(facts.barred.as_ref());
+    if let (Some(why), None) = (wake, barred) {
         // The scale-down takes hold first, so that no pod that answers after the wake is one that was told to stop.
         let old_pods = facts.seen.pods.iter().any(|pod| !pod.deleting);
         if old_pods && recorded && facts.in_phase < TAKES_HOLD {
@@ -240,9 +263,10 @@ fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decisi
     if !dead(facts).is_empty() {
         return act(Step::SweepDead, Why::MemberDead);
     }
-    match facts.reading.policy.wish {
-        Some(wish) => act(Step::ClearWish, Why::Wished(wish)),
-        None => stay(Why::Sleeps),
+    match (barred, facts.reading.policy.wish) {
+        (Some(barred), _) => bar(barred),
+        (None, Some(wish)) => act(Step::ClearWish, Why::Wished(wish)),
+        (None, None) => stay(Why::Sleeps),
     }
 }
 
@@ -274,7 +298,11 @@ fn waking(facts: &Facts<'_>, epoch: u64, recorded: bool) -> Decision {
         if recorded && facts.here.listening && slices_missing(facts) {
             return act(Step::Substitute, Why::PodsComing);
         }
-        let why = facts.seen.trouble().map_or(Why::PodsComing, Why::CannotStart);
+        let trouble = trouble(facts);
+        let why = trouble.map_or(Why::PodsComing, Why::CannotStart);
+        if recorded && facts.push && trouble.is_some_and(Trouble::needs_a_push) {
+            return act(Step::Push, why);
+        }
         return Decision { look_again: Some(WAITING), ..stay(why) };
     }
     let mut own = mine(facts).peekable();
@@ -285,7 +313,12 @@ fn waking(facts: &Facts<'_>, epoch: u64, recorded: bool) -> Decision {
     if !dead(facts).is_empty() {
         return act(Step::SweepDead, Why::MemberDead);
     }
-    if recorded { act(Step::FinishWake { epoch }, Why::PodsReady) } else { wait(Why::PodsReady) }
+    if !recorded {
+        return wait(Why::PodsReady);
+    }
+    let other = || facts.reverter.clone().unwrap_or_else(|| "somebody".to_owned());
+    let why = if woken_by_other(facts) { Why::WokenByOther(other()) } else { Why::PodsReady };
+    act(Step::FinishWake { epoch }, why)
 }
 
 fn owners_zero(facts: &Facts<'_>) -> Decision {
@@ -303,6 +336,9 @@ fn owners_zero(facts: &Facts<'_>) -> Decision {
     }
     match facts.reading.policy.wish {
         Some(wish @ Wish::Wake) => {
+            if let Some(barred) = &facts.barred {
+                return bar(barred);
+            }
             let restore = facts.seen.deployment.record.restore.unwrap_or(1);
             let epoch = facts.seen.epoch(&facts.app.name);
             act(Step::ScaleUp { epoch, replicas: wake_to(facts, restore) }, Why::Wished(wish))
@@ -310,6 +346,10 @@ fn owners_zero(facts: &Facts<'_>) -> Decision {
         Some(_) => act(Step::ClearWish, Why::OwnersZero),
         None => stay(Why::OwnersZero),
     }
+}
+
+fn bar(barred: &Barred) -> Decision {
+    Decision { look_again: Some(barred.left), ..stay(barred.why()) }
 }
 
 fn act(step: Step, why: Why) -> Decision {

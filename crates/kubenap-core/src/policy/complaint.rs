@@ -64,6 +64,6 @@ impl Complaint {
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, value, problem, accepted, weight: _ } = self;
-        write!(f, "{key}: \"{}\" {problem}; accepted: {accepted}", value.escape_debug())
+        write!(f, "{}: \"{}\" {problem}; accepted: {accepted}", key.escape_debug(), value.escape_debug())
     }
 }

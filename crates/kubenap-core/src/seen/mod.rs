@@ -6,8 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use crate::app::AppId;
 
 mod record;
+mod reverts;
+mod trouble;
 
 pub use record::{Phase, PortKey, Record, WakePorts};
+pub use reverts::{MOST as MOST_REVERTS, Reverts};
+pub use trouble::Trouble;
 
 /// Everything that was read of an app and what surrounds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,8 +65,8 @@ pub struct DeploymentSeen {
     pub paused: bool,
     /// It is being deleted.
     pub deleting: bool,
-    /// A quota or an admission rule keeps its ReplicaSet from making pods (`ReplicaFailure`).
-    pub refused: bool,
+    /// What keeps its ReplicaSet from making pods (`ReplicaFailure`): a quota or an admission rule.
+    pub refused: Option<Trouble>,
     /// Its template has a readiness probe.
     pub probed: bool,
     /// What KubeNap wrote on it.
@@ -194,21 +198,6 @@ pub struct PodSeen {
     pub trouble: Option<Trouble>,
 }
 
-/// Why a pod cannot start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Trouble {
-    /// The image cannot be had.
-    Image,
-    /// It starts and falls, again and again.
-    CrashLoop,
-    /// No node takes it.
-    Unschedulable,
-    /// A ConfigMap, Secret or volume that its container needs is missing.
-    Config,
-    /// A quota or an admission rule forbids the pod.
-    Refused,
-}
-
 /// Who else scales the Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scaler {
@@ -266,8 +255,7 @@ impl Seen {
         if living().any(|pod| pod.ready) {
             return None;
         }
-        let refused = self.deployment.refused.then_some(Trouble::Refused);
-        living().filter_map(|pod| pod.trouble).min().or(refused)
+        living().filter_map(|pod| pod.trouble).min().or(self.deployment.refused)
     }
 
     /// The greatest epoch that anything says of the app called `name`.
@@ -284,30 +272,6 @@ impl Seen {
             .filter_map(|slice| slice.apps.get(name))
             .copied()
             .max()
-    }
-}
-
-impl Trouble {
-    /// The reason class, as a metric label and in answers.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::CrashLoop => "crash-loop",
-            Self::Unschedulable => "unschedulable",
-            Self::Config => "config",
-            Self::Refused => "refused",
-        }
-    }
-
-    /// The reason as a sentence about the app.
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Self::Image => "its image cannot be pulled",
-            Self::CrashLoop => "its container starts and falls again",
-            Self::Unschedulable => "no node takes its pod",
-            Self::Config => "a ConfigMap, Secret or volume that its container needs is missing",
-            Self::Refused => "a quota or an admission rule forbids its pod",
-        }
     }
 }
 

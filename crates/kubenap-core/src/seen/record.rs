@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::app::key;
 use crate::policy::Texts;
+use crate::seen::Reverts;
 
 /// KubeNap's own annotations on a Deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Record {
     pub since: Option<Timestamp>,
     /// The members' port for each Service port.
     pub wake_ports: WakePorts,
+    /// Who scaled it up while it slept, and when.
+    pub reverts: Reverts,
     /// Some annotation of KubeNap's own is there.
     pub any: bool,
 }
@@ -54,6 +57,7 @@ impl Record {
             restore: text(key::RESTORE).and_then(|text| text.parse().ok()).filter(|count| *count > 0),
             since: text(key::SINCE).and_then(|text| text.parse().ok()),
             wake_ports: text(key::WAKE_PORTS).and_then(WakePorts::parse).unwrap_or_default(),
+            reverts: text(key::REVERTS).map(Reverts::parse).unwrap_or_default(),
             any: key::STATE.iter().any(|name| annotations.contains_key(*name)),
         }
     }

@@ -1,6 +1,7 @@
 //! An app's day, told as tables: when it is, what happened, what KubeNap does next and why.
 
 mod world;
+mod broken;
 
 use kubenap_core::activity::Blind;
 use kubenap_core::app::{AppId, key};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::{AppId, key};
+use kubenap_core::breaker::Breaker;
 use kubenap_core::decide::{Decision, Facts, Here, Timing, decide};
 use kubenap_core::policy::{Defaults, Reading, Texts, opted_in, read};
 use kubenap_core::seen::{
@@ -34,9 +35,14 @@ pub(crate) struct Day {
     pub(crate) here: Here,
     pub(crate) asked: bool,
     pub(crate) path_proved: bool,
+    pub(crate) breaker: Breaker,
+    pub(crate) push: bool,
+    /// The field manager that scaled it up while it slept.
+    pub(crate) reverter: Option<String>,
     /// Its owner took away what could answer.
     pub(crate) owners: bool,
     in_phase: (Phase, u64, u64),
+    troubled: u64,
     substituted: Option<u64>,
 }
 
@@ -78,8 +84,12 @@ impl Day {
             here,
             asked: false,
             path_proved: false,
+            breaker: Breaker::default(),
+            push: false,
+            reverter: None,
             owners: false,
             in_phase: (Phase::Awake, 0, 0),
+            troubled: 0,
             substituted: None,
         };
         day.settle();
@@ -190,6 +200,9 @@ impl Day {
             self.in_phase = (phase, epoch, self.now);
             (self.substituted, self.path_proved) = (None, false);
         }
+        if self.seen.trouble().is_some() {
+            self.troubled = self.now;
+        }
         let enough =
             self.with_facts(reading, |facts| step::substituted(facts) >= facts.here.living.len().min(2));
         self.substituted = if enough { self.substituted.or(Some(self.now)) } else { None };
@@ -212,10 +225,14 @@ impl Day {
             here: &self.here,
             asked: self.asked,
             in_phase: since(self.in_phase.2),
+            waiting: since(self.in_phase.2.max(self.troubled)),
             substituted_for: self.substituted.map_or(Duration::ZERO, since),
             path_proved: self.path_proved,
             may_arm: true,
             ports: Some(WakePorts(numbers.collect())),
+            barred: self.breaker.barred(time(self.now)),
+            push: self.push,
+            reverter: self.reverter.clone(),
             timing: Timing::default(),
         })
     }
@@ -240,12 +257,13 @@ impl Day {
                     known.leaving = true;
                 }
             }
+            Write::EmptySlice { .. } => unreachable!("no step empties a slice; a member that leaves does"),
             Write::DeleteSlice { name, .. } => self.seen.slices.retain(|known| known.name != name),
         }
     }
 }
 
-fn time(seconds: u64) -> Timestamp {
+pub(crate) fn time(seconds: u64) -> Timestamp {
     Timestamp::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
@@ -259,6 +277,7 @@ pub(crate) fn show(step: &Step) -> String {
         Step::Cancel { epoch } => format!("cancel {epoch}"),
         Step::Record { epoch, restore, .. } => format!("record {epoch}, remember {restore}"),
         Step::ScaleUp { epoch, replicas } => format!("up {epoch}, to {replicas}"),
+        Step::Push => "push".to_owned(),
         Step::MarkLeaving => "mark".to_owned(),
         Step::Withdraw => "withdraw".to_owned(),
         Step::WithdrawStrays => "withdraw strays".to_owned(),

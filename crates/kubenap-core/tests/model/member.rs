@@ -8,7 +8,8 @@ use kubenap_core::activity::Activity;
 use kubenap_core::app::key;
 use kubenap_core::decide::{Facts, Here, Timing, decide};
 use kubenap_core::seen::{
-    DeploymentSeen, Family, Phase, PodSeen, Record, Seen, ServicePort, ServiceSeen, Slice, Stamp, WakePorts,
+    DeploymentSeen, Family, Phase, PodSeen, Record, Reverts, Seen, ServicePort, ServiceSeen, Slice, Stamp,
+    WakePorts,
 };
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{Step, slice_name, writes};
@@ -83,10 +84,14 @@ impl Protocol {
             },
             asked: member.asked,
             in_phase: if abandoned { timing.abandoned() * 2 } else { timing.drowsy * 3 },
+            waiting: timing.drowsy,
             substituted_for: timing.drowsy,
             path_proved: true,
             may_arm: world.left.naps > 0,
             ports: Some(self.wake_ports()),
+            barred: None,
+            push: false,
+            reverter: None,
             timing,
         };
         let decision = self.bend_decision(&facts, decide(&facts));
@@ -111,7 +116,7 @@ impl Protocol {
                 ready: if world.pods_ready() { pods } else { 0 },
                 paused: false,
                 deleting: false,
-                refused: false,
+                refused: None,
                 probed: true,
                 record: Record {
                     phase: world.note.phase,
@@ -123,6 +128,7 @@ impl Protocol {
                         .phase
                         .map(|phase| if phase == Phase::Drowsy { NOW } else { Timestamp::UNIX_EPOCH }),
                     wake_ports: if world.note.ports { self.wake_ports() } else { WakePorts::default() },
+                    reverts: Reverts::default(),
                     any: world.note != crate::world::Note::default(),
                 },
             },
@@ -265,6 +271,7 @@ fn op_of(write: &Write, seen: &Seen) -> Op {
             let (name, service) = place(&slice.name);
             (What::Mark(name, service), guard(resource_version.as_ref(), VERSION))
         }
+        Write::EmptySlice { .. } => unreachable!("no step empties a slice; a member that leaves does"),
         Write::DeleteSlice { name, uid, resource_version, .. } => {
             let (name, service) = place(name);
             let uid = guard(uid.as_ref(), UID);

@@ -10,7 +10,7 @@ use kubenap_core::app::{AppId, key};
 use kubenap_core::decide::Here;
 use kubenap_core::policy::Texts;
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, Peer, Phase, PodSeen, Record, Scaler, Seen, ServicePort,
+    DeploymentSeen, EndpointSeen, Family, Peer, Phase, PodSeen, Record, Reverts, Scaler, Seen, ServicePort,
     ServiceRefusal, ServiceSeen, Slice, Stamp, Trouble, WakePorts,
 };
 use kubenap_core::step::slice_name;
@@ -79,6 +79,8 @@ fn wild_case() -> impl Strategy<Value = Case> {
                 path_proved,
                 may_arm,
                 ports,
+                barred: None,
+                push: in_phase.as_secs() % 2 == 0,
             }
         })
 }
@@ -222,9 +224,17 @@ fn any_deployment() -> impl Strategy<Value = DeploymentSeen> {
             ready: replicas.saturating_sub(off),
             paused: a && b && c,
             deleting: a && b && !c,
-            refused: false,
+            refused: (a && !b).then_some(Trouble::Quota),
             probed: b,
-            record: Record { phase, epoch: epoch / 2, restore, since: None, wake_ports, any: c },
+            record: Record {
+                phase,
+                epoch: epoch / 2,
+                restore,
+                since: None,
+                wake_ports,
+                reverts: Reverts::default(),
+                any: c,
+            },
         },
     )
 }

@@ -8,15 +8,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::{AppId, PREFIX, key};
+use kubenap_core::breaker::Barred;
 use kubenap_core::decide::{Decision, Facts, Here, Timing, decide};
 use kubenap_core::policy::{Defaults, Texts, Wish, read};
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, Phase, PodSeen, Record, Scaler, Seen, ServicePort, ServiceSeen,
-    WakePorts,
+    DeploymentSeen, EndpointSeen, Family, Phase, PodSeen, Record, Reverts, Scaler, Seen, ServicePort,
+    ServiceSeen, Trouble, WakePorts,
 };
 use kubenap_core::step::{Step, writes};
 use kubenap_core::write::{DeploymentPatch, Write};
-use proptest::collection::btree_map;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -43,6 +44,8 @@ struct Case {
     path_proved: bool,
     may_arm: bool,
     ports: Option<WakePorts>,
+    barred: Option<Barred>,
+    push: bool,
 }
 
 impl Case {
@@ -58,10 +61,14 @@ impl Case {
             here: &self.here,
             asked: self.asked,
             in_phase: self.in_phase,
+            waiting: self.in_phase,
             substituted_for: self.substituted_for,
             path_proved: self.path_proved,
             may_arm: self.may_arm,
             ports: self.ports.clone(),
+            barred: self.barred.clone(),
+            push: self.push,
+            reverter: None,
             timing: Timing::default(),
         };
         let decision = decide(&facts);
@@ -109,6 +116,35 @@ proptest! {
         prop_assert!(!decision.step.needs_leader() || case.here.leading);
         prop_assert!(!naps(&decision) || (case.opted_in && case.may_arm_or_is_armed()), "{decision:?}");
         prop_assert!(!naps(&decision) || !read(&case.labels, &case.annotations, &Defaults::default()).refuses());
+    }
+
+    #[test]
+    fn while_the_breaker_bars_no_wake_is_written_and_only_sleepers_notice(case in any_case(), trouble in select(&Trouble::ALL[..])) {
+        let barred = Barred { trouble, said: None, left: Duration::from_secs(9) };
+        let open = Case { barred: Some(barred), push: false, ..case.clone() };
+        let closed = Case { barred: None, push: false, ..case };
+        let (with, _) = open.decide(&open.activity);
+        prop_assert!(!matches!(with.step, Step::ScaleUp { .. } | Step::Push), "{with:?}");
+        let (without, _) = closed.decide(&closed.activity);
+        prop_assert!(open.seen.deployment.replicas == 0 || with == without, "{with:?} instead of {without:?}");
+    }
+
+    #[test]
+    fn an_app_that_is_not_ready_never_naps(case in any_case()) {
+        let (decision, _) = case.decide(&case.activity);
+        let deployment = &case.seen.deployment;
+        prop_assert!(!naps(&decision) || (deployment.ready >= deployment.replicas && case.seen.ready()), "{decision:?}");
+    }
+
+    #[test]
+    fn an_app_that_somebody_keeps_scaling_up_never_naps(case in any_case(), minutes in vec(0..59u64, 3..6)) {
+        // As text, moments before the first year are not understood.
+        let mut case = Case { now: case.now.max(Timestamp::UNIX_EPOCH), ..case };
+        for ago in minutes {
+            let reverts = &mut case.seen.deployment.record.reverts;
+            *reverts = Reverts::parse(&format!("{},{} argocd", reverts.text(), case.now - Duration::from_secs(ago * 60)));
+        }
+        prop_assert!(!naps(&case.decide(&case.activity).0));
     }
 
     #[test]
@@ -183,6 +219,22 @@ proptest! {
 }
 
 #[test]
+fn the_greatest_epoch_that_an_annotation_can_say_does_no_harm() {
+    let greatest = Texts::from([(key::EPOCH.to_owned(), u64::MAX.to_string())]);
+    for (replicas, count) in [(2, None), (0, Some("1"))] {
+        let mut case = idle(replicas, 0);
+        case.annotations.extend(greatest.clone());
+        case.annotations.extend(count.map(|count| ("kubenap/replicaCount".to_owned(), count.to_owned())));
+        case.seen.deployment.record = Record::read(&case.annotations);
+        let (decision, _) = case.decide(&case.activity);
+        assert!(matches!(
+            decision.step,
+            Step::Arm { epoch: u64::MAX, .. } | Step::Record { epoch: u64::MAX, .. }
+        ));
+    }
+}
+
+#[test]
 fn random_facts_lead_to_every_step() {
     let mut runner = TestRunner::deterministic();
     let mut steps: BTreeMap<String, usize> = BTreeMap::new();
@@ -197,7 +249,7 @@ fn random_facts_lead_to_every_step() {
     assert!(rare.is_empty(), "{rare:?} of {steps:?}: the other properties would say little");
 }
 
-const STEPS: [&str; 13] = [
+const STEPS: [&str; 14] = [
     "Stay",
     "Arm",
     "Substitute",
@@ -205,6 +257,7 @@ const STEPS: [&str; 13] = [
     "Cancel",
     "Record",
     "ScaleUp",
+    "Push",
     "MarkLeaving",
     "Withdraw",
     "SweepDead",
@@ -271,6 +324,8 @@ fn idle(replicas: u32, epoch: u64) -> Case {
         path_proved: true,
         may_arm: true,
         ports: Some(WakePorts([(("web".to_owned(), 80), 16_000)].into())),
+        barred: None,
+        push: false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A Deployment has one ReplicaSet for each pod template, and tells how far it has come.
 use crate::clock;
+use crate::life::replicasets::FAILURE;
 use crate::life::{Task, Turn, rollout};
 use crate::store::{Key, object};
 use jiff::Timestamp;
@@ -152,6 +153,8 @@ fn report(turn: &mut Turn<'_>, key: Key, revision: Option<u64>) {
     };
     let time = turn.store.clock.stamp();
     condition(status, "Available", answer, reason, message, &time);
+    let failing = sets.iter().find_map(|set| object::condition(&set.object, FAILURE)).cloned();
+    object::set_condition(status, FAILURE, failing);
     let is_complete = updated == desired && total == desired && available == desired;
     progress(turn, &deployment, &key, status, is_complete);
     turn.store.put(key, new);

@@ -115,6 +115,9 @@ fn begin(turn: &mut Turn<'_>, pod: &mut Value, broken: Option<&str>) {
             let message = format!("Back-off pulling image \"{image}\": ErrImagePull: not found");
             containers(pod, &waiting("ImagePullBackOff", &message), false, 0);
         }
+        Some(reason @ "CreateContainerConfigError") => {
+            containers(pod, &waiting(reason, "configmap \"settings\" not found"), false, 0);
+        }
         Some(_) => {
             pod["status"]["phase"] = "Running".into();
             let message = "back-off 10s restarting failed container";

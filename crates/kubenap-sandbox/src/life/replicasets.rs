@@ -6,6 +6,13 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// On a namespace: nothing may make a pod there, and this is what is said.
+const NO_PODS: &str = "sandbox/noPods";
+/// The condition that says so.
+pub(super) const FAILURE: &str = "ReplicaFailure";
+/// When it is tried again though nothing changes; a real one doubles its pauses up to a quarter of an hour.
+const RETRY: Duration = Duration::from_mins(5);
+
 pub(super) fn replica_set(turn: &mut Turn<'_>, namespace: &str, name: &str) {
     let key = Key::new("replicasets", namespace, name);
     let Some(set) = turn.store.at(&key).cloned() else { return };
@@ -14,13 +21,25 @@ pub(super) fn replica_set(turn: &mut Turn<'_>, namespace: &str, name: &str) {
     }
     let wanted = usize::try_from(set["spec"]["replicas"].as_u64().unwrap_or(1)).unwrap_or(usize::MAX);
     let active = active(turn, &set);
-    for _ in active.len()..wanted {
-        create_pod(turn, &set, namespace);
+    let forbidden = forbidden(turn, namespace).filter(|_| active.len() < wanted);
+    if forbidden.is_some() {
+        // Until then only a change of the ReplicaSet makes it try again.
+        turn.plan(Task::ReplicaSet(namespace.to_owned(), name.to_owned()), turn.now + RETRY);
+    } else {
+        for _ in active.len()..wanted {
+            create_pod(turn, &set, namespace);
+        }
     }
     if active.len() > wanted {
         shrink(turn, active, wanted);
     }
-    report(turn, key, &set);
+    report(turn, key, &set, forbidden.as_deref());
+}
+
+/// Why no pod may be made in a namespace: what a quota or an admission rule would say.
+fn forbidden(turn: &Turn<'_>, namespace: &str) -> Option<String> {
+    let space = turn.store.find("namespaces", "", namespace)?;
+    object::annotation(space, NO_PODS).map(|why| format!("pods is forbidden: {why}"))
 }
 
 /// The pods that count: not leaving, not ended.
@@ -65,7 +84,7 @@ fn create_pod(turn: &mut Turn<'_>, set: &Value, namespace: &str) {
     turn.store.put(Key::new("pods", namespace, &name), pod);
 }
 
-fn report(turn: &mut Turn<'_>, key: Key, set: &Value) {
+fn report(turn: &mut Turn<'_>, key: Key, set: &Value, forbidden: Option<&str>) {
     let active = active(turn, set);
     let ready: Vec<&Arc<Value>> =
         active.iter().map(|(_, pod)| pod).filter(|pod| object::is_ready(pod)).collect();
@@ -87,5 +106,14 @@ fn report(turn: &mut Turn<'_>, key: Key, set: &Value) {
     object::count(&mut new["status"], "fullyLabeledReplicas", count(active.len()));
     object::count(&mut new["status"], "readyReplicas", count(ready.len()));
     object::count(&mut new["status"], "availableReplicas", available);
+    let failure = forbidden.map(|why| {
+        // Its time changes only when it does.
+        let same = object::condition(&found, FAILURE).filter(|before| before["message"] == why);
+        same.cloned().unwrap_or_else(|| {
+            json!({ "type": FAILURE, "status": "True", "reason": "FailedCreate", "message": why,
+                "lastTransitionTime": turn.store.clock.stamp() })
+        })
+    });
+    object::set_condition(&mut new["status"], FAILURE, failure);
     turn.store.put(key, new);
 }

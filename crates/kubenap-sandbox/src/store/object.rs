@@ -50,6 +50,17 @@ pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> 
     list(&object["status"]["conditions"]).iter().find(|condition| condition["type"] == kind)
 }
 
+/// Puts a condition into a status, or takes it out.
+pub(crate) fn set_condition(status: &mut Value, kind: &str, condition: Option<Value>) {
+    let mut all = list(&status["conditions"]).to_vec();
+    all.retain(|known| known["type"] != kind);
+    all.extend(condition);
+    match status.as_object_mut() {
+        Some(fields) if all.is_empty() => drop(fields.remove("conditions")),
+        _ => status["conditions"] = all.into(),
+    }
+}
+
 pub(crate) fn is_ready(pod: &Value) -> bool {
     condition(pod, "Ready").is_some_and(|condition| condition["status"] == "True")
 }

@@ -28,6 +28,45 @@ async fn a_crashing_container_has_restarted_and_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_whose_configuration_is_missing_is_not_made() {
+    let pod = pod_after_a_minute("CreateContainerConfigError").await;
+    assert_eq!(pod["status"]["phase"], "Pending");
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"],
+        "CreateContainerConfigError"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_pods_may_be_made_the_deployment_says_so_until_something_touches_its_replica_set() {
+    let (sandbox, _client) = without_sockets();
+    let quota = |notes: Value| {
+        sandbox.edit("namespaces", "", "default", |space| space["metadata"]["annotations"] = notes)
+    };
+    quota(json!({ "sandbox/noPods": "exceeded quota: none" })).unwrap();
+    put_web(&sandbox, 2, &json!({}));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(sandbox.list("pods", None).is_empty());
+    let failure = |sandbox: &kubenap_sandbox::Sandbox| {
+        let web = sandbox.get("deployments", "default", "web").unwrap();
+        let conditions = web["status"]["conditions"].as_array().unwrap().clone();
+        conditions.into_iter().find(|condition| condition["type"] == "ReplicaFailure")
+    };
+    let said = failure(&sandbox).unwrap();
+    assert_eq!((&said["status"], &said["reason"]), (&json!("True"), &json!("FailedCreate")));
+    assert!(said["message"].as_str().unwrap().contains("exceeded quota"));
+    quota(json!({})).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(ready_replicas(&sandbox), 0, "nobody told it");
+    sandbox
+        .edit("deployments", "default", "web", |web| web["metadata"]["annotations"]["touched"] = json!("yes"))
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(ready_replicas(&sandbox), 2);
+    assert!(failure(&sandbox).is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_without_room_has_no_node_and_says_why() {
     let pod = pod_after_a_minute("Unschedulable").await;
     assert!(pod["spec"].get("nodeName").is_none());

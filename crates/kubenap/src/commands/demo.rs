@@ -148,9 +148,11 @@ async fn set_up() -> anyhow::Result<Stage> {
         naps_per_minute: Some(0),
         lease_namespace: "kubenap-system".to_owned(),
         identity: "demo".to_owned(),
+        pod_uid: None,
         clock: Clock::System,
         propagation: Duration::from_millis(200),
         grace: Duration::from_secs(2),
+        open_files: None,
     };
     let running = start(client, settings).await?;
     Ok(Stage { sandbox, ingress, api, running })

@@ -9,27 +9,17 @@ use kube::Api;
 use kube::api::PostParams;
 use kubenap_controller::cluster::Cluster;
 use kubenap_controller::decide::board::AppStatus;
-use kubenap_controller::web::SourceStatus;
+use kubenap_controller::web::{Room, SourceStatus};
 use serde::Serialize;
 
 use super::status;
 use crate::args::{ClusterArgs, DoctorArgs, Format};
 use crate::outcome::Outcome;
+use crate::rights::{self, Place, Rule};
 use crate::{connect, members, output};
 
-/// Every right that the controller uses: group, resource, verbs.
-pub(crate) const RIGHTS: &[(&str, &str, &[&str])] = &[
-    ("apps", "deployments", &["get", "list", "watch", "patch"]),
-    ("apps", "replicasets", &["list"]),
-    ("", "services", &["list", "watch"]),
-    ("", "pods", &["list", "watch"]),
-    ("discovery.k8s.io", "endpointslices", &["get", "list", "watch", "create", "update", "patch", "delete"]),
-    ("networking.k8s.io", "ingresses", &["list", "watch"]),
-    ("networking.k8s.io", "ingressclasses", &["list", "watch"]),
-    ("autoscaling", "horizontalpodautoscalers", &["list"]),
-    ("events.k8s.io", "events", &["create"]),
-    ("coordination.k8s.io", "leases", &["get", "list", "watch", "create", "update", "delete"]),
-];
+/// A member that can hold fewer requests than this sheds some in a rush that others stand.
+const ROOM: usize = 10_000;
 
 /// One finding.
 #[derive(Debug, Serialize)]
@@ -95,6 +85,10 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
             "run doctor where members can be reached",
         ),
     }
+    // That nobody can be asked was told of above.
+    if let Ok(room) = members::ask::<Room>(&cluster, &namespace, "/api/v1/room").await {
+        tell_room(&room, &mut findings);
+    }
     match status::all(&cluster, at).await {
         Ok(apps) => {
             for app in &apps {
@@ -108,6 +102,22 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
         ),
     }
     finish(&findings, args.output)
+}
+
+/// Each held request is an open file.
+fn tell_room(room: &Room, findings: &mut Vec<Finding>) {
+    let Room { member, open_files, connections } = room;
+    let files = open_files.map_or("no limit of open files".to_owned(), |files| format!("{files} open files"));
+    let what = format!("{member} can hold {connections} requests at a time ({files})");
+    if *connections < ROOM {
+        warn(
+            findings,
+            what,
+            "raise the limit of open files of its container (the container runtime's LimitNOFILE)",
+        );
+    } else {
+        ok(findings, what);
+    }
 }
 
 async fn tell_app(cluster: &Cluster, app: &AppStatus, sources: &[SourceStatus], findings: &mut Vec<Finding>) {
@@ -124,25 +134,45 @@ async fn tell_app(cluster: &Cluster, app: &AppStatus, sources: &[SourceStatus], 
         );
     }
     lag(app, sources, findings);
+    strangers(&name, sources, findings);
+}
+
+/// Sources that answer and know nothing of the app, with the names that they have looked for.
+fn strangers(name: &str, sources: &[SourceStatus], findings: &mut Vec<Finding>) {
+    for source in sources.iter().filter(|source| source.up) {
+        let Some(known) = source.apps.iter().find(|known| known.app == name) else { continue };
+        if known.matched > 0 || known.blind.is_empty() {
+            continue;
+        }
+        warn(
+            findings,
+            format!(
+                "{name}: source {} is blind ({}); it has looked for {}",
+                source.name,
+                known.blind.join(", "),
+                known.looked_for.join(", ")
+            ),
+            "compare these names with the labels of your proxy's metrics, or choose other sources with kubenap/metrics",
+        );
+    }
 }
 
 async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
     let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client());
     let mut missing = Vec::new();
     let mut asked = 0;
-    for (group, resource, verbs) in RIGHTS {
-        for verb in *verbs {
-            let namespace = match *resource {
-                "leases" => Some(connect::lease_namespace(at)),
-                // They belong to no namespace.
-                "ingressclasses" => None,
-                _ => at.namespace.first().cloned(),
-            };
+    for (place, rules) in rights::controller()? {
+        let namespace = match place {
+            Place::Apps => at.namespace.first().cloned(),
+            Place::Proxies => None,
+            Place::Own => Some(connect::lease_namespace(at)),
+        };
+        for right in rules.iter().flat_map(Rule::rights) {
             let attributes = ResourceAttributes {
-                group: Some((*group).to_owned()),
-                resource: Some((*resource).to_owned()),
-                verb: Some((*verb).to_owned()),
-                namespace,
+                group: Some(right.group.to_owned()),
+                resource: Some(right.resource.to_owned()),
+                verb: Some(right.verb.to_owned()),
+                namespace: namespace.clone(),
                 ..ResourceAttributes::default()
             };
             let review = SelfSubjectAccessReview {
@@ -156,7 +186,7 @@ async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>
             let answer = answer.context("cannot ask which permissions there are")?;
             asked += 1;
             if !answer.status.is_some_and(|status| status.allowed) {
-                missing.push(format!("{verb} {resource}"));
+                missing.push(format!("{} {}", right.verb, right.resource));
             }
         }
     }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt};
+use kubenap_controller::cluster::labels::Labels;
 use kubenap_controller::cluster::slim::{Slim as _, SlimDeployment};
 use kubenap_controller::cluster::{Cluster, FIELD_MANAGER};
 use kubenap_core::app::{AppId, key};
@@ -142,7 +143,8 @@ async fn pods(
 ) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> {
     let api: Api<Pod> = Api::namespaced(cluster.client(), &of.id.namespace);
     let all = cluster.call(api.list(&ListParams::default())).await.context("cannot list pods")?;
-    let own: Vec<_> = all.items.into_iter().filter(|pod| of.selector.takes(pod.labels())).collect();
+    let own: Vec<_> =
+        all.items.into_iter().filter(|pod| of.selector.takes(&Labels::of(pod.labels()))).collect();
     let stopping = own.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some());
     Ok((own.iter().filter_map(ResourceExt::uid).collect(), stopping.filter_map(ResourceExt::uid).collect()))
 }

@@ -1,8 +1,13 @@
 //! `kubenap why APP`: the one reason, then source by source what it rests on.
 
+use std::time::Duration;
+
 use anyhow::bail;
+use jiff::{SignedDuration, Timestamp};
+use kubenap_controller::clock::Clock;
 use kubenap_controller::decide::board::AppStatus;
-use kubenap_controller::web::SourceStatus;
+use kubenap_controller::web::{SourceApp, SourceStatus};
+use kubenap_core::duration;
 use serde::Serialize;
 
 use super::status;
@@ -55,7 +60,11 @@ pub(crate) async fn run(args: WhyArgs, at: &ClusterArgs) -> anyhow::Result<Outco
                 shown(&known.last_seen),
                 shown(&known.watermark)
             ));
-            if !known.blind.is_empty() {
+            if known.blind.is_empty() {
+                if let Some(missing) = missing(known, &status.idle_after) {
+                    output::line(&format!("  {missing}"));
+                }
+            } else {
                 output::line(&format!("  blind: {}", known.blind.join(", ")));
             }
             if known.matched == 0 && !known.looked_for.is_empty() {
@@ -64,4 +73,52 @@ pub(crate) async fn run(args: WhyArgs, at: &ClusterArgs) -> anyhow::Result<Outco
         }
     }
     Ok(Outcome::Done)
+}
+
+/// How long the source knows the app to have been quiet, how old that knowledge is, and how much is missing for a nap.
+fn missing(known: &SourceApp, idle_after: &str) -> Option<String> {
+    let moment = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
+    let (seen, mark) = (moment(&known.last_seen)?, moment(&known.watermark)?);
+    let needed = duration::parse(idle_after).ok()?;
+    let span =
+        |span: SignedDuration| Duration::from_secs(Duration::try_from(span).unwrap_or_default().as_secs());
+    let quiet = span(mark.duration_since(seen));
+    let age = span(Clock::System.now().duration_since(mark));
+    let missing = match needed.checked_sub(quiet).filter(|missing| !missing.is_zero()) {
+        Some(missing) => format!("{} are missing for a nap", duration::show(missing)),
+        None => "that is enough for a nap".to_owned(),
+    };
+    Some(format!(
+        "quiet for {} of {}, as of {} ago: {missing}",
+        duration::show(quiet),
+        duration::show(needed),
+        duration::show(age)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(seen: &str, mark: &str) -> SourceApp {
+        SourceApp {
+            app: "shop/web".to_owned(),
+            matched: 1,
+            looked_for: Vec::new(),
+            last_seen: Some(seen.to_owned()),
+            watermark: Some(mark.to_owned()),
+            blind: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_missing_for_a_nap_is_said() {
+        let some = missing(&known("2026-11-22T10:00:00Z", "2026-11-22T10:04:30Z"), "10m").unwrap();
+        assert!(some.starts_with("quiet for 4m30s of 10m"), "{some}");
+        assert!(some.ends_with(" ago: 5m30s are missing for a nap"), "{some}");
+        let enough = missing(&known("2026-11-22T10:00:00Z", "2026-11-22T10:10:00Z"), "10m").unwrap();
+        assert!(enough.ends_with(": that is enough for a nap"), "{enough}");
+        let used = missing(&known("2026-11-22T10:10:00Z", "2026-11-22T10:00:00Z"), "10m").unwrap();
+        assert!(used.ends_with(": 10m are missing for a nap"), "{used}");
+    }
 }

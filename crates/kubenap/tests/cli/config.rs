@@ -71,6 +71,9 @@ fn a_file_that_cannot_be_read_or_understood_is_named() {
         .fails(2, &["cannot read the config file /nowhere.yaml"]);
     let path = home.file("kubenap.yaml", "poll: {every: 15s}\n");
     home.kubenap(&["run", "--config", path.to_str().unwrap()]).fails(2, &["kubenap.yaml is not understood"]);
+    let path = home.file("kubenap.yaml", "sources: [main]\n");
+    let ended = home.kubenap(&["run", "--config", path.to_str().unwrap()]);
+    ended.fails(2, &["kubenap.yaml: `sources` is not understood; accepted: settings by the source's name"]);
 }
 
 #[test]
@@ -80,6 +83,25 @@ fn a_namespace_typed_as_n_goes_before_the_file_s() {
     let config = path.to_str().unwrap();
     home.kubenap(&["-n", "shop", "nap", "web", "--config", config]).fails(1, &["cannot read shop/web"]);
     home.kubenap(&["nap", "-nshop", "web", "--config", config]).fails(1, &["cannot read shop/web"]);
+}
+
+#[test]
+fn every_setting_of_a_source_that_the_guide_shows_is_accepted() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guide/sources");
+    let mut shown = 0;
+    for page in std::fs::read_dir(guide).unwrap() {
+        let text = std::fs::read_to_string(page.unwrap().path()).unwrap();
+        for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let home = Home::with_dead_cluster();
+            let path = home.file("kubenap.yaml", block);
+            // The one mistake is a flag's, which is found after those of the sources.
+            let ended = home.kubenap(&["run", "--config", path.to_str().unwrap(), "--no-substitute"]);
+            ended.fails(2, &["--no-substitute"]);
+            assert!(!ended.err.contains("sources."), "{block}\n{ended:#?}");
+            shown += 1;
+        }
+    }
+    assert!(shown > 8, "only {shown} examples were found");
 }
 
 #[test]

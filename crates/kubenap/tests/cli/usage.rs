@@ -38,11 +38,35 @@ fn a_source_that_does_not_exist_is_refused_with_those_that_do() {
 }
 
 #[test]
-fn a_source_of_a_later_version_says_so() {
-    for later in ["influxdb=http://127.0.0.1:1", "datadog", "logs=pods"] {
-        let ended = Home::empty().kubenap(&["run", "--source", later]);
-        ended.fails(2, &["comes in a later version", "accepted now: ingress"]);
+fn a_source_that_lacks_something_says_what() {
+    for (given, lacks) in [
+        (
+            "influxdb=http://127.0.0.1:1",
+            "needs a bucket; accepted: influxdb=http://HOST:PORT?org=ORG&bucket=BUCKET",
+        ),
+        ("datadog", "needs the environment variables DD_API_KEY and DD_APP_KEY"),
+    ] {
+        Home::empty().kubenap(&["run", "--source", given]).fails(2, &[lacks]);
     }
+}
+
+#[test]
+fn every_mistake_in_the_sources_of_a_file_is_told_at_once() {
+    let home = Home::with_dead_cluster();
+    let text =
+        "sources:\n  main: {kind: prometheus, url: 'ftp://x', colour: blue}\n  spare: {kind: graphite}\n";
+    let path = home.file("kubenap.yaml", text);
+    let config = path.to_str().unwrap();
+    home.kubenap(&["run", "--config", config]).fails(
+        2,
+        &[
+            "kubenap.yaml: sources.main.url: is not understood",
+            "kubenap.yaml: sources.main.colour: is not known; accepted: url, headers",
+            "kubenap.yaml: sources.spare.kind: \"graphite\" is not a kind of source",
+        ],
+    );
+    // A command that asks no source does not read them.
+    home.kubenap(&["status", "--config", config]).fails(1, &["cannot list Deployments"]);
 }
 
 #[test]

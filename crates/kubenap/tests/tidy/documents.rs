@@ -6,12 +6,13 @@ use std::fs;
 use crate::tree::{children, files, none_of, top};
 
 /// These folders must be on the map.
-const MAPPED: [&str; 6] = [
+const MAPPED: [&str; 7] = [
     "crates/kubenap-core/src",
     "crates/kubenap-controller/src",
     "crates/kubenap-sandbox/src",
     "crates/kubenap/src",
     "xtask/src",
+    "chart/kubenap",
     "e2e",
 ];
 
@@ -65,6 +66,25 @@ fn every_link_between_documents_leads_somewhere() {
         }
     }
     none_of(&broken, "these links lead nowhere");
+}
+
+#[test]
+fn every_test_that_the_page_about_threats_names_exists_and_every_threat_has_one() {
+    let page = fs::read_to_string(top().join("docs/security.md")).unwrap();
+    let sources: String = crate::tree::rust().into_iter().map(|file| file.text).collect();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert!(rows.len() > 15, "the table is not read as it should be");
+    let mut broken = Vec::new();
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        let tests: Vec<_> = cells.last().map(|cell| quoted(cell).collect()).unwrap_or_default();
+        if cells.len() != 3 || tests.is_empty() {
+            broken.push(format!("no test: {row}"));
+        }
+        let lost = tests.iter().filter(|name| !sources.contains(&format!("fn {name}(")));
+        broken.extend(lost.map(|name| format!("there is no test `{name}`")));
+    }
+    none_of(&broken, "docs/security.md promises what nothing proves");
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! The stories: what `KubeNap` promises, tried on a real Kubernetes with real traffic.
 
+mod broken;
 mod contract;
+mod owners;
+mod install;
+mod account;
 mod s1;
 mod s2;
 mod s3;
@@ -10,6 +14,13 @@ mod s6;
 mod s7;
 mod s8;
 mod s9;
+mod rolled;
+mod killed;
+mod leader;
+mod away;
+mod lies;
+mod clock;
+mod undone;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
@@ -42,9 +53,18 @@ macro_rules! story {
     };
 }
 
+/// Those that are told with `--all` only, or by name.
+pub(crate) const LONG: &[&str] = &["rolled", "killed", "leader", "away", "lies", "clock", "undone"];
+
 /// All stories, in the order in which they run.
 pub(crate) const STORIES: &[Story] = &[
     story!(contract, false, "the sandbox's contract holds on the real API server"),
+    story!(
+        install,
+        false,
+        "KubeNap is installed, used, upgraded and uninstalled as the README says, and leaves nothing behind"
+    ),
+    story!(account, true, "KubeNap's account can do what KubeNap does, and not more"),
     story!(s1, true, "a quiet app naps by itself, and the next visitor's request wakes it as it was"),
     story!(s2, true, "callers inside the cluster wake an app with any kind of request, and see no redirect"),
     story!(s3, true, "an app with traffic never naps, and while it is awake nothing passes through KubeNap"),
@@ -58,4 +78,29 @@ pub(crate) const STORIES: &[Story] = &[
     story!(s7, true, "while Prometheus is silent nobody naps, and when it is back naps go on"),
     story!(s8, true, "a wrong annotation or an unfit Service keeps the app awake, and says so"),
     story!(s9, true, "members leave, die and are missing, and no app is stranded"),
+    story!(broken, true, "an app that cannot start is told so at once, and wakes when it is healed"),
+    story!(
+        owners,
+        true,
+        "GitOps that sets replicas back is noticed and named, and an autoscaler is respected"
+    ),
+    story!(rolled, true, "KubeNap is rolled while apps sleep and 400 requests are held, and none is lost"),
+    story!(
+        killed,
+        true,
+        "a member dies without a goodbye, and an ordinary client's retry gets 99 of 100 requests answered"
+    ),
+    story!(leader, true, "the leader dies in each step of a nap, and the app is never without an answer"),
+    story!(away, true, "the API server hangs and is gone for 20 s, and no request is lost"),
+    story!(lies, true, "whatever lies Prometheus and the ingress tell, nobody naps"),
+    story!(
+        clock,
+        true,
+        "a member whose clock is five minutes off neither naps too early nor fights for the lead"
+    ),
+    story!(
+        undone,
+        true,
+        "label, restore and namespace: what ends KubeNap's work leaves nothing of it behind"
+    ),
 ];

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use tokio::net::TcpStream;
 
 use super::Counts;
 use crate::e2e::app::{App, while_visited};
 use crate::e2e::cluster::{PROMETHEUS, TRAEFIK};
+use crate::e2e::frozen::Frozen;
 use crate::e2e::http::{Call, Caller};
 use crate::e2e::members::Settings;
 use crate::e2e::world::{Space, eventually, throughout};
@@ -17,23 +18,6 @@ const APP: &str = "measured";
 const HOST: &str = "s7.test";
 /// Three times the app's `idleAfter`.
 const WATCHED: Duration = Duration::from_secs(15);
-
-/// A process that stands still until this is dropped.
-struct Frozen(Pid);
-
-impl Frozen {
-    fn new(pid: Pid) -> Result<Self> {
-        kill_process(pid, Signal::STOP).context("stop Prometheus")?;
-        Ok(Self(pid))
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        // One that is gone needs no waking.
-        kill_process(self.0, Signal::CONT).unwrap_or(());
-    }
-}
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
     let source = format!("prometheus=http://{PROMETHEUS}");
@@ -89,7 +73,7 @@ async fn naps_again(space: &Space) -> Result<()> {
 async fn until_source_up(space: &Space, wanted: f64) -> Result<()> {
     eventually(&format!("the leader's kubenap_source_up is {wanted}"), Duration::from_secs(15), async || {
         let leader = space.world.members.leader().await?;
-        let samples = space.world.members.metrics(leader).await?;
+        let samples = space.world.members.metrics(&leader).await?;
         let source = samples.iter().find(|sample| sample.name == "kubenap_source_up");
         let source = source.context("there is no kubenap_source_up")?;
         ensure!((source.value - wanted).abs() < 0.5, "it is {} with {:?}", source.value, source.labels);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Counts;
 use crate::e2e::app::App;
 use crate::e2e::http::Call;
-use crate::e2e::members::{MEMBERS, Settings, address};
+use crate::e2e::members::Settings;
 use crate::e2e::world::{Space, eventually};
 
 /// What `KubeNap` writes on a Deployment.
@@ -19,24 +19,39 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     for app in ["left", "freed", "one", "two"] {
         space.deploy(&App::new(app).replicas(2)).await?;
     }
+    a_member_crashes(space).await.context("SIGKILL of a member while an app sleeps")?;
     the_leader_leaves(space).await.context("SIGTERM of the leader while an app sleeps")?;
     the_label_goes(space).await.context("the label is taken away while asleep")?;
     doctor(space).await?;
     nobody_is_there(space).await.context("with both members dead")?;
-    Ok(vec![("cases", 4)])
+    Ok(vec![("cases", 5)])
+}
+
+/// It comes back as the same member, and is soon in the app's endpoints again.
+async fn a_member_crashes(space: &Space) -> Result<()> {
+    space.nap("left").await?;
+    space.until_asleep("left", "left").await?;
+    let members = &space.world.members;
+    let before = space.our_addresses("left").await?;
+    members.crash(&members.leader().await?).await?;
+    members.ensure(&Settings::default()).await?;
+    space.until_asleep("left", "left").await?;
+    let after = space.our_addresses("left").await?;
+    ensure!(after == before, "before the crash {before:?}, after it {after:?}");
+    space.neighbour("left").await?.send(&Call::get("/")).await?.ensure_from_app()?;
+    space.until_awake("left", "left", 2).await
 }
 
 async fn the_leader_leaves(space: &Space) -> Result<()> {
     space.nap("left").await?;
     space.until_asleep("left", "left").await?;
     let members = &space.world.members;
-    let leader = members.leader().await?;
-    let other =
-        MEMBERS.iter().find(|(identity, _)| *identity != leader).context("there is no other member")?.0;
-    let status = members.stop(leader).await?;
-    ensure!(status.success(), "a member that was told to leave ended with {status}");
+    let (leader, other) = (members.leader().await?, members.follower().await?);
+    let code = members.stop(&leader).await?;
+    ensure!(code == 0, "a member that was told to leave ended with exit code {code}");
     let ours = space.our_addresses("left").await?;
-    ensure!(ours == BTreeSet::from([address(other)?.to_string()]), "after {leader} has left: {ours:?}");
+    let stays = members.address(&other).await?.to_string();
+    ensure!(ours == BTreeSet::from([stays]), "after {leader} has left: {ours:?}");
     space.neighbour("left").await?.send(&Call::get("/")).await?.ensure_from_app()?;
     space.until_awake("left", "left", 2).await?;
     eventually("the other member leads", Duration::from_secs(30), async || {

@@ -1,6 +1,7 @@
 //! HTTP/1 on a wake port.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -36,6 +37,29 @@ async fn a_get_through_a_proxy_is_held_and_sent_back_to_its_own_path() {
     assert_eq!(heard.all(), ["GET /a/b?c=d%20e Ok(0)"]);
     assert_eq!(world.doors.asks(&app()).held, 0);
     assert!(world.doors.asks(&app()).last_while_ready.is_some());
+}
+
+#[tokio::test]
+async fn a_pod_that_is_ready_before_its_service_gets_what_is_passed_and_nobody_is_sent_back_yet() {
+    let world = World::new();
+    let (pod, heard) = pod().await;
+    let mut proxied = world.connect().await;
+    proxied.write_all(PROXIED.as_bytes()).await.unwrap();
+    let mut direct = world.connect().await;
+    direct.write_all(DIRECT.as_bytes()).await.unwrap();
+    world.until_held(2).await;
+    assert_eq!(world.doors.asks(&app()).to_pass, 1);
+    world.doors.set_state(&key(), DoorState::Early(Arc::from([pod])));
+    let answer = hear(&mut direct).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let late = world.say(DIRECT).await;
+    assert!(late.starts_with("HTTP/1.1 200 "), "{late}");
+    assert_eq!(heard.all().len(), 2);
+    assert_eq!((world.doors.asks(&app()).held, world.doors.asks(&app()).to_pass), (1, 0));
+    world.ready(pod);
+    let answer = hear(&mut proxied).await;
+    assert!(answer.starts_with("HTTP/1.1 307 "), "{answer}");
+    assert_eq!(heard.all().len(), 2);
 }
 
 #[tokio::test]
@@ -228,7 +252,7 @@ async fn what_cannot_start_is_refused_quickly_with_its_reason() {
         assert!(answer.contains("\r\nx-kubenap-reason: image\r\n"), "{answer}");
         assert!(answer.ends_with("its image cannot be pulled\n"), "{answer}");
     }
-    assert_eq!(world.asked.load(Ordering::SeqCst), 2, "a failed app is asked for all the same");
+    assert_eq!(world.doors.asks(&app()).total, 2, "a failed app is asked for all the same");
 }
 
 #[tokio::test]
@@ -254,7 +278,7 @@ async fn a_slow_app_shows_the_waiting_page_to_a_browser() {
     assert!(page.starts_with("HTTP/1.1 503 "), "{page}");
     assert!(page.contains("content-security-policy: default-src 'none'"), "{page}");
     assert!(page.contains("http-equiv=\"refresh\""), "{page}");
-    assert_eq!(world.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(world.doors.asks(&app()).total, 1);
 }
 
 #[tokio::test]
@@ -323,6 +347,30 @@ async fn leaving_answers_what_is_held_and_finishes_what_is_passed() {
     assert!(two.starts_with("HTTP/1.1 503 ") && two.contains("retry-after: 1\r\n"), "{two}");
     assert!(three.starts_with("HTTP/1.1 200 ") && three.contains("grpc-status: 14\r\n"), "{three}");
     assert!(tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, world.port)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_that_is_held_by_a_member_that_leaves_is_answered_by_an_app_that_boots_for_half_a_minute() {
+    let world = World::new();
+    let (pod, heard) = pod().await;
+    let mut client = world.connect().await;
+    client.write_all(b"POST / HTTP/1.1\r\nHost: w\r\nContent-Length: 1\r\n\r\na").await.unwrap();
+    world.until_held(1).await;
+    let boots = async {
+        tokio::time::sleep(Duration::from_secs(33)).await;
+        world.ready(pod);
+    };
+    // As `kubenap run` leaves.
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let mut answer = String::new();
+    let (left, (), read) = tokio::join!(
+        world.doors.drain(Duration::from_secs(6), deadline),
+        boots,
+        client.read_to_string(&mut answer)
+    );
+    read.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!((left, heard.all().len()), (0, 1));
 }
 
 #[tokio::test]

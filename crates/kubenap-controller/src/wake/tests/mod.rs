@@ -5,3 +5,6 @@ mod http1;
 mod http2;
 mod other;
 mod proxy;
+mod slow;
+mod corpora;
+mod silence;

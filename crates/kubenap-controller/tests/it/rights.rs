@@ -1,0 +1,141 @@
+//! The chart's roles against what is really asked of the API: no right is missing, and none is granted for nothing.
+#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use kubenap_controller::cluster::Cluster;
+use kubenap_controller::cluster::lease::{give_back, occupy};
+use kubenap_controller::nap::by_hand::{Progress, Want, bring, sweep, touched};
+use kubenap_core::app::AppId;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::visitor;
+use crate::world::{SPACE, World};
+
+/// Verb and resource.
+type Right = (String, String);
+
+/// What the chart grants one of its accounts, wherever it grants it.
+fn granted(account: &str) -> BTreeSet<Right> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../chart/kubenap/rights.yaml");
+    let all: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let texts = |list: &Value| -> Vec<String> { serde_json::from_value(list.clone()).unwrap() };
+    let rules = all[account].as_object().unwrap().values().flat_map(|rules| rules.as_array().unwrap());
+    let mut rights = BTreeSet::new();
+    for rule in rules {
+        for resource in texts(&rule["resources"]) {
+            rights.extend(texts(&rule["verbs"]).into_iter().map(|verb| (verb, resource.clone())));
+        }
+    }
+    rights
+}
+
+/// What was asked of the API so far.
+fn asked(world: &World) -> BTreeSet<Right> {
+    world.sandbox.requests().into_keys().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_chart_grants_the_controller_what_it_uses_and_nothing_else() {
+    let world = World::quick();
+    world.app("web", 2, &[]).await;
+    let (one, two) = (world.join(1).await, world.join(2).await);
+    // Naps, a wish, wakes, and a second nap, whose slices may still be there from the first.
+    for round in 0..3 {
+        world.asleep("web").await;
+        if round == 0 {
+            world.annotate("web", "wish", "wake");
+        } else {
+            let _ = visitor::get(world.cluster_ip("web", 80), "web", "/").await;
+        }
+        world.awake("web", 2).await;
+    }
+    // Somebody changes a slice, and it is written anew.
+    world.asleep("web").await;
+    let slice = world.slices("web")[0].clone();
+    let name = slice["metadata"]["name"].as_str().unwrap();
+    world.edit("endpointslices", name, |slice| slice["ports"][0]["port"] = 1.into());
+    let mended = || {
+        world
+            .slices("web")
+            .iter()
+            .any(|now| now["metadata"]["name"] == name && now["ports"] == slice["ports"])
+    };
+    world.until("the slice is mended", 30, mended).await;
+    // A mistake is told as an Event, a request in the drowsy phase cancels, and a dead member is swept away.
+    world.annotate("web", "idleAfter", "soon");
+    world.pass(5).await;
+    two.crash();
+    world.pass(180).await;
+    world.annotate("web", "idleAfter", "10s");
+    world.annotate("web", "wish", "wake");
+    world.awake("web", 2).await;
+    // A member that comes in the middle of a wake has not seen its beginning.
+    world.asleep("web").await;
+    world.annotate("web", "wish", "wake");
+    world.until("waking", 10, || world.phase("web") == "waking").await;
+    let three = world.join(3).await;
+    world.awake("web", 2).await;
+    three.leave().await;
+    // The label goes, and comes back.
+    world.edit("deployments", "web", |app| app["metadata"]["labels"] = serde_json::json!({}));
+    world.pass(20).await;
+    world.edit("deployments", "web", |app| app["metadata"]["labels"]["kubenap/enabled"] = "true".into());
+    world.asleep("web").await;
+    one.leave().await;
+
+    assert_eq!(asked(&world), granted("controller"), "left: what is used, right: what is granted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_chart_grants_the_job_that_restores_what_it_uses_and_nothing_else() {
+    let mut used = BTreeSet::new();
+    for phase in ["drowsy", "asleep", "waking", "gone"] {
+        let world = World::quick();
+        world.app("web", 2, &[]).await;
+        let running = world.join(1).await;
+        match phase {
+            "drowsy" => world.until("drowsy", 30, || world.phase("web") == "drowsy").await,
+            "waking" => {
+                world.asleep("web").await;
+                world.annotate("web", "wish", "wake");
+                world.until("waking", 10, || world.phase("web") == "waking").await;
+            }
+            _ => world.asleep("web").await,
+        }
+        running.crash();
+        if phase == "gone" {
+            assert!(world.sandbox.delete("deployments", SPACE, "web"));
+            assert!(world.sandbox.delete("leases", "kubenap-system", "kubenap"));
+        }
+        let before = world.sandbox.requests();
+        restore(&world).await;
+        let after = world.sandbox.requests();
+        used.extend(
+            after
+                .into_iter()
+                .filter(|(right, count)| before.get(right) != Some(count))
+                .map(|(right, _)| right),
+        );
+        assert!(world.slices("web").is_empty(), "{phase}: {}", world.show());
+    }
+    assert_eq!(used, granted("restore"), "left: what is used, right: what is granted");
+}
+
+/// What `kubenap restore --all --stop-naps` does.
+async fn restore(world: &World) {
+    let cluster = Cluster::new(world.client());
+    let span = Duration::from_secs(600);
+    occupy(&cluster, "kubenap-system", "restore", span, || world.now()).await.unwrap();
+    for app in touched(&cluster, &[]).await.unwrap() {
+        assert_eq!(app, AppId::new(SPACE, "web"));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let progress = bring(&cluster, &app, Want::Restored, || world.now(), deadline).await.unwrap();
+        assert!(matches!(progress, Progress::Done | Progress::Gone), "{progress:?}\n{}", world.show());
+    }
+    sweep(&cluster, &[]).await.unwrap();
+    give_back(&cluster, "kubenap-system", "restore", world.now()).await.unwrap();
+}

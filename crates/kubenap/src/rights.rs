@@ -1,0 +1,89 @@
+//! Everything that KubeNap may do in a cluster, as the chart's rights.yaml says it: the only place.
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+/// Compiled in, so that the doctor asks for what this very version uses.
+const RIGHTS: &str = include_str!("../../../chart/kubenap/rights.yaml");
+
+/// Where a right is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Wherever apps are.
+    Apps,
+    /// In all namespaces, or in none: proxies' pods and IngressClasses.
+    Proxies,
+    /// In KubeNap's own namespace.
+    Own,
+}
+
+/// Rules as roles have them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Rule {
+    api_groups: Vec<String>,
+    resources: Vec<String>,
+    verbs: Vec<String>,
+}
+
+/// One of them, as the API server is asked about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Right<'a> {
+    pub(crate) group: &'a str,
+    pub(crate) resource: &'a str,
+    pub(crate) verb: &'a str,
+}
+
+impl Rule {
+    /// Each of them on its own.
+    pub(crate) fn rights(&self) -> impl Iterator<Item = Right<'_>> {
+        self.api_groups.iter().flat_map(move |group| {
+            self.resources
+                .iter()
+                .flat_map(move |resource| self.verbs.iter().map(move |verb| Right { group, resource, verb }))
+        })
+    }
+}
+
+/// What `kubenap run` needs, place by place.
+pub(crate) fn controller() -> anyhow::Result<[(Place, Vec<Rule>); 3]> {
+    let Rights { controller } =
+        serde_saphyr::from_str(RIGHTS).context("the list of rights in this program is not understood")?;
+    let Controller { apps, proxies, own } = controller;
+    Ok([(Place::Apps, apps), (Place::Proxies, proxies), (Place::Own, own)])
+}
+
+#[derive(Debug, Deserialize)]
+struct Rights {
+    controller: Controller,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Controller {
+    apps: Vec<Rule>,
+    proxies: Vec<Rule>,
+    own: Vec<Rule>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, Rule, controller};
+
+    #[test]
+    fn the_rights_are_read_and_none_is_on_secrets_or_on_running_things_in_pods() {
+        let all = controller().expect("rights.yaml");
+        let rights: Vec<_> = all.iter().flat_map(|(_, rules)| rules.iter().flat_map(Rule::rights)).collect();
+        assert!(rights.len() > 20, "{rights:?}");
+        let bold = rights.iter().find(|right| {
+            right.resource == "secrets"
+                || right.resource.contains('/')
+                || right.verb == "*"
+                || right.resource == "*"
+        });
+        assert_eq!(bold, None);
+        let (_, own) = &all[2];
+        assert!(own.iter().flat_map(Rule::rights).all(|right| right.resource == "leases"));
+        assert_eq!(all[0].0, Place::Apps);
+    }
+}

@@ -1,0 +1,164 @@
+//! The chart against the program: flags, versions, metrics, values that do something, and pods without privileges.
+#![expect(clippy::unwrap_used, reason = "a chart that cannot be read is a failed test")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What the chart sets itself, or a pod has no use for.
+const NOT_SET: [&str; 8] = [
+    "advertise-address",
+    "config",
+    "context",
+    "help",
+    "identity",
+    "kubeconfig",
+    "lease-namespace",
+    // The value `namespaces`, which makes the Roles too.
+    "namespace",
+];
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(top().join(path)).unwrap()
+}
+
+fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&read(path)).unwrap()
+}
+
+fn schema() -> Value {
+    serde_json::from_str(&read("chart/kubenap/values.schema.json")).unwrap()
+}
+
+fn keys(object: &Value) -> BTreeSet<String> {
+    object.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn every_flag_of_run_can_be_set_and_no_other() {
+    let help = Command::new(env!("CARGO_BIN_EXE_kubenap")).args(["run", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let longs = help.lines().filter_map(|line| line.trim_start().split_once("--"));
+    let starts = longs.filter(|(before, _)| before.is_empty() || before.ends_with(", "));
+    let name = |rest: &str| rest.split([' ', '<']).next().unwrap_or_default().to_owned();
+    let mut flags: BTreeSet<_> = starts.map(|(_, rest)| name(rest)).collect();
+    for flag in NOT_SET {
+        assert!(flags.remove(flag), "run has no flag --{flag}: {flags:?}");
+    }
+    assert_eq!(keys(&schema()["properties"]["flags"]["properties"]), flags);
+}
+
+#[test]
+fn the_chart_is_of_the_program_s_version() {
+    let chart = yaml("chart/kubenap/Chart.yaml");
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+}
+
+/// Every value with a default, as `a.b`; a map without keys is a value of its own.
+fn paths(value: &Value, schema: &Value, at: &str, found: &mut BTreeSet<String>) {
+    let open = schema.get("properties").is_none();
+    match value {
+        Value::Object(map) if !open => {
+            assert_eq!(schema["additionalProperties"], false, "values.schema.json takes anything at {at}");
+            for (name, value) in map {
+                let below = &schema["properties"][name];
+                assert!(!below.is_null(), "values.schema.json does not know {at}.{name}");
+                paths(value, below, &format!("{at}.{name}"), found);
+            }
+            if map.is_empty() {
+                found.insert(at.to_owned());
+            }
+        }
+        _ => {
+            found.insert(at.to_owned());
+        }
+    }
+}
+
+#[test]
+fn every_value_has_a_default_is_in_the_schema_and_is_used() {
+    let mut templates = String::new();
+    for file in fs::read_dir(top().join("chart/kubenap/templates")).unwrap() {
+        templates += &fs::read_to_string(file.unwrap().path()).unwrap();
+    }
+    let (values, schema) = (yaml("chart/kubenap/values.yaml"), schema());
+    let mut known = keys(&schema["properties"]);
+    // Helm's own.
+    assert!(known.remove("global"));
+    assert_eq!(known, keys(&values));
+    let mut found = BTreeSet::new();
+    paths(&values, &schema, "", &mut found);
+    assert!(found.len() > 40, "{found:?}");
+    let unused: Vec<_> = found
+        .iter()
+        .filter(|path| {
+            let (parent, own) = path.rsplit_once('.').unwrap();
+            let within = templates.contains(&format!("with .Values{parent} "))
+                && templates.contains(&format!(".{own}"));
+            !templates.contains(&format!(".Values{path}")) && !within
+        })
+        .collect();
+    assert!(unused.is_empty(), "no template uses {unused:?}");
+}
+
+#[test]
+fn the_dashboard_shows_only_metrics_that_there_are() {
+    let known = read("docs/reference/metrics.md");
+    let dashboard = read("chart/kubenap/dashboards/kubenap.json");
+    let parsed: Value = serde_json::from_str(&dashboard).unwrap();
+    let panels = parsed["panels"].as_array().unwrap();
+    assert!(panels.len() > 8, "{} panels", panels.len());
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    let mut shown = BTreeSet::new();
+    for target in panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
+        let expression = target["expr"].as_str().unwrap();
+        shown.extend(expression.split(word).filter(|name| name.starts_with("kubenap_")).map(str::to_owned));
+    }
+    let histogram = |name: &str| {
+        let end = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        end.is_some_and(|name| known.contains(&format!("`{name}` | histogram")))
+    };
+    let unknown: Vec<_> =
+        shown.iter().filter(|name| !known.contains(&format!("`{name}` |")) && !histogram(name)).collect();
+    assert!(unknown.is_empty(), "docs/reference/metrics.md does not have {unknown:?}");
+    assert!(shown.len() > 8, "only {shown:?}");
+}
+
+/// Every document in deploy/kubenap.yaml of this kind.
+fn deployed(kind: &str) -> Vec<Value> {
+    let text = read("deploy/kubenap.yaml");
+    let documents = text.split("\n---\n").map(|document| serde_saphyr::from_str::<Value>(document).unwrap());
+    documents.filter(|document| document["kind"] == kind).collect()
+}
+
+#[test]
+fn its_pods_have_no_privilege_and_are_never_all_away() {
+    let deployment = &deployed("Deployment")[0];
+    let (spec, pod) = (&deployment["spec"], &deployment["spec"]["template"]["spec"]);
+    assert_eq!(spec["replicas"], 2);
+    assert_eq!(spec["strategy"]["rollingUpdate"]["maxUnavailable"], 0);
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 60);
+    assert!(pod["affinity"]["podAntiAffinity"].is_object());
+    for key in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+        assert!(pod[key].is_null(), "{key}: {}", pod[key]);
+    }
+    let container = &pod["containers"][0];
+    let security = &container["securityContext"];
+    assert_eq!(security["allowPrivilegeEscalation"], false);
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["capabilities"]["drop"][0], "ALL");
+    assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
+    assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/livez");
+    assert_eq!(deployed("PodDisruptionBudget")[0]["spec"]["maxUnavailable"], 1);
+    assert_eq!(deployed("ValidatingAdmissionPolicyBinding").len(), 2);
+}
