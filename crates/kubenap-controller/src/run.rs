@@ -5,14 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::{Api, Client};
+use kube::Client;
 use kubenap_core::app::AppId;
 use kubenap_core::policy::{self, Defaults};
 use kubenap_core::seen::Phase;
-use kubenap_core::seen::Slice;
-use kubenap_core::situation::only_slices_know;
-use kubenap_core::write::Write;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -23,7 +19,6 @@ use crate::activity::{self, Polls, SourceError, TrafficMetricsSource, Watched};
 use crate::cluster::lease::Lead;
 use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
-use crate::cluster::slim::{Slim as _, SlimDeployment};
 use crate::cluster::space::Tag;
 use crate::cluster::stores::{Stores, Touched};
 use crate::cluster::{Cluster, ClusterError};
@@ -33,7 +28,7 @@ use crate::decide::memory::Memories;
 use crate::decide::queue::Queue;
 use crate::decide::{Context, entrances, work};
 use crate::eager;
-use crate::nap::{by_hand, carry_out};
+use crate::nap::{by_hand, leave};
 use crate::routes;
 use crate::settings::Settings;
 use crate::telemetry::{BySource, Telemetry};
@@ -216,7 +211,9 @@ impl Running {
         self.ready.set(false);
         self.cx.leaving.cancel();
         let claims = async { while self.claims.join_next().await.is_some() {} };
-        let (_, ()) = tokio::join!(tokio::time::timeout_at(deadline, claims), withdraw_all(&self.cx));
+        let settings = &self.cx.settings;
+        let withdrawn = leave::withdraw_all(&self.cx.cluster, &settings.namespaces, &settings.identity);
+        let (_, ()) = tokio::join!(tokio::time::timeout_at(deadline, claims), withdrawn);
         // What is held still has its apps woken, and what comes late is still answered.
         let left = self.cx.doors.drain(self.cx.settings.propagation, deadline).await;
         self.stop.cancel();
@@ -231,57 +228,6 @@ impl Running {
         self.stop.cancel();
         self.cx.doors.slam();
     }
-}
-
-/// Takes this member's addresses out of every Service, as the API server knows them now.
-async fn withdraw_all(cx: &Context) {
-    let slices = match by_hand::slices(&cx.cluster, &cx.settings.namespaces).await {
-        Ok(slices) => slices,
-        Err(error) => {
-            tracing::warn!(error = error.chain(), "cannot list this member's addresses, to take them out");
-            return;
-        }
-    };
-    let mut deletes = JoinSet::new();
-    for (namespace, slice) in slices.into_iter().filter(|(_, slice)| slice.member == cx.settings.identity) {
-        let cluster = cx.cluster.clone();
-        deletes.spawn(async move {
-            // Its own slice, and it writes no more: whatever version it has now is to go.
-            let write = if needed(&cluster, &namespace, &slice).await {
-                Write::EmptySlice { namespace, name: slice.name, uid: slice.uid }
-            } else {
-                let uid = Some(slice.uid);
-                Write::DeleteSlice { namespace, name: slice.name, uid, resource_version: None }
-            };
-            if let Err(error) = carry_out(&cluster, None, &write).await {
-                tracing::warn!(error = error.chain(), "cannot take this member's addresses out of a Service");
-            }
-        });
-    }
-    while deletes.join_next().await.is_some() {}
-}
-
-/// Whether a slice may be all that remembers the count of an app that sleeps; where that cannot be read, it may.
-async fn needed(cluster: &Cluster, namespace: &str, slice: &Slice) -> bool {
-    let api: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
-    for (name, stamp) in &slice.apps {
-        match cluster.call(api.get_opt(name)).await {
-            Ok(Some(read)) => {
-                if only_slices_know(&SlimDeployment::of(read).seen, *stamp) {
-                    return true;
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(
-                    error = error.chain(),
-                    "cannot read whether {namespace}/{name} tells of its nap"
-                );
-                return true;
-            }
-        }
-    }
-    false
 }
 
 /// Looks once at every app that carries KubeNap's annotations: its label may have gone while no controller ran.

@@ -151,7 +151,7 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
             wanted(facts).into_iter().map(|(slice, owner)| put(facts, slice, owner)).collect()
         }
         Step::MarkLeaving => {
-            mine(facts).filter(|slice| !slice.leaving).map(|slice| mark(facts, slice)).collect()
+            mine(facts).filter(|slice| slice.is_open()).map(|slice| mark(facts, slice)).collect()
         }
         Step::Withdraw => mine(facts).map(|slice| delete(facts, slice)).collect(),
         Step::WithdrawStrays => strays(facts).map(|slice| delete(facts, slice)).collect(),
@@ -196,7 +196,7 @@ pub fn substituted(facts: &Facts<'_>) -> usize {
                     slice.member == *member
                         && slice.service == service.name
                         && slice.family == *family
-                        && !slice.leaving
+                        && slice.is_open()
                         && slice.apps.get(&facts.app.name) == Some(&stamp)
                 })
             })

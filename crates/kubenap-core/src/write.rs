@@ -29,15 +29,6 @@ pub enum Write {
         /// Only if it is still this version.
         resource_version: Option<String>,
     },
-    /// Takes a slice's endpoints out and leaves what it remembers.
-    EmptySlice {
-        /// The namespace.
-        namespace: String,
-        /// The slice's name.
-        name: String,
-        /// Only if it is still this object.
-        uid: String,
-    },
     /// Deletes a slice.
     DeleteSlice {
         /// The namespace.

@@ -75,7 +75,7 @@ pub fn tell(cx: &Context, gathered: &Gathered) {
     let situation = gathered.situation();
     let living = cx.members.living();
     // W5: a member marks its addresses once it has seen the app ready itself.
-    let unaware = |slice: &Slice| !slice.leaving && living.contains(&slice.member);
+    let unaware = |slice: &Slice| slice.is_open() && living.contains(&slice.member);
     let settled = match situation {
         Situation::Waking { .. } => !gathered.seen.slices.iter().any(unaware),
         Situation::Awake | Situation::Drowsy { .. } | Situation::Asleep { .. } | Situation::OwnersZero => {

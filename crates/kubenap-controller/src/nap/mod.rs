@@ -14,6 +14,7 @@ use crate::cluster::stores::Stores;
 use crate::cluster::{Cluster, ClusterError, FIELD_MANAGER, key_of};
 
 pub mod by_hand;
+pub mod leave;
 pub mod prove;
 
 /// How long a turn waits to see its own write in the stores.
@@ -46,13 +47,6 @@ pub async fn carry_out(
             }
             let written = cluster.call(api.patch(&slice.name, &params(), &Patch::Merge(body))).await?;
             caught_up(stores, namespace, &slice.name, written.resource_version().as_deref()).await;
-            Ok(())
-        }
-        Write::EmptySlice { namespace, name, uid } => {
-            let api: Api<EndpointSlice> = Api::namespaced(cluster.client(), namespace);
-            let body = json!({"metadata": {"uid": uid}, "endpoints": []});
-            let written = cluster.call(api.patch(name, &params(), &Patch::Merge(body))).await?;
-            caught_up(stores, namespace, name, written.resource_version().as_deref()).await;
             Ok(())
         }
         Write::DeleteSlice { namespace, name, uid, resource_version } => {

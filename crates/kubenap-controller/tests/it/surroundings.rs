@@ -70,6 +70,26 @@ async fn an_app_stranded_at_zero_since_the_last_member_left_after_an_undone_roll
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slice_that_was_emptied_is_swept_when_its_member_is_back_and_the_owner_has_scaled_up() {
+    let (world, running) = sleeping().await;
+    world.sandbox.faults().inject(Fault::new(Effect::FailBefore(500)).verb("patch").resource("deployments"));
+    world.edit("deployments", "web", |app| {
+        app["metadata"]["annotations"] = json!({ "kubenap/idleAfter": "10s" });
+    });
+    world.pass(1).await;
+    running.leave().await;
+    world.sandbox.faults().clear();
+    assert!(!world.slices("web").is_empty(), "nothing remembers the count");
+    world.edit("deployments", "web", |app| app["spec"]["replicas"] = 3.into());
+    let from = world.sandbox.log().len();
+    let _again = world.join(1).await;
+    world.awake("web", 3).await;
+    world.until("no slice is left", 30, || world.slices("web").is_empty()).await;
+    let writes = world.writes(from);
+    assert!(writes.len() < 20, "{} writes\n{}", writes.len(), world.show());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_undo_to_the_record_of_an_older_nap_is_not_believed() {
     let (world, _running) = sleeping().await;
     let old = world.deployment("web")["metadata"]["annotations"].clone();

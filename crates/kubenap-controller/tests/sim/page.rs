@@ -93,7 +93,7 @@ fn page(counts: &Counts) -> String {
     text += "\nSeeds mix at random: requests, `kubectl scale`, rollouts, undone rollouts, the label off and on, wishes, garbage in \
         annotations,\ncrashes, leaving and joining, members whose clocks are off, an API server that is away or fails, a member \
         cut off from it,\na source that is down, stuck, empty or wrong. Then faults end, the app must fall asleep, stay so in \
-        silence, survive a night\nof twelve hours without any member, and answer the next request.\n\nThe same run gives the same writes at the same \
+        silence, survive a night\nof twelve hours without any member (with one, each five hundredth seed), and answer the next request.\n\nThe same run gives the same writes at the same \
         moments, byte for byte but for the loopback addresses and ports that\nthe machine gave it; each flow and the first \
         seeds are run twice to show it. An event that is lost for good is made\nup for by the next list, \
         twenty seconds later where an app gets nowhere, ten minutes later where nothing else happens.\n\n## How many\n\n| what | count |\n| --- | --- |\n";

@@ -307,7 +307,7 @@ fn waking(facts: &Facts<'_>, epoch: u64, recorded: bool) -> Decision {
     }
     let mut own = mine(facts).peekable();
     if own.peek().is_some() {
-        let step = if own.any(|slice| !slice.leaving) { Step::MarkLeaving } else { Step::Withdraw };
+        let step = if own.any(Slice::is_open) { Step::MarkLeaving } else { Step::Withdraw };
         return act(step, Why::PodsReady);
     }
     if !dead(facts).is_empty() {

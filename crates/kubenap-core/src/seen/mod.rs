@@ -151,7 +151,7 @@ pub struct Slice {
     pub resource_version: String,
     /// Its address family.
     pub family: Family,
-    /// The member's addresses.
+    /// The member's addresses; none in one that its member left behind for what it remembers.
     pub addresses: BTreeSet<IpAddr>,
     /// Port name to the number that the member listens on.
     pub ports: Vec<ServicePort>,
@@ -272,6 +272,13 @@ impl Seen {
             .filter_map(|slice| slice.apps.get(name))
             .copied()
             .max()
+    }
+}
+
+impl Slice {
+    /// Whether new connections arrive at the member by it.
+    pub fn is_open(&self) -> bool {
+        !self.leaving && !self.addresses.is_empty()
     }
 }
 

@@ -257,7 +257,6 @@ impl Day {
                     known.leaving = true;
                 }
             }
-            Write::EmptySlice { .. } => unreachable!("no step empties a slice; a member that leaves does"),
             Write::DeleteSlice { name, .. } => self.seen.slices.retain(|known| known.name != name),
         }
     }

@@ -271,7 +271,6 @@ fn op_of(write: &Write, seen: &Seen) -> Op {
             let (name, service) = place(&slice.name);
             (What::Mark(name, service), guard(resource_version.as_ref(), VERSION))
         }
-        Write::EmptySlice { .. } => unreachable!("no step empties a slice; a member that leaves does"),
         Write::DeleteSlice { name, uid, resource_version, .. } => {
             let (name, service) = place(name);
             let uid = guard(uid.as_ref(), UID);
