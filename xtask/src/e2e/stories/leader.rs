@@ -57,10 +57,17 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
         visitors.invite("to the ClusterIP", direct, Duration::from_millis(80), PATIENCE);
         let slept = dies(space, step).await.with_context(|| format!("the leader dies: {step:?}"))?;
         asleep += u64::from(slept);
+        // The next leader carries out what was wished of the dead one: without visitors nobody would end that nap.
+        eventually("what was wished of the visited app is done", Duration::from_secs(90), async || {
+            let wish = space.annotation(BUSY, "kubenap/wish").await?;
+            ensure!(wish.is_none(), "{wish:?}");
+            Ok(())
+        })
+        .await?;
+        space.until_awake(BUSY, BUSY, COUNT).await.with_context(|| format!("after {step:?}"))?;
         let met = visitors.end().await?;
         met.ensure_none_lost(&format!("the leader dies: {step:?}"), 20)?;
         (requests, retried) = (requests + met.requests, retried + met.retried);
-        space.until_awake(BUSY, BUSY, COUNT).await.with_context(|| format!("after {step:?}"))?;
     }
     Ok(vec![
         ("deaths", STEPS.len() as u64),
