@@ -35,7 +35,11 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "a request's body is sent upstream at most once",
         "`crates/kubenap-controller/src/wake/tests`, over real sockets",
     ),
-    ("I15", "a budget of wakes", "not judged by the simulation"),
+    (
+        "I15",
+        "a budget of wakes",
+        "`crates/kubenap-controller/src/wake/budget.rs`, with random buckets; `crates/kubenap-controller/tests/it/budget.rs`",
+    ),
     (
         "I19",
         "garbage in annotations never panics nor stops other apps",
