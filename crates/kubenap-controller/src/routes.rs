@@ -9,7 +9,7 @@ use kubenap_core::app::AppId;
 use kubenap_core::policy;
 use tokio::sync::watch;
 
-use crate::activity::{Target, TargetPort, TargetService, Watched};
+use crate::activity::{Names, Target, TargetPort, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::observe;
 use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule};
@@ -23,7 +23,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Keeps targets and hosts in line with the stores.
 pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
-    let mut known: Vec<HostRule> = Vec::new();
     let mut told = BTreeSet::new();
     let mut read_at = None;
     let mut late = Vec::new();
@@ -39,10 +38,7 @@ pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
         let (watched, claims) = read(&cx);
         let (hosts, latecomers) = oldest_win(claims);
         late = latecomers;
-        if known != hosts {
-            cx.doors.set_hosts(hosts.clone());
-            known = hosts;
-        }
+        cx.doors.set_hosts(hosts);
         targets.send_if_modified(|old| {
             let changed = old.targets != watched.targets || old.history != watched.history;
             if changed {
@@ -116,7 +112,7 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
             }
             seen.push(target);
         }
-        let pods: BTreeSet<_> = observe::own_pods(&around, &around.deployment)
+        let pods: Names = observe::own_pods(&around, &around.deployment)
             .filter(|(_, pod)| !pod.seen.deleting)
             .map(|(name, _)| name.to_owned())
             .collect();
@@ -255,7 +251,7 @@ mod tests {
     fn controllers(ingress: &SlimIngress, of: &[(&str, &str, bool)]) -> Vec<String> {
         let mut target = TargetService { name: "web".to_owned(), ..TargetService::default() };
         add_rules(&mut target, "web", ingress, &classes(of));
-        target.controllers.into_iter().collect()
+        target.controllers.to_vec()
     }
 
     #[test]

@@ -72,7 +72,7 @@ async fn outside(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
     let kubenap = build::static_kubenap().await?;
     let started = !cluster.is_up().await;
     let result = async {
-        start(cluster, &[]).await?;
+        start(cluster, std::slice::from_ref(&kubenap)).await?;
         let myself = std::env::current_exe().context("find this program")?;
         let mut inside = cluster.inside(myself);
         inside.args(["bench", "--inside"]).arg(kubenap);

@@ -24,8 +24,9 @@ mod verdict;
 mod fetch;
 mod credentials;
 mod error;
+mod names;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub use credentials::{Authorization, Credentials, Secret};
 pub use error::{SourceError, SpecError};
 pub use fetch::Endpoint;
 pub use ingress::IngressSource;
+pub use names::Names;
 pub use poll::{Polled, Polls, SourceState, Watched};
 pub use prometheus::PrometheusSource;
 pub use spec::{SourceArg, SourceSpec, build, resolve};
@@ -84,7 +86,7 @@ pub struct Target {
     pub services: Vec<TargetService>,
     /// The names of its pods that run now; `None` when they are not known. When given, the app's own
     /// metric counts as complete only if every one of these pods is scraped.
-    pub pods: Option<BTreeSet<String>>,
+    pub pods: Option<Names>,
     /// Path prefixes that are no use of the app, for sources that see paths.
     pub ignore_paths: Vec<String>,
     /// Parts of `User-Agent`, in lower case, that are no use of the app, for sources that see it.
@@ -114,16 +116,16 @@ pub struct TargetService {
     /// Its ports.
     pub ports: Vec<TargetPort>,
     /// The Service port exactly as Ingresses write it, a name or a number; empty when no Ingress leads here.
-    pub ingress_ports: BTreeSet<String>,
+    pub ingress_ports: Names,
     /// Namespace and name of the Ingresses that lead here.
     pub ingresses: Vec<(String, String)>,
     /// `spec.controller` of these Ingresses' classes, such as `k8s.io/ingress-nginx`; empty when not known.
     /// Where it is known, only the metrics of that proxy can say that nothing came.
-    pub controllers: BTreeSet<String>,
+    pub controllers: Names,
     /// Whether a rule that leads here has no host, or one with a wildcard: ingress-nginx does not count those.
     pub open_hosts: bool,
     /// The hosts of the rules that lead here, in lower case, for sources that see nothing but hosts.
-    pub hosts: BTreeSet<String>,
+    pub hosts: Names,
 }
 
 /// A port of a Service.

@@ -443,7 +443,7 @@ mod tests {
         let service = TargetService {
             namespace: "a-b".to_owned(),
             name: "c--d".to_owned(),
-            ingress_ports: BTreeSet::from(["http".to_owned()]),
+            ingress_ports: crate::activity::Names::from(["http".to_owned()]),
             ingresses: vec![("a-b".to_owned(), "my.ing".to_owned())],
             ..TargetService::default()
         };

@@ -46,25 +46,41 @@ impl Labels {
     }
 }
 
-/// Texts that many objects have alike are kept once. Bounded: what does not fit in is kept by each.
-static ALIKE: Mutex<Vec<Weak<Texts>>> = Mutex::new(Vec::new());
+/// What many objects have alike is kept once. Bounded: what does not fit in is kept by each.
+#[derive(Debug)]
+pub struct Alike<T>(Mutex<Vec<Weak<T>>>);
+
 /// How many different ones are looked through.
 const KINDS: usize = 32;
 
+impl<T: PartialEq> Alike<T> {
+    /// Nothing yet.
+    pub const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// The same, shared with whoever has it too.
+    pub fn share(&self, new: T) -> Arc<T> {
+        let mut alike = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = alike.iter().filter_map(Weak::upgrade).find(|known| **known == new) {
+            return known;
+        }
+        let new = Arc::new(new);
+        if alike.len() >= KINDS {
+            alike.retain(|known| known.strong_count() > 1);
+            // Whatever is used by one alone has no place here.
+            alike.truncate(KINDS / 2);
+        }
+        alike.push(Arc::downgrade(&new));
+        new
+    }
+}
+
+static ALIKE: Alike<Texts> = Alike::new();
+
 /// The same texts, shared with whoever has them too.
 pub fn shared(texts: Texts) -> Arc<Texts> {
-    let mut alike = ALIKE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = alike.iter().filter_map(Weak::upgrade).find(|known| **known == texts) {
-        return known;
-    }
-    let new = Arc::new(texts);
-    if alike.len() >= KINDS {
-        alike.retain(|known| known.strong_count() > 1);
-        // Whatever is used by one alone has no place here.
-        alike.truncate(KINDS / 2);
-    }
-    alike.push(Arc::downgrade(&new));
-    new
+    ALIKE.share(texts)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::labels::{self, Labels};
 use super::selector::Selector;
 use super::space::Tag;
 use super::trouble::{refusal, trouble};
-use crate::eager::{Readiness, TargetPort};
+use crate::eager::{NamedPorts, Readiness, TargetPort};
 
 /// A kind of object that is watched, with its slim form.
 pub trait Slim: Clone + Send + Sync + PartialEq + 'static {
@@ -51,6 +51,8 @@ pub struct SlimDeployment {
     pub created: Timestamp,
     /// How its pods can be asked whether they are ready; none: only their kubelet can tell.
     pub readiness: Option<Arc<Readiness>>,
+    /// The named ports of its pods.
+    pub ports: NamedPorts,
     /// The facts for the core.
     pub seen: DeploymentSeen,
 }
@@ -86,7 +88,7 @@ pub struct SlimPod {
     /// Its labels.
     pub labels: Labels,
     /// Its addresses, as the kubelet says.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Box<[IpAddr]>,
     /// Its version.
     pub resource_version: String,
 }
@@ -156,7 +158,8 @@ impl Slim for SlimDeployment {
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
         let refused = status.conditions.iter().flatten().find_map(refusal);
-        let readiness = spec.template.spec.as_ref().and_then(Readiness::of).map(Arc::new);
+        let readiness = spec.template.spec.as_ref().and_then(Readiness::of).map(Readiness::shared);
+        let ports = spec.template.spec.as_ref().map(NamedPorts::of).unwrap_or_default();
         let containers = spec.template.spec.map(|pod| pod.containers).unwrap_or_default();
         let seen = DeploymentSeen {
             uid: meta.uid.unwrap_or_default(),
@@ -179,6 +182,7 @@ impl Slim for SlimDeployment {
             annotations: labels::shared(annotations),
             selector: Selector::of(spec.selector),
             readiness,
+            ports,
             created: meta.creation_timestamp.map_or(Timestamp::MIN, |time| time.0),
             template_labels: Labels::of(
                 &spec.template.metadata.and_then(|meta| meta.labels).unwrap_or_default(),

@@ -7,7 +7,7 @@ use kubenap_core::answer::OwnedManners;
 use kubenap_core::app::AppId;
 use kubenap_core::decide::trouble;
 use kubenap_core::policy::Policy;
-use kubenap_core::seen::{PortKey, ServiceSeen, Slice, Trouble};
+use kubenap_core::seen::{PortKey, ServiceSeen, Trouble};
 use kubenap_core::situation::Situation;
 
 use super::Context;
@@ -73,15 +73,7 @@ pub fn close_unclaimed(cx: &Context) {
 /// Tells those who wait what to expect.
 pub fn tell(cx: &Context, gathered: &Gathered) {
     let situation = gathered.situation();
-    let living = cx.members.living();
-    // W5: a member marks its addresses once it has seen the app ready itself.
-    let unaware = |slice: &Slice| slice.is_open() && living.contains(&slice.member);
-    let settled = match situation {
-        Situation::Waking { .. } => !gathered.seen.slices.iter().any(unaware),
-        Situation::Awake | Situation::Drowsy { .. } | Situation::Asleep { .. } | Situation::OwnersZero => {
-            true
-        }
-    };
+    let up = gathered.seen.pods_confirmed && eager::has_ready_pods(gathered);
     let trouble = trouble(&gathered.facts(cx));
     let retry_after = cx.memories.with(&gathered.app, |memory| memory.breaker.retry_after());
     let failed = |trouble: Trouble| DoorState::Failed {
@@ -95,12 +87,15 @@ pub fn tell(cx: &Context, gathered: &Gathered) {
             let state = match situation {
                 Situation::Awake | Situation::Drowsy { .. } => DoorState::Ready(targets().into()),
                 Situation::Waking { .. } if gathered.seen.ready() => DoorState::Ready(targets().into()),
+                Situation::Waking { .. } if up => {
+                    DoorState::Up(eager::ready_pods(gathered, service, port.number).into())
+                }
                 Situation::Waking { .. }
                     if let Some(pods) = eager::pods(cx, gathered, service, port.number) =>
                 {
                     DoorState::Early(pods)
                 }
-                Situation::Waking { .. } => trouble.map_or(DoorState::Waiting, failed),
+                Situation::Waking { .. } => trouble.map_or(DoorState::Waking, failed),
                 Situation::Asleep { .. } => {
                     gathered.barred().map_or(DoorState::Waiting, |barred| failed(barred.trouble))
                 }
@@ -115,7 +110,6 @@ pub fn tell(cx: &Context, gathered: &Gathered) {
             if situation == Situation::Awake && !cx.doors.is_made(&key) {
                 continue;
             }
-            cx.doors.set_settled(&key, settled);
             cx.doors.set_state(&key, state);
         }
     }

@@ -16,7 +16,8 @@ use crate::telemetry::WakeClock;
 /// What is remembered of every app. Losing it costs a little time, nothing else.
 #[derive(Debug, Default)]
 pub struct Memories {
-    apps: Mutex<BTreeMap<AppId, Memory>>,
+    /// In boxes, so that the tree's empty places cost little.
+    apps: Mutex<BTreeMap<AppId, Box<Memory>>>,
     arms: Mutex<Vec<Instant>>,
 }
 
@@ -129,7 +130,7 @@ impl Memories {
         arms.len()
     }
 
-    fn apps(&self) -> MutexGuard<'_, BTreeMap<AppId, Memory>> {
+    fn apps(&self) -> MutexGuard<'_, BTreeMap<AppId, Box<Memory>>> {
         self.apps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -310,27 +310,24 @@ fn assist(cx: &Arc<Context>, gathered: &Gathered) {
     });
 }
 
-/// W3 and W4: are the pods that are shown as ready those of this wake, and does one take a connection?
+/// W3 and W4: are the pods that are shown as ready those of this wake, and does one take a connection? Asked as soon
+/// as their kubelets call them ready: until the Service leads there too, some milliseconds more pass.
 async fn confirm(cx: &Context, gathered: &mut Gathered) -> Result<(), ClusterError> {
     let Situation::Waking { epoch, recorded: _ } = gathered.situation() else { return Ok(()) };
     let wake = (epoch, gathered.seen.deployment.record.since);
     if gathered.seen.pods_confirmed {
         return Ok(());
     }
-    gathered.seen.pods_confirmed = true;
-    if !gathered.seen.ready() {
-        gathered.seen.pods_confirmed = false;
+    if !pods_take_over(gathered) {
         return Ok(());
     }
     let memory = cx.memories.with(&gathered.app, |memory| memory.clone());
     if memory.confirmed != Some(wake) {
         let deployment = &gathered.seen.deployment;
         if deployment.observed_generation < deployment.generation {
-            gathered.seen.pods_confirmed = false;
             return Ok(());
         }
         let Some(pods) = around::settled_pods(&cx.cluster, &gathered.around.deployment).await? else {
-            gathered.seen.pods_confirmed = false;
             return Ok(());
         };
         gathered.around.pods = pods;
@@ -339,8 +336,7 @@ async fn confirm(cx: &Context, gathered: &mut Gathered) -> Result<(), ClusterErr
             let live = gathered.around.pods.values().find(|live| live.seen.uid == pod.uid);
             pod.deleting |= live.is_none_or(|live| live.seen.deleting);
         }
-        if !gathered.seen.ready() {
-            gathered.seen.pods_confirmed = false;
+        if !pods_take_over(gathered) {
             return Ok(());
         }
         cx.memories.with(&gathered.app, |memory| memory.confirmed = Some(wake));
@@ -355,10 +351,25 @@ async fn confirm(cx: &Context, gathered: &mut Gathered) -> Result<(), ClusterErr
     Ok(())
 }
 
+/// Whether every Service port has a ready pod, be it that the Service shows it already or only the pod itself.
+fn pods_take_over(gathered: &mut Gathered) -> bool {
+    let confirmed = std::mem::replace(&mut gathered.seen.pods_confirmed, true);
+    let ready = gathered.seen.ready() || eager::has_ready_pods(gathered);
+    gathered.seen.pods_confirmed = confirmed;
+    ready
+}
+
 async fn connects(gathered: &Gathered) -> bool {
+    let shown = gathered.seen.services.iter().all(|service| {
+        service.ports.iter().all(|port| !gathered.seen.targets(&service.name, &port.name).is_empty())
+    });
     for service in &gathered.seen.services {
         for port in &service.ports {
-            let targets = gathered.seen.targets(&service.name, &port.name);
+            let targets = if shown {
+                gathered.seen.targets(&service.name, &port.name)
+            } else {
+                eager::ready_pods(gathered, service, port.number)
+            };
             let tries = targets.iter().take(3).map(|target| {
                 Box::pin(async move {
                     match timeout(Duration::from_millis(500), TcpStream::connect(target)).await {

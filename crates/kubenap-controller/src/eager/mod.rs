@@ -2,7 +2,7 @@
 //!
 //! A pod is asked only if it is of this wake (W3), and by the very probes that its template declares (`spec`,
 //! `probe`). What it says opens the way for requests that are passed to it by its own address. Those that are sent
-//! back wait until the Service leads there.
+//! back wait until every member can know of it.
 
 mod probe;
 mod spec;
@@ -26,7 +26,7 @@ use crate::decide::gather::Gathered;
 use crate::decide::memory::{Eager, Wake};
 
 pub use probe::until_ready;
-pub use spec::{HttpGet, ProbeSpec, Readiness, TargetPort};
+pub use spec::{HttpGet, NamedPorts, ProbeSpec, Readiness, TargetPort};
 
 /// How many pods are asked at the same moment, over all apps.
 pub const ASKING: usize = 64;
@@ -46,7 +46,7 @@ pub async fn look(cx: &Arc<Context>, gathered: &Gathered) -> Result<(), ClusterE
         return Ok(());
     }
     let Some(readiness) = gathered.around.deployment.readiness.clone() else { return Ok(()) };
-    let Some(ports) = target_ports(gathered, &readiness) else { return Ok(()) };
+    let Some(ports) = target_ports(gathered) else { return Ok(()) };
     let known = cx.memories.with(&gathered.app, |memory| memory.eager.clone());
     let asked = known.filter(|eager| eager.wake == wake).map(|eager| eager.asked).unwrap_or_default();
     let mut fresh: Vec<_> = own_pods(gathered).filter(|(_, pod, _)| !asked.contains(&pod.seen.uid)).collect();
@@ -111,10 +111,34 @@ pub fn pods(
     if ready.is_empty() || !gathered.seen.peers.is_empty() {
         return None;
     }
-    let target = target_port(gathered, gathered.around.deployment.readiness.as_ref()?, service, port)?;
+    let target = target_port(gathered, service, port)?;
     let stay = own_pods(gathered).filter(|(_, pod, _)| ready.contains(&pod.seen.uid));
     let addresses: Arc<[SocketAddr]> = stay.map(|(_, _, address)| SocketAddr::new(address, target)).collect();
     (!addresses.is_empty()).then_some(addresses)
+}
+
+/// The addresses behind a Service port of the app's own pods that their kubelets call ready. The Service leads there
+/// as soon as the EndpointSlice's controller has heard of it, too; a request that is passed need not wait for that.
+pub fn ready_pods(gathered: &Gathered, service: &ServiceSeen, port: u16) -> Vec<SocketAddr> {
+    let target = || {
+        let known = gathered.around.services.get(&service.name)?;
+        Some((&known.selector, target_port(gathered, service, port)?))
+    };
+    // Several apps behind one Service have pods of several templates.
+    let Some((selector, target)) = target().filter(|_| gathered.seen.peers.is_empty()) else {
+        return Vec::new();
+    };
+    let ready = own_pods(gathered).filter(|(_, pod, _)| pod.seen.ready && pod.labels.contain(selector));
+    ready.map(|(_, _, address)| SocketAddr::new(address, target)).collect()
+}
+
+/// Whether each Service port has such pods.
+pub fn has_ready_pods(gathered: &Gathered) -> bool {
+    let services = &gathered.seen.services;
+    !services.is_empty()
+        && services.iter().all(|service| {
+            service.ports.iter().all(|port| !ready_pods(gathered, service, port.number).is_empty())
+        })
 }
 
 impl Eager {
@@ -180,16 +204,16 @@ fn own_pods(gathered: &Gathered) -> impl Iterator<Item = (&str, &SlimPod, IpAddr
 }
 
 /// Every pod's port that a Service port leads to. None: not all are known.
-fn target_ports(gathered: &Gathered, readiness: &Readiness) -> Option<Vec<u16>> {
+fn target_ports(gathered: &Gathered) -> Option<Vec<u16>> {
     let services = gathered.seen.services.iter();
     let ports = services.flat_map(|service| service.ports.iter().map(move |port| (service, port.number)));
-    let targets = ports.map(|(service, port)| target_port(gathered, readiness, service, port));
+    let targets = ports.map(|(service, port)| target_port(gathered, service, port));
     let targets: BTreeSet<_> = targets.collect::<Option<_>>()?;
     Some(targets.into_iter().collect())
 }
 
-fn target_port(gathered: &Gathered, readiness: &Readiness, service: &ServiceSeen, port: u16) -> Option<u16> {
+fn target_port(gathered: &Gathered, service: &ServiceSeen, port: u16) -> Option<u16> {
     let service = gathered.around.services.get(&service.name)?;
     let (_, target) = service.targets.iter().find(|(number, _)| *number == port)?;
-    readiness.port(target)
+    gathered.around.deployment.ports.port(target)
 }

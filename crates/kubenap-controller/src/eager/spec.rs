@@ -1,18 +1,24 @@
 //! What a pod template says of readiness, as far as somebody outside of the pod can ask for it: over HTTP or TCP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// Everything that the kubelet would ask before it calls a pod ready, and the named ports of its containers.
+use crate::cluster::labels::Alike;
+
+/// Everything that the kubelet would ask before it calls a pod ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// All of these must succeed.
     pub probes: Box<[ProbeSpec]>,
-    ports: Box<[(Box<str>, u16)]>,
 }
+
+/// The named TCP ports of a pod's containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedPorts(Box<[(Box<str>, u16)]>);
 
 /// One probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +55,9 @@ pub enum TargetPort {
     Name(Box<str>),
 }
 
+/// Thousands of templates declare one and the same.
+static ALIKE: Alike<Readiness> = Alike::new();
+
 /// No answer of a probe is waited for longer, whatever it says.
 const LONGEST: Duration = Duration::from_secs(5);
 
@@ -61,11 +70,8 @@ impl Readiness {
         {
             return None;
         }
-        let sidecars = spec.init_containers.iter().flatten();
-        let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
         let mut probes = Vec::new();
-        let mut ports = Vec::new();
-        for container in spec.containers.iter().chain(sidecars) {
+        for container in running(spec) {
             // Until such a hook is done the kubelet asks nothing.
             if container.lifecycle.as_ref().is_some_and(|hooks| hooks.post_start.is_some()) {
                 return None;
@@ -74,11 +80,21 @@ impl Readiness {
             if let Some(startup) = &container.startup_probe {
                 probes.push(probe(container, startup)?);
             }
-            ports.extend(
-                tcp(container).filter_map(|port| Some((port.name.as_deref()?.into(), number(port)?))),
-            );
         }
-        Some(Self { probes: probes.into(), ports: ports.into() })
+        Some(Self { probes: probes.into() })
+    }
+
+    /// The same, shared with whatever template declares it too.
+    pub fn shared(self) -> Arc<Self> {
+        ALIKE.share(self)
+    }
+}
+
+impl NamedPorts {
+    /// Reads a pod template.
+    pub fn of(spec: &PodSpec) -> Self {
+        let ports = running(spec).flat_map(tcp);
+        Self(ports.filter_map(|port| Some((port.name.as_deref()?.into(), number(port)?))).collect())
     }
 
     /// The pod's port behind a Service port. None: no container has a port of that name.
@@ -86,7 +102,7 @@ impl Readiness {
         match target {
             TargetPort::Number(number) => Some(*number),
             TargetPort::Name(wanted) => {
-                self.ports.iter().find(|(name, _)| name == wanted).map(|(_, number)| *number)
+                self.0.iter().find(|(name, _)| name == wanted).map(|(_, number)| *number)
             }
         }
     }
@@ -146,6 +162,13 @@ fn probe(container: &Container, probe: &Probe) -> Option<ProbeSpec> {
     })
 }
 
+/// The containers that run as long as the pod does.
+fn running(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    spec.containers.iter().chain(sidecars)
+}
+
 fn tcp(container: &Container) -> impl Iterator<Item = &ContainerPort> {
     let ports = container.ports.iter().flatten();
     ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
@@ -165,9 +188,12 @@ mod tests {
         Readiness::of(&serde_json::from_value(json!({ "containers": containers })).unwrap())
     }
 
+    fn ports() -> Value {
+        json!([{"name": "web", "containerPort": 8080}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}])
+    }
+
     fn one(probe: &Value) -> Option<Readiness> {
-        let ports = json!([{"name": "web", "containerPort": 8080}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}]);
-        of(&json!([{"name": "app", "ports": ports, "readinessProbe": probe}]))
+        of(&json!([{"name": "app", "ports": ports(), "readinessProbe": probe}]))
     }
 
     #[test]
@@ -191,13 +217,18 @@ mod tests {
 
     #[test]
     fn named_target_ports_are_those_of_the_containers() {
-        let readiness = one(&json!({"tcpSocket": {"port": 8080}})).unwrap();
+        let sidecar = json!({"name": "side", "restartPolicy": "Always", "ports": [{"name": "side", "containerPort": 9}]});
+        let init = json!({"name": "init", "ports": [{"name": "init", "containerPort": 10}]});
+        let pod =
+            json!({"containers": [{"name": "app", "ports": ports()}], "initContainers": [sidecar, init]});
+        let named = NamedPorts::of(&serde_json::from_value(pod).unwrap());
         let name = |name: &str| TargetPort::of(Some(IntOrString::String(name.to_owned())), 80);
-        assert_eq!(readiness.port(&name("web")), Some(8080));
-        assert_eq!(readiness.port(&name("dns")), None, "a port of UDP is not meant");
-        assert_eq!(readiness.port(&name("9000")), Some(9000));
-        assert_eq!(readiness.port(&TargetPort::of(None, 80)), Some(80));
-        assert_eq!(readiness.port(&TargetPort::of(Some(IntOrString::Int(8081)), 80)), Some(8081));
+        assert_eq!(named.port(&name("web")), Some(8080));
+        assert_eq!(named.port(&name("dns")), None, "a port of UDP is not meant");
+        assert_eq!((named.port(&name("side")), named.port(&name("init"))), (Some(9), None));
+        assert_eq!(named.port(&name("9000")), Some(9000));
+        assert_eq!(named.port(&TargetPort::of(None, 80)), Some(80));
+        assert_eq!(named.port(&TargetPort::of(Some(IntOrString::Int(8081)), 80)), Some(8081));
     }
 
     #[test]

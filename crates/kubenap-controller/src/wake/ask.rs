@@ -77,8 +77,11 @@ fn has_body<B: Body>(request: &Request<B>) -> bool {
 pub(crate) enum Goal {
     /// It is passed to a pod: one that takes requests will do.
     Pass,
-    /// It is sent back: the Service must lead to the app first.
+    /// It is sent back to where it came from, and passed if it comes here again: pods that every member knows of will
+    /// do, whether the Service leads to them yet or not.
     SendBack,
+    /// It is sent back, and cannot be passed: the Service must lead to the app first.
+    SendOn,
 }
 
 /// A request that needs its app. Dropped without an answer, its client went away.

@@ -79,7 +79,8 @@ pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
     let stall = shared.limits.write_stall;
     let before = buffer.freeze();
     match (opening, &connection.entry) {
-        (None | Some(Opening::Crowded), _) => turn_away(stream).await,
+        // In boxes, as all that is rare: whoever is only held would otherwise keep room for it.
+        (None | Some(Opening::Crowded), _) => Box::pin(turn_away(stream)).await,
         (Some(Opening::Refused(refusal)), _) => {
             let stream = Replayed::lingering(before, stream).cut_after(stall);
             refuse(stream, refusal.status(), &shared.limits).await;
@@ -88,13 +89,15 @@ pub(crate) async fn serve(mut stream: TcpStream, connection: Connection) {
             serve_http1(Replayed::lingering(before, stream).cut_after(stall), connection).await;
         }
         (Some(Opening::Http2), _) => {
-            http2::serve(Replayed::plain(before, stream).cut_after(stall), connection).await;
+            Box::pin(http2::serve(Replayed::plain(before, stream).cut_after(stall), connection)).await;
         }
         (Some(Opening::Sealed), Entry::WakePort(door, slot)) => {
-            raw::serve(stream, before, raw::Caller { shared: &shared, door, slot, sealed: true }).await;
+            let caller = raw::Caller { shared: &shared, door, slot, sealed: true };
+            Box::pin(raw::serve(stream, before, caller)).await;
         }
         (Some(Opening::Unknown), Entry::WakePort(door, slot)) => {
-            raw::serve(stream, before, raw::Caller { shared: &shared, door, slot, sealed: false }).await;
+            let caller = raw::Caller { shared: &shared, door, slot, sealed: false };
+            Box::pin(raw::serve(stream, before, caller)).await;
         }
         // Nothing to answer; and no proxy sends anything else on its error path.
         (Some(Opening::Probe), _) | (Some(Opening::Sealed | Opening::Unknown), Entry::ErrorPath(..)) => {}
@@ -199,7 +202,8 @@ pub(crate) fn judge(bytes: &[u8], limits: &Limits) -> Head {
 }
 
 async fn serve_http1(stream: Replayed, connection: Connection) {
-    let limits = connection.shared.limits.clone();
+    let shared = Arc::clone(&connection.shared);
+    let limits = &shared.limits;
     let service = service_fn(move |request| {
         let connection = connection.clone();
         async move { Ok::<_, Infallible>(visit::respond(&connection, Upstream::Http1, request).await) }

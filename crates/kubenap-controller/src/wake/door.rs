@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kubenap_core::answer::{OwnedManners, Readiness};
+use kubenap_core::answer::{OwnedManners, Readiness, Way};
 use kubenap_core::app::AppId;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -45,10 +45,16 @@ pub struct DoorSpec {
 /// What requests at a door have to expect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DoorState {
-    /// Nobody is ready. Requests are held.
+    /// Nobody is ready, and nothing was done about it yet. Requests are held.
     Waiting,
+    /// A wake is under way. Requests are held, and one of them may be one that another member has sent back already.
+    Waking,
     /// These addresses of pods take requests. Without any address it is as [`DoorState::Waiting`].
     Ready(Arc<[SocketAddr]>),
+    /// The kubelet calls these pods ready, which every member hears at about the same time; the Service need not lead
+    /// to them yet. Requests at a wake port are passed to them or sent back, for whoever is sent back and comes here
+    /// once more is passed. Those from a proxy's error path, which cannot be passed, wait on.
+    Up(Arc<[SocketAddr]>),
     /// These addresses of pods take requests already, and the Service does not lead to them yet: requests that are
     /// passed go there, those that are sent back wait on.
     Early(Arc<[SocketAddr]>),
@@ -64,24 +70,41 @@ pub enum DoorState {
 }
 
 impl DoorState {
-    pub(crate) fn readiness(&self) -> Readiness {
-        match self {
-            Self::Ready(addresses) if !addresses.is_empty() => Readiness::Ready,
-            Self::Ready(_) | Self::Early(_) | Self::Waiting | Self::Failed { .. } => Readiness::NotReady,
+    /// Whether a request that comes this way finds the app ready.
+    pub(crate) fn readiness(&self, way: Way) -> Readiness {
+        match (self, way) {
+            (Self::Ready(addresses), _) | (Self::Up(addresses), Way::WakePort) if !addresses.is_empty() => {
+                Readiness::Ready
+            }
+            _ => Readiness::NotReady,
         }
     }
 
     /// Where a request can be passed to. None: nowhere yet.
     pub(crate) fn pods(&self) -> Option<&Arc<[SocketAddr]>> {
         match self {
-            Self::Ready(addresses) | Self::Early(addresses) if !addresses.is_empty() => Some(addresses),
-            Self::Ready(_) | Self::Early(_) | Self::Waiting | Self::Failed { .. } => None,
+            Self::Ready(addresses) | Self::Up(addresses) | Self::Early(addresses)
+                if !addresses.is_empty() =>
+            {
+                Some(addresses)
+            }
+            Self::Ready(_)
+            | Self::Up(_)
+            | Self::Early(_)
+            | Self::Waiting
+            | Self::Waking
+            | Self::Failed { .. } => None,
         }
     }
 
-    /// How many kinds of requests it lets go.
+    /// How many kinds of requests that a pod could get it lets go.
     fn openness(&self) -> u8 {
-        u8::from(self.pods().is_some()) + u8::from(self.readiness() == Readiness::Ready)
+        u8::from(self.pods().is_some()) + u8::from(self.readiness(Way::WakePort) == Readiness::Ready)
+    }
+
+    /// Whether another member may send requests back already.
+    fn is_waking(&self) -> bool {
+        matches!(self, Self::Waking | Self::Early(_))
     }
 }
 
@@ -148,8 +171,6 @@ pub(crate) struct Door {
     pub(crate) key: Arc<DoorKey>,
     behind: RwLock<Behind>,
     state: watch::Sender<DoorState>,
-    /// Every member knows that the app is ready, so nobody who is sent back is held again.
-    settled: watch::Sender<bool>,
     release: Release,
     /// Bounds attempts to connect, so that a pod that just started is not flooded.
     pub(crate) connecting: Semaphore,
@@ -169,7 +190,6 @@ impl Door {
             key: Arc::new(key),
             behind: RwLock::new(Behind { manners: Arc::default(), apps: Arc::default() }),
             state: watch::Sender::new(DoorState::Waiting),
-            settled: watch::Sender::new(true),
             release: Release::default(),
             connecting: Semaphore::new(limits.connecting),
             turn: AtomicUsize::new(0),
@@ -197,23 +217,24 @@ impl Door {
         });
     }
 
-    pub(crate) fn set_settled(&self, settled: bool) {
-        self.settled.send_if_modified(|current| std::mem::replace(current, settled) != settled);
+    /// Notes a request that comes now.
+    pub(crate) fn arrive(&self) -> Arrival {
+        Arrival { at: Instant::now(), waking: self.state.borrow().is_waking() }
     }
 
-    /// Waits until every member knows that the app is ready, but no longer than `limit`.
-    pub(crate) async fn settle(&self, limit: Duration) {
-        let mut settled = self.settled.subscribe();
-        // A member that is slow to hear of it costs one redirect more, not the answer.
-        drop(tokio::time::timeout(limit, settled.wait_for(|settled| *settled)).await);
+    /// Whether a request may be one that another member has sent back: that member has seen the app ready a little
+    /// earlier than this one.
+    pub(crate) fn may_have_come_back(&self, arrival: Arrival, limits: &Limits) -> bool {
+        let waited = self.release.since().map(|ready| ready.saturating_duration_since(arrival.at));
+        arrival.waking && waited.is_some_and(|waited| waited < limits.lag)
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<DoorState> {
         self.state.subscribe()
     }
 
-    pub(crate) fn readiness(&self) -> Readiness {
-        self.state.borrow().readiness()
+    pub(crate) fn readiness(&self, way: Way) -> Readiness {
+        self.state.borrow().readiness(way)
     }
 
     /// How long somebody who was held has to go on waiting now that the app is ready.
@@ -227,6 +248,13 @@ impl Door {
     }
 }
 
+/// When a request came, and what its app was doing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    at: Instant,
+    waking: bool,
+}
+
 /// Spreads those who were held over time, so that the first pod is not flooded.
 #[derive(Debug, Default)]
 struct Release {
@@ -237,6 +265,10 @@ struct Release {
 impl Release {
     fn begin(&self) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), 0);
+    }
+
+    fn since(&self) -> Option<Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn delay(&self, limits: &Limits) -> Duration {
@@ -276,7 +308,53 @@ mod tests {
     fn ready_without_an_address_is_not_ready() {
         let door = door();
         door.set_state(DoorState::Ready(Arc::from([])));
-        assert_eq!(door.readiness(), Readiness::NotReady);
+        assert_eq!(door.readiness(Way::WakePort), Readiness::NotReady);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_during_a_wake_and_shortly_before_its_end_may_have_come_back() {
+        let (door, limits) = (door(), Limits::default());
+        let came_back = |arrival| door.may_have_come_back(arrival, &limits);
+        let first = door.arrive();
+        door.set_state(DoorState::Waking);
+        let early = door.arrive();
+        tokio::time::advance(limits.lag).await;
+        let late = door.arrive();
+        tokio::time::advance(limits.lag / 2).await;
+        let pods: Arc<[SocketAddr]> = Arc::from([SocketAddr::from(([127, 0, 0, 1], 80))]);
+        door.set_state(DoorState::Up(Arc::clone(&pods)));
+        // However long it takes until it is its turn.
+        tokio::time::advance(limits.lag * 10).await;
+        assert_eq!([first, early, late].map(came_back), [false, false, true]);
+        // The Service follows; that begins no new wake.
+        door.set_state(DoorState::Ready(pods));
+        assert_eq!([first, early, late].map(came_back), [false, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_starts_the_wake_is_sent_back_however_short_it_is() {
+        let (door, limits) = (door(), Limits::default());
+        let first = door.arrive();
+        door.set_state(DoorState::Waking);
+        door.set_state(DoorState::Up(Arc::from([SocketAddr::from(([127, 0, 0, 1], 80))])));
+        assert!(!door.may_have_come_back(first, &limits));
+    }
+
+    #[test]
+    fn a_pod_that_the_service_does_not_lead_to_yet_is_ready_at_wake_ports_only() {
+        let door = door();
+        let pods: Arc<[SocketAddr]> = Arc::from([SocketAddr::from(([127, 0, 0, 1], 80))]);
+        for (state, at_wake_port, on_error_path) in [
+            (DoorState::Early(Arc::clone(&pods)), Readiness::NotReady, Readiness::NotReady),
+            (DoorState::Up(Arc::clone(&pods)), Readiness::Ready, Readiness::NotReady),
+            (DoorState::Ready(pods), Readiness::Ready, Readiness::Ready),
+        ] {
+            door.set_state(state);
+            assert_eq!(
+                (door.readiness(Way::WakePort), door.readiness(Way::ErrorPath)),
+                (at_wake_port, on_error_path)
+            );
+        }
     }
 
     #[test]

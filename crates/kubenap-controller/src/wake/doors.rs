@@ -274,13 +274,6 @@ impl Doors {
         door.set_state(state);
     }
 
-    /// Says whether every member knows that the app is ready. Until then nobody is sent back: the way back may lead
-    /// to a member that would hold the request again. Does not touch what is passed.
-    pub fn set_settled(&self, key: &DoorKey, settled: bool) {
-        let door = self.shared.registry().door(key, &self.shared.limits);
-        door.set_settled(settled);
-    }
-
     /// Who asked for `app`, over all its doors.
     pub fn asks(&self, app: &AppId) -> AskView {
         self.shared.registry().asks.get(app).map(|asks| asks.view()).unwrap_or_default()
@@ -296,7 +289,11 @@ impl Doors {
     /// at once. A rule that two doors claim answers 404 for both; a rule for a door that was neither opened
     /// nor declared answers 404.
     pub fn set_hosts(&self, rules: Vec<HostRule>) {
-        self.shared.registry().hosts = Arc::new(HostTable::new(rules));
+        let table = HostTable::new(rules);
+        let mut registry = self.shared.registry();
+        if *registry.hosts != table {
+            registry.hosts = Arc::new(table);
+        }
     }
 }
 

@@ -73,12 +73,17 @@ impl Hold<'_> {
 }
 
 fn judge(state: &DoorState, goal: Goal) -> Option<Held> {
-    match state {
-        DoorState::Early(_) if goal == Goal::SendBack => None,
-        DoorState::Ready(_) | DoorState::Early(_) | DoorState::Waiting => {
-            state.pods().is_some().then_some(Held::Ready)
-        }
-        DoorState::Failed { reason, sentence, retry_after } => {
+    match (state, goal) {
+        (DoorState::Early(_), Goal::SendBack | Goal::SendOn) | (DoorState::Up(_), Goal::SendOn) => None,
+        (
+            DoorState::Ready(_)
+            | DoorState::Up(_)
+            | DoorState::Early(_)
+            | DoorState::Waiting
+            | DoorState::Waking,
+            _,
+        ) => state.pods().is_some().then_some(Held::Ready),
+        (DoorState::Failed { reason, sentence, retry_after }, _) => {
             Some(Held::Failed { reason, sentence: sentence.clone(), retry_after: *retry_after })
         }
     }

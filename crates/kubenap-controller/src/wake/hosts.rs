@@ -16,7 +16,7 @@ pub struct HostRule {
 }
 
 /// All rules, ready to be searched: in one row and in order, since thousands of hosts have one path each.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct HostTable {
     claims: Vec<(Place, Option<DoorKey>)>,
 }

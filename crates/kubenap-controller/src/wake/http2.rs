@@ -12,7 +12,7 @@ use hyper::client::conn::http2::{self as client, SendRequest};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use kubenap_core::answer::Readiness;
+use kubenap_core::answer::{Readiness, Way};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout, timeout_at};
 
@@ -96,7 +96,8 @@ async fn time_to_go(connection: &Connection, asked: &watch::Sender<u64>) {
         Entry::WakePort(door, slot) => {
             let mut states = door.watch();
             let ready = async {
-                if states.wait_for(|state| state.readiness() == Readiness::Ready).await.is_err() {
+                if states.wait_for(|state| state.readiness(Way::WakePort) == Readiness::Ready).await.is_err()
+                {
                     pending::<()>().await;
                 }
                 first_stream.await;

@@ -5,8 +5,9 @@ use std::time::Duration;
 /// How much KubeNap takes on before it refuses, and how long it waits for what.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long a redirect waits for every member to know that the app is ready.
-    pub settle: Duration,
+    /// How much later than another member this one may see that an app is ready. A request that came during the wake
+    /// and waited less than this may be one that the other has sent back: it is passed instead of sent back again.
+    pub lag: Duration,
     /// Connections (and HTTP/2 streams) at a time over all doors. Beyond it the newest of the greediest door is shed.
     pub connections: usize,
     /// How many of the shed may still be on their way out before newcomers are turned away at once.
@@ -85,7 +86,7 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            settle: Duration::from_secs(1),
+            lag: Duration::from_secs(1),
             connections: 20_000,
             overflow: 500,
             proxy_connections: 5_000,

@@ -155,7 +155,11 @@ pub(crate) async fn connect(
     let mut pause = limits.connect_pause;
     loop {
         let addresses = match &*states.borrow_and_update() {
-            state @ (DoorState::Ready(_) | DoorState::Early(_) | DoorState::Waiting) => state.pods().cloned(),
+            state @ (DoorState::Ready(_)
+            | DoorState::Up(_)
+            | DoorState::Early(_)
+            | DoorState::Waiting
+            | DoorState::Waking) => state.pods().cloned(),
             DoorState::Failed { reason, sentence, retry_after } => {
                 let (reason, sentence) = (*reason, sentence.clone());
                 return Err(PassError::Failed { reason, sentence, retry_after: *retry_after });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use kubenap_core::answer::Way;
 use tokio::io::{AsyncReadExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -29,7 +30,7 @@ pub(crate) struct Caller<'a> {
 pub(crate) async fn serve(mut client: TcpStream, before: Bytes, caller: Caller<'_>) {
     let Caller { shared, door, slot, sealed } = caller;
     let behind = door.behind();
-    let ask = Ask::begin(shared, &behind.apps, door.readiness());
+    let ask = Ask::begin(shared, &behind.apps, door.readiness(Way::WakePort));
     let until = Instant::now() + behind.manners.wake_timeout;
     let mut read = BytesMut::from(before);
     // A client that said something and closed its side may still wait for an answer; one that said nothing has gone.

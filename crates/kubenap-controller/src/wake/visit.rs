@@ -1,5 +1,6 @@
 //! One request from its head to its answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::ask::{self, Ask, Goal};
 use super::body::{Discard, ReadAhead};
 use super::connection::{Connection, Entry};
 use super::crowd::Slot;
-use super::door::{Behind, Door};
+use super::door::{Arrival, Behind, Door};
 use super::doors::Shared;
 use super::hold::{Held, Hold, OnLeave};
 use super::pass::{Pass, PassError, Upstream};
@@ -67,7 +68,8 @@ pub(crate) async fn respond(
     let forwarded_for = request.headers().get("x-forwarded-for").map_or(&b""[..], |value| value.as_bytes());
     let caller =
         shared.pacer.caller(connection.peer, forwarded_for, host, location.as_deref().unwrap_or_default());
-    let visit = Visit { shared, door, behind, slot, way, location, caller, upstream };
+    let arrival = door.arrive();
+    let visit = Visit { shared, door, behind, slot, way, location, caller, upstream, arrival };
     visit.answer(request).await
 }
 
@@ -82,6 +84,7 @@ struct Visit<'a> {
     location: Option<String>,
     caller: Caller,
     upstream: Upstream,
+    arrival: Arrival,
 }
 
 /// What must be known of a request after its body was taken away.
@@ -96,7 +99,7 @@ struct Traits {
 
 impl Visit<'_> {
     async fn answer(self, request: Request<Incoming>) -> Response<WakeBody> {
-        let found = self.door.readiness();
+        let found = self.door.readiness(self.way);
         let manners = Arc::clone(&self.behind.manners);
         let asked = ask::read(&request, self.way);
         let answer = answer(&asked, &manners.borrowed(), found);
@@ -113,7 +116,10 @@ impl Visit<'_> {
             Answer::PassQuietly => self.pass_quietly(request, traits).await,
             Answer::Pass { hold } => self.hold_and_pass(request, traits, hold).await,
             Answer::Redirect { hold } => match self.location.clone() {
-                Some(location) => self.hold_and_redirect(request, traits, hold, &location).await,
+                Some(location) if self.way == Way::WakePort => {
+                    self.hold_and_send_back(request, traits, hold, &location).await
+                }
+                Some(location) => self.hold_and_send_on(request, traits, hold, &location).await,
                 // It cannot be said in a `Location`; with the request at hand it need not be.
                 None if self.way == Way::WakePort => {
                     self.hold_and_pass(request, traits, manners.wake_timeout).await
@@ -131,10 +137,8 @@ impl Visit<'_> {
 
     async fn pass_quietly(self, request: Request<Incoming>, traits: Traits) -> Response<WakeBody> {
         let (request, client) = with_read_ahead(self.shared, request);
-        let passed = self
-            .pass(None, QUIET_PASS)
-            .send(&self.upstream, request.map(BodyExt::boxed_unsync), client)
-            .await;
+        let pass = self.pass(None, QUIET_PASS);
+        let passed = self.send(&pass, request, client).await;
         passed.unwrap_or_else(|error| self.not_passed(error, traits.grpc).0)
     }
 
@@ -153,7 +157,7 @@ impl Visit<'_> {
         let held = request.body_mut().during(wait.until(pass.until, on_leave)).await;
         match held {
             Held::Ready => {
-                let passed = pass.send(&self.upstream, request.map(BodyExt::boxed_unsync), client).await;
+                let passed = self.send(&pass, request, client).await;
                 let (response, answer) = match passed {
                     Ok(response) => (response, AskAnswer::Passed),
                     // Its length cannot be told, so the pod was left with an unfinished request.
@@ -169,7 +173,33 @@ impl Visit<'_> {
         }
     }
 
-    async fn hold_and_redirect(
+    /// For a wake port: should the request come here again, it is passed, so nobody has to wait until every proxy has
+    /// heard that the app is ready.
+    async fn hold_and_send_back(
+        self,
+        request: Request<Incoming>,
+        traits: Traits,
+        time: Duration,
+        location: &str,
+    ) -> Response<WakeBody> {
+        let ask = self.ask(traits);
+        let (mut request, _) = with_read_ahead(self.shared, request);
+        let held = {
+            let wait = self.hold(&ask, Goal::SendBack);
+            request.body_mut().during(wait.until(Instant::now() + time, OnLeave::ComeAgain)).await
+        };
+        match held {
+            Held::Ready if self.may_have_come_back() => self.pass_held(ask, request, traits).await,
+            Held::Ready => {
+                ask.end(AskAnswer::Redirected);
+                reply::redirect(location)
+            }
+            held => self.not_sent_back(ask, held, traits, time, location),
+        }
+    }
+
+    /// For a proxy's error path: what comes that way once more cannot be passed.
+    async fn hold_and_send_on(
         self,
         request: Request<Incoming>,
         traits: Traits,
@@ -194,17 +224,29 @@ impl Visit<'_> {
             ask.end(AskAnswer::Redirected);
             return reply::redirect(location);
         }
-        let held = body
-            .during(self.hold(&ask, Goal::SendBack).until(Instant::now() + time, OnLeave::ComeAgain))
-            .await;
+        let held =
+            body.during(self.hold(&ask, Goal::SendOn).until(Instant::now() + time, OnLeave::ComeAgain)).await;
         body.finish(&self.shared.limits).await;
-        let within = self.behind.manners.wake_timeout;
         match held {
             Held::Ready => {
-                self.door.settle(self.shared.limits.settle).await;
                 ask.end(AskAnswer::Redirected);
                 reply::redirect(location)
             }
+            held => self.not_sent_back(ask, held, traits, time, location),
+        }
+    }
+
+    /// The app was not ready in time for somebody who can come again.
+    fn not_sent_back(
+        &self,
+        ask: Ask,
+        held: Held,
+        traits: Traits,
+        time: Duration,
+        location: &str,
+    ) -> Response<WakeBody> {
+        let within = self.behind.manners.wake_timeout;
+        match held {
             Held::TooLong if self.shared.pacer.may_hop(self.caller, time, within) => {
                 ask.end(AskAnswer::Hop);
                 reply::redirect(location)
@@ -228,25 +270,20 @@ impl Visit<'_> {
         let (mut request, _) = with_read_ahead(self.shared, request);
         let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
         let held = {
-            let wait = self.hold(&ask, if by_redirect { Goal::SendBack } else { Goal::Pass });
+            let goal = match self.way {
+                Way::ErrorPath => Goal::SendOn,
+                Way::WakePort if by_redirect => Goal::SendBack,
+                Way::WakePort => Goal::Pass,
+            };
+            let wait = self.hold(&ask, goal);
             request.body_mut().during(wait.until(until, OnLeave::ComeAgain)).await
         };
         match (held, &self.location) {
-            (Held::Ready, Some(location)) if by_redirect => {
-                self.door.settle(self.shared.limits.settle).await;
+            (Held::Ready, Some(location)) if by_redirect && !self.may_have_come_back() => {
                 ask.end(AskAnswer::Redirected);
                 reply::redirect(location)
             }
-            (Held::Ready, _) if self.way == Way::WakePort => {
-                let pass = self.pass(Some(&ask), self.behind.manners.wake_timeout);
-                let passed = pass.send(&self.upstream, request.map(BodyExt::boxed_unsync), None).await;
-                let (response, answer) = match passed {
-                    Ok(response) => (response, AskAnswer::Passed),
-                    Err(error) => self.not_passed(error, traits.grpc),
-                };
-                ask.end(answer);
-                response
-            }
+            (Held::Ready, _) if self.way == Way::WakePort => self.pass_held(ask, request, traits).await,
             // The page asks again by itself, whoever then answers.
             (Held::Ready | Held::TooLong, _) => {
                 ask.end(AskAnswer::Page);
@@ -260,6 +297,23 @@ impl Visit<'_> {
         }
     }
 
+    /// Passes a request that was held to be answered otherwise. It has no body, and asks for no other protocol.
+    async fn pass_held(&self, ask: Ask, request: Request<ReadAhead>, traits: Traits) -> Response<WakeBody> {
+        let pass = self.pass(Some(&ask), self.behind.manners.wake_timeout);
+        let passed = self.send(&pass, request, None).await;
+        let (response, answer) = match passed {
+            Ok(response) => (response, AskAnswer::Passed),
+            Err(error) => self.not_passed(error, traits.grpc),
+        };
+        ask.end(answer);
+        response
+    }
+
+    /// Another member may have sent this request back, having seen the app ready a little earlier: once is enough.
+    fn may_have_come_back(&self) -> bool {
+        self.way == Way::WakePort && self.door.may_have_come_back(self.arrival, &self.shared.limits)
+    }
+
     async fn hold_and_let_retry(
         self,
         request: Request<Incoming>,
@@ -270,7 +324,7 @@ impl Visit<'_> {
         let (parts, body) = request.into_parts();
         let mut body = Discard::new(&parts.headers, body, self.shared.limits.discard);
         let held =
-            body.during(self.hold(&ask, Goal::SendBack).until(Instant::now() + time, OnLeave::WaitOn)).await;
+            body.during(self.hold(&ask, Goal::SendOn).until(Instant::now() + time, OnLeave::WaitOn)).await;
         body.finish(&self.shared.limits).await;
         match held {
             Held::Ready | Held::TooLong => {
@@ -292,6 +346,16 @@ impl Visit<'_> {
     fn pass<'a>(&'a self, ask: Option<&'a Ask>, time: Duration) -> Pass<'a> {
         let until = Instant::now() + time;
         Pass { shared: self.shared, door: &self.door, slot: &self.slot, ask, until }
+    }
+
+    /// In a box: what sending needs would otherwise be kept ready by everybody who is only held.
+    fn send<'a>(
+        &'a self,
+        pass: &'a Pass<'a>,
+        request: Request<ReadAhead>,
+        client: Option<OnUpgrade>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<WakeBody>, PassError>> + Send + 'a>> {
+        Box::pin(pass.send(&self.upstream, request.map(BodyExt::boxed_unsync), client))
     }
 
     async fn leave_body(&self, request: Request<Incoming>) {

@@ -1,7 +1,6 @@
 //! Which apps a source can speak for, and which it is blind to.
 
-use std::collections::BTreeSet;
-
+use kubenap_controller::activity::Names;
 use kubenap_core::activity::Blind;
 
 use crate::stage::{Source, Stage, target, traefik};
@@ -29,7 +28,7 @@ async fn another_controller_s_ingress_is_not_covered() {
             ("k8s.io/ingress-nginx", vec![Blind::NotMapped]),
             ("haproxy.org/ingress", vec![Blind::NotMapped]),
         ] {
-            stage.targets[0].services[0].controllers = BTreeSet::from([controller.to_owned()]);
+            stage.targets[0].services[0].controllers = Names::from([controller.to_owned()]);
             stage.ticks(2).await;
             assert_eq!(stage.blind("shop/web"), blind, "{controller}");
         }
@@ -94,10 +93,10 @@ async fn an_app_s_own_count_covers_it_when_each_pod_is_scraped() {
     stage.world().proxies.insert(pod.to_owned(), own);
     stage.ticks(11).await;
     assert_eq!((stage.quiet("shop/web"), stage.blind("shop/web")), (10, vec![]));
-    stage.targets[0].pods = Some(BTreeSet::from([pod.to_owned(), "web-6d7fdd8798-zzzzz".to_owned()]));
+    stage.targets[0].pods = Some(Names::from([pod.to_owned(), "web-6d7fdd8798-zzzzz".to_owned()]));
     stage.ticks(1).await;
     assert_eq!(stage.blind("shop/web"), [Blind::NoSeries], "nobody scrapes the second pod");
-    stage.targets[0].pods = Some(BTreeSet::from([pod.to_owned()]));
+    stage.targets[0].pods = Some(Names::from([pod.to_owned()]));
     stage.proxy(pod, |own| own.counters.values_mut().for_each(|count| *count += 1.0));
     stage.ticks(1).await;
     assert_eq!((stage.quiet("shop/web"), stage.blind("shop/web")), (0, vec![]));
@@ -125,8 +124,7 @@ async fn a_proxy_in_the_dark_may_be_the_app_s_own_unless_its_controller_is_known
         stage.proxy("n", |nginx| nginx.up = false);
         stage.ticks(1).await;
         assert_eq!(stage.blind("shop/web"), [Blind::SourceDown]);
-        stage.targets[0].services[0].controllers =
-            BTreeSet::from(["traefik.io/ingress-controller".to_owned()]);
+        stage.targets[0].services[0].controllers = Names::from(["traefik.io/ingress-controller".to_owned()]);
         stage.ticks(1).await;
         assert_eq!(stage.blind("shop/web"), []);
     }

@@ -1,7 +1,6 @@
 //! What each proxy shows, line by line as the real ones do, and what is made of it.
 #![expect(clippy::unwrap_used, reason = "a scenario that cannot be played has failed")]
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use jiff::Timestamp;
-use kubenap_controller::activity::{Ask, Endpoint, IngressSource, Target, TrafficMetricsSource};
+use kubenap_controller::activity::{Ask, Endpoint, IngressSource, Names, Target, TrafficMetricsSource};
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
 
@@ -103,7 +102,7 @@ const PROXIES: [(&str, &str, &str); 8] = [
 async fn every_proxy_s_series_are_found_by_the_app_s_services() {
     for (presence, series, controller) in PROXIES {
         let mut stage = Stage::new(format!("{presence}\n{series} 3\n")).await;
-        stage.target.services[0].controllers = BTreeSet::from([controller.to_owned()]);
+        stage.target.services[0].controllers = Names::from([controller.to_owned()]);
         stage.tick().await;
         let mut web = stage.tick().await;
         for _ in 0..4 {
@@ -113,7 +112,7 @@ async fn every_proxy_s_series_are_found_by_the_app_s_services() {
         let web = stage.shows(format!("{presence}\n{series} 4\n")).await;
         assert_eq!((quiet(&web), web.blind.len()), (0, 0), "{series}");
         // The app of another proxy is not this one's to speak of.
-        stage.target.services[0].controllers = BTreeSet::from(["example.com/other".to_owned()]);
+        stage.target.services[0].controllers = Names::from(["example.com/other".to_owned()]);
         let web = stage.tick().await;
         assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NotMapped], "{series}");
     }
@@ -186,9 +185,9 @@ async fn what_a_proxy_answers_for_a_sleeping_app_is_no_use_of_it() {
             stage.tick().await;
         }
         let more = format!("{presence}\n{series} 7\n{refused} 1\n");
-        stage.target.pods = Some(BTreeSet::new());
+        stage.target.pods = Some(Names::default());
         assert_eq!(quiet(&stage.shows(more.clone()).await), 5, "{code} while there is no pod");
-        stage.target.pods = Some(BTreeSet::from(["web-1".to_owned()]));
+        stage.target.pods = Some(Names::from(["web-1".to_owned()]));
         assert_eq!(quiet(&stage.tick().await), 1, "an app with pods may have answered that itself");
     }
 }

@@ -1,13 +1,13 @@
 //! The harness: one source, a world that it is asked about, and a clock that only the test moves.
 #![expect(clippy::unwrap_used, reason = "a harness that breaks should stop its test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kubenap_controller::activity::{
-    Ask, Credentials, Samples, SourceError, SourceSpec, Target, TargetPort, TargetService,
+    Ask, Credentials, Names, Samples, SourceError, SourceSpec, Target, TargetPort, TargetService,
     TrafficMetricsSource, build,
 };
 use kubenap_core::activity::{Activity, Blind};
@@ -164,7 +164,7 @@ pub(crate) fn target(namespace: &str, name: &str) -> Target {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         ports: vec![TargetPort { name: Some("http".to_owned()), number: 80 }],
-        ingress_ports: BTreeSet::from(["80".to_owned()]),
+        ingress_ports: Names::from(["80".to_owned()]),
         ingresses: vec![(namespace.to_owned(), name.to_owned())],
         ..TargetService::default()
     };

@@ -63,6 +63,56 @@ async fn a_pod_that_is_ready_before_its_service_gets_what_is_passed_and_nobody_i
 }
 
 #[tokio::test]
+async fn a_pod_that_every_member_knows_lets_all_go_before_the_service_follows() {
+    let world = World::new();
+    let (pod, heard) = pod().await;
+    let mut proxied = world.connect().await;
+    proxied.write_all(PROXIED.as_bytes()).await.unwrap();
+    let mut direct = world.connect().await;
+    direct.write_all(DIRECT.as_bytes()).await.unwrap();
+    world.until_held(2).await;
+    world.doors.set_state(&key(), DoorState::Waking);
+    world.doors.set_state(&key(), DoorState::Up(Arc::from([pod])));
+    assert!(hear(&mut proxied).await.starts_with("HTTP/1.1 307 "));
+    assert!(hear(&mut direct).await.starts_with("HTTP/1.1 200 "));
+    let again = world.say(PROXIED).await;
+    assert!(again.starts_with("HTTP/1.1 200 "), "who was sent back is passed: {again}");
+    assert_eq!(heard.all(), ["GET /a Ok(0)", "GET /a/b?c=d%20e Ok(0)"]);
+}
+
+#[tokio::test]
+async fn what_another_member_may_have_sent_back_already_is_passed() {
+    for page in ["", "Accept: text/html\r\n"] {
+        let world = World::new();
+        let (pod, heard) = pod().await;
+        world.doors.set_state(&key(), DoorState::Waking);
+        let head = format!("GET / HTTP/1.1\r\nHost: web\r\nX-Forwarded-For: 192.0.2.1\r\n{page}\r\n");
+        let mut client = world.connect().await;
+        client.write_all(head.as_bytes()).await.unwrap();
+        world.until_held(1).await;
+        world.doors.set_state(&key(), DoorState::Up(Arc::from([pod])));
+        let answer = hear(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{page}: {answer}");
+        assert_eq!(heard.all(), ["GET / Ok(0)"]);
+    }
+}
+
+#[tokio::test]
+async fn what_came_during_the_wake_and_waited_for_longer_than_members_lag_is_sent_back() {
+    let limits = Limits { lag: Duration::from_millis(50), ..Limits::default() };
+    let world = World::with(&OwnedManners::default(), limits);
+    let (pod, heard) = pod().await;
+    world.doors.set_state(&key(), DoorState::Waking);
+    let mut client = world.connect().await;
+    client.write_all(PROXIED.as_bytes()).await.unwrap();
+    world.until_held(1).await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    world.doors.set_state(&key(), DoorState::Up(Arc::from([pod])));
+    assert!(hear(&mut client).await.starts_with("HTTP/1.1 307 "));
+    assert!(heard.all().is_empty());
+}
+
+#[tokio::test]
 async fn a_body_of_a_megabyte_is_passed_once_sized_and_chunked() {
     let world = World::new();
     let (pod, heard) = pod().await;

@@ -8,3 +8,4 @@ mod proxy;
 mod slow;
 mod corpora;
 mod silence;
+mod size;

@@ -56,6 +56,25 @@ async fn a_wake_by_its_original_path_is_held_and_redirected() {
 }
 
 #[tokio::test]
+async fn what_comes_on_an_error_path_waits_until_the_service_leads_to_the_app() {
+    let world = World::new();
+    let port = listen(&world).await;
+    let (pod, _) = pod().await;
+    let head = "GET /a HTTP/1.1\r\nHost: web.example\r\n\r\n";
+    let mut early = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    early.write_all(head.as_bytes()).await.unwrap();
+    world.until_held(1).await;
+    world.doors.set_state(&key(), crate::wake::DoorState::Up([pod].into()));
+    let mut late = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    late.write_all(head.as_bytes()).await.unwrap();
+    world.until_held(2).await;
+    world.ready(pod);
+    for client in [&mut early, &mut late] {
+        assert!(hear(client).await.starts_with("HTTP/1.1 307 "));
+    }
+}
+
+#[tokio::test]
 async fn unknown_and_ambiguous_hosts_and_bad_paths_wake_nothing() {
     let world = World::new();
     let port = listen(&world).await;
