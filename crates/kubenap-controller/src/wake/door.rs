@@ -287,6 +287,7 @@ impl Release {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubenap_core::proxy::Reach;
 
     fn door() -> Door {
         Door::new(DoorKey { namespace: "shop".into(), service: "web".into(), port: 80 }, &Limits::default())
@@ -351,7 +352,7 @@ mod tests {
         ] {
             door.set_state(state);
             assert_eq!(
-                (door.readiness(Way::WakePort), door.readiness(Way::ErrorPath)),
+                (door.readiness(Way::WakePort), door.readiness(Way::ErrorPath(Reach::Here))),
                 (at_wake_port, on_error_path)
             );
         }

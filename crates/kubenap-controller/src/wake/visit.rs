@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use kubenap_core::answer::{Answer, Readiness, WakeMode, Way, answer};
+use kubenap_core::proxy::Reach;
 use tokio::time::{Instant, sleep};
 
 use super::ask::{self, Ask, Goal};
@@ -21,13 +22,18 @@ use super::door::{Arrival, Behind, Door};
 use super::doors::Shared;
 use super::hold::{Held, Hold, OnLeave};
 use super::pass::{Pass, PassError, Upstream};
-use super::proxy_listen;
+use super::proxy_listen::{self, Found};
 use super::redirect::{Caller, safe_location};
+use super::refuse::{doubted, not_passed, refused};
 use super::reply::{self, WakeBody};
 use crate::telemetry::AskAnswer;
 
 /// How long a probe waits for a pod that was ready a moment ago.
 const QUIET_PASS: Duration = Duration::from_secs(5);
+
+/// How long a request that its proxy keeps waits on when the Service leads to the app: kube-proxies may gather changes
+/// for a second, and what is sent in vain then is lost.
+const SENT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers one request of a connection.
 pub(crate) async fn respond(
@@ -39,17 +45,26 @@ pub(crate) async fn respond(
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return reply::text(StatusCode::METHOD_NOT_ALLOWED, "this method is not passed on");
     }
-    let (door, way, location) = match &connection.entry {
+    let mut told = Told::default();
+    let (door, way, location, upstream) = match &connection.entry {
         Entry::WakePort(door, _) => {
             let target = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str);
-            (Arc::clone(door), Way::WakePort, target.and_then(safe_location).map(str::to_owned))
+            (Arc::clone(door), Way::WakePort, target.and_then(safe_location).map(str::to_owned), upstream)
         }
         Entry::ErrorPath(profile, _) => match proxy_listen::find(shared, *profile, &request) {
-            Ok((door, location)) => (door, Way::ErrorPath, Some(location)),
-            Err(status) => {
+            Ok(Found { door, location, reach, method, upgrade }) => {
+                told = Told { method, upgrade };
+                // A proxy's connection carries requests for many apps: a pod's connection is for one of them only.
+                let upstream = match upstream {
+                    Upstream::Http1 => Upstream::Http1,
+                    Upstream::Http2(_) => Upstream::Http2(Arc::default()),
+                };
+                (door, Way::ErrorPath(reach), Some(location), upstream)
+            }
+            Err(doubt) => {
                 let (parts, body) = request.into_parts();
                 discard(shared, &parts.headers, body).await;
-                return reply::text(status, "nothing sleeps under this name and path");
+                return doubted(doubt);
             }
         },
     };
@@ -69,7 +84,7 @@ pub(crate) async fn respond(
     let caller =
         shared.pacer.caller(connection.peer, forwarded_for, host, location.as_deref().unwrap_or_default());
     let arrival = door.arrive();
-    let visit = Visit { shared, door, behind, slot, way, location, caller, upstream, arrival };
+    let visit = Visit { shared, door, behind, slot, way, told, location, caller, upstream, arrival };
     visit.answer(request).await
 }
 
@@ -80,11 +95,19 @@ struct Visit<'a> {
     behind: Behind,
     slot: Arc<Slot>,
     way: Way,
+    told: Told,
     /// Where a redirect would lead, if one may.
     location: Option<String>,
     caller: Caller,
     upstream: Upstream,
     arrival: Arrival,
+}
+
+/// What a proxy says of the client's own request, where it sent another one.
+#[derive(Debug, Default)]
+struct Told {
+    method: Option<Method>,
+    upgrade: bool,
 }
 
 /// What must be known of a request after its body was taken away.
@@ -101,7 +124,11 @@ impl Visit<'_> {
     async fn answer(self, request: Request<Incoming>) -> Response<WakeBody> {
         let found = self.door.readiness(self.way);
         let manners = Arc::clone(&self.behind.manners);
-        let asked = ask::read(&request, self.way);
+        let mut asked = ask::read(&request, self.way);
+        if let Some(method) = &self.told.method {
+            asked.method = method.as_str();
+        }
+        asked.upgrade |= self.told.upgrade;
         let answer = answer(&asked, &manners.borrowed(), found);
         let safe = matches!(asked.method, "GET" | "HEAD")
             && !(asked.body || asked.upgrade || asked.grpc || asked.h2c);
@@ -114,6 +141,9 @@ impl Visit<'_> {
                 reply::unavailable("asleep, and this request wakes nothing", self.shared.limits.retry_after)
             }
             Answer::PassQuietly => self.pass_quietly(request, traits).await,
+            Answer::Pass { hold } if self.way == Way::ErrorPath(Reach::Kept) => {
+                self.hold_and_have_it_sent_again(request, traits, hold).await
+            }
             Answer::Pass { hold } => self.hold_and_pass(request, traits, hold).await,
             Answer::Redirect { hold } => match self.location.clone() {
                 Some(location) if self.way == Way::WakePort => {
@@ -139,7 +169,7 @@ impl Visit<'_> {
         let (request, client) = with_read_ahead(self.shared, request);
         let pass = self.pass(None, QUIET_PASS);
         let passed = self.send(&pass, request, client).await;
-        passed.unwrap_or_else(|error| self.not_passed(error, traits.grpc).0)
+        passed.unwrap_or_else(|error| not_passed(self.shared, error, traits.grpc).0)
     }
 
     async fn hold_and_pass(
@@ -164,7 +194,7 @@ impl Visit<'_> {
                     Err(PassError::Broken) if spoiled.load(Ordering::Relaxed) => {
                         (reply::text(StatusCode::BAD_REQUEST, "the body is malformed"), AskAnswer::Refused)
                     }
-                    Err(error) => self.not_passed(error, traits.grpc),
+                    Err(error) => not_passed(self.shared, error, traits.grpc),
                 };
                 ask.end(answer);
                 response
@@ -213,11 +243,7 @@ impl Visit<'_> {
             // The proxy has not heard of it, or it sends us what the app itself answered.
             let Some(pause) = self.shared.pacer.comes_back(self.caller) else {
                 body.finish(&self.shared.limits).await;
-                ask.end(AskAnswer::Looping);
-                return reply::unavailable(
-                    "the app is ready, but the proxy in front still sends requests here",
-                    self.shared.limits.retry_after,
-                );
+                return self.looping(ask);
             };
             body.during(sleep(pause)).await;
             body.finish(&self.shared.limits).await;
@@ -259,6 +285,45 @@ impl Visit<'_> {
         }
     }
 
+    /// The proxy keeps the request: once the app is ready it is told to send it once more.
+    async fn hold_and_have_it_sent_again(
+        self,
+        request: Request<Incoming>,
+        traits: Traits,
+        time: Duration,
+    ) -> Response<WakeBody> {
+        let ask = self.ask(traits);
+        self.leave_body(request).await;
+        if traits.found == Readiness::Ready {
+            let Some(pause) = self.shared.pacer.comes_back(self.caller) else { return self.looping(ask) };
+            sleep(pause).await;
+            ask.end(AskAnswer::SentAgain);
+            return reply::send_again();
+        }
+        let held = self.hold(&ask, Goal::SendOn).until(Instant::now() + time, OnLeave::ComeAgain).await;
+        match held {
+            Held::Ready => {
+                sleep(SENT_AGAIN_AFTER).await;
+                ask.end(AskAnswer::SentAgain);
+                reply::send_again()
+            }
+            Held::Leaving => {
+                ask.end(AskAnswer::Leaving);
+                reply::ask_again()
+            }
+            held => self.not_held(ask, &held, traits),
+        }
+    }
+
+    /// The same request came too often although the app is ready.
+    fn looping(&self, ask: Ask) -> Response<WakeBody> {
+        ask.end(AskAnswer::Looping);
+        reply::unavailable(
+            "the app is ready, but the proxy in front still sends requests here",
+            self.shared.limits.retry_after,
+        )
+    }
+
     async fn hold_and_show_page(
         self,
         request: Request<Incoming>,
@@ -268,10 +333,10 @@ impl Visit<'_> {
         let ask = self.ask(traits);
         let until = Instant::now() + patience;
         let (mut request, _) = with_read_ahead(self.shared, request);
-        let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
+        let by_redirect = traits.forwarded || self.way != Way::WakePort;
         let held = {
             let goal = match self.way {
-                Way::ErrorPath => Goal::SendOn,
+                Way::ErrorPath(_) => Goal::SendOn,
                 Way::WakePort if by_redirect => Goal::SendBack,
                 Way::WakePort => Goal::Pass,
             };
@@ -303,7 +368,7 @@ impl Visit<'_> {
         let passed = self.send(&pass, request, None).await;
         let (response, answer) = match passed {
             Ok(response) => (response, AskAnswer::Passed),
-            Err(error) => self.not_passed(error, traits.grpc),
+            Err(error) => not_passed(self.shared, error, traits.grpc),
         };
         ask.end(answer);
         response
@@ -375,39 +440,6 @@ impl Visit<'_> {
             (Held::Leaving, Some(location)) if traits.repeatable => reply::redirect(location),
             _ => refused(self.shared, held, traits.grpc),
         }
-    }
-
-    fn not_passed(&self, error: PassError, grpc: bool) -> (Response<WakeBody>, AskAnswer) {
-        let broken =
-            |status, line| if grpc { reply::grpc_unavailable(line) } else { reply::text(status, line) };
-        match error {
-            PassError::TooLong => (refused(self.shared, &Held::TooLong, grpc), AskAnswer::TimedOut),
-            PassError::Failed { reason, sentence, retry_after } => (
-                refused(self.shared, &Held::Failed { reason, sentence, retry_after }, grpc),
-                AskAnswer::Failed,
-            ),
-            PassError::Broken => {
-                (broken(StatusCode::BAD_GATEWAY, "the app broke the connection off"), AskAnswer::Broken)
-            }
-            PassError::Silent => {
-                (broken(StatusCode::GATEWAY_TIMEOUT, "the app does not answer"), AskAnswer::TimedOut)
-            }
-        }
-    }
-}
-
-/// 503, or its like in gRPC, for somebody who cannot be served now.
-fn refused(shared: &Shared, held: &Held, grpc: bool) -> Response<WakeBody> {
-    let (line, retry_after) = match held {
-        Held::Failed { sentence, retry_after, .. } => (sentence.as_str(), *retry_after),
-        Held::Ready | Held::TooLong => ("the app was not ready in time", shared.limits.retry_after),
-        Held::Shed => ("too many requests wait", Duration::from_secs(1)),
-        Held::Leaving => ("asked at a moment of change, try again", Duration::from_secs(1)),
-    };
-    match held {
-        _ if grpc => reply::grpc_unavailable(line),
-        Held::Failed { reason, .. } => reply::failed(reason, line, retry_after),
-        Held::Ready | Held::TooLong | Held::Shed | Held::Leaving => reply::unavailable(line, retry_after),
     }
 }
 
