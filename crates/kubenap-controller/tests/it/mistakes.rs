@@ -58,7 +58,7 @@ async fn each_wrong_annotation_leaves_the_app_alone_with_one_event() {
         ("service", "no-such", "does not exist"),
         ("service", "Web!", "is not understood"),
         ("ingress", "no-such", "does not exist"),
-        ("proxy", "haproxy", "is not understood"),
+        ("proxy", "squid", "is not understood"),
         ("wake", "maybe", "is not understood"),
         ("holdFor", "soon", "is not a duration"),
         ("wakeTimeout", "0s", "is too short"),
