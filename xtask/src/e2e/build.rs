@@ -29,6 +29,11 @@ pub(crate) async fn programs(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// The proxies that run beside the cluster, fetched once.
+pub(crate) async fn proxies(cluster: &Cluster) -> Result<()> {
+    progress::run("looking for proxies", &mut cluster.script("parts/proxies")).await
+}
+
 /// The program under test, first, and whatever it cannot run without.
 pub(crate) async fn kubenap(dev: bool) -> Result<Vec<PathBuf>> {
     if dev { dev_kubenap().await } else { Ok(vec![static_kubenap().await?]) }

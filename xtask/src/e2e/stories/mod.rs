@@ -21,6 +21,7 @@ mod away;
 mod lies;
 mod clock;
 mod undone;
+mod proxies;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
@@ -83,6 +84,11 @@ pub(crate) const STORIES: &[Story] = &[
         owners,
         true,
         "GitOps that sets replicas back is noticed and named, and an autoscaler is respected"
+    ),
+    story!(
+        proxies,
+        true,
+        "through every proxy a sleeping app is woken by any kind of request, and an awake one is left alone"
     ),
     story!(rolled, true, "KubeNap is rolled while apps sleep and 400 requests are held, and none is lost"),
     story!(

@@ -1,0 +1,42 @@
+//! KubeNap is down: an awake app does not notice, and a sleeping one's visitors are told quickly.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use tokio::time::timeout;
+
+use super::kinds::{MOST_REDIRECTS, seconds, told};
+use super::stage::Lane;
+use crate::e2e::http::Call;
+
+/// A visitor of a sleeping app is told within this time that nobody is there.
+const QUICKLY: Duration = Duration::from_secs(15);
+const REQUESTS: u64 = 20;
+
+/// With every member dead.
+pub(super) async fn play(lane: &Lane) -> Result<String> {
+    for number in 0..REQUESTS {
+        let reply = lane.patient_visitor().send(&Call::get(format!("/down?n={number}"))).await?;
+        reply.ensure_from_app()?;
+    }
+    let begun = tokio::time::Instant::now();
+    let asked = timeout(QUICKLY, lane.visitor().send(&Call::get("/down"))).await;
+    let took = seconds(begun.elapsed());
+    let Ok(asked) = asked else { bail!("a visitor of the sleeping app was told nothing for {QUICKLY:?}") };
+    let told = match asked {
+        Ok(reply) => {
+            let refused = reply.status >= 500 || reply.status == 404;
+            ensure!(refused, "a visitor of the sleeping app was answered {reply:?}");
+            reply.status.to_string()
+        }
+        Err(_) => "the connection closed".to_owned(),
+    };
+    Ok(format!("awake: untouched; asleep: {told} after {took}"))
+}
+
+/// Once it is back, the next visitor wakes the app.
+pub(super) async fn back(lane: &Lane) -> Result<String> {
+    let journey = lane.visitor().follow(&Call::get("/back"), MOST_REDIRECTS).await?;
+    journey.reply.ensure_from_app()?;
+    Ok(told(&journey))
+}

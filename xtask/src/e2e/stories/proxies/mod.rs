@@ -1,0 +1,150 @@
+//! One suite through every proxy: whatever is in front, a sleeping app is woken, and an awake one left alone.
+
+mod way;
+mod nginx;
+mod traefik;
+mod envoy;
+mod haproxy;
+mod caddy;
+mod process;
+mod stage;
+mod kinds;
+mod hostile;
+mod awake;
+mod long;
+mod moments;
+mod down;
+mod matrix;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use futures::future::{join_all, try_join_all};
+use serde_json::Value;
+
+use self::awake::Fingerprint;
+use self::process::Programs;
+use self::stage::{BYSTANDER, Lane, Stage};
+use super::Counts;
+use crate::e2e::members::Settings;
+use crate::e2e::say;
+use crate::e2e::world::{Space, eventually};
+
+/// The cases: the row's name, and what it says in the matrix.
+const CASES: &[(&str, &str)] = &[
+    ("get", "asleep: GET with a query and a percent-encoded path"),
+    ("head", "asleep: HEAD"),
+    ("post", "asleep: POST of 900 kB"),
+    ("chunked", "asleep: POST of 900 kB, chunked"),
+    ("websocket", "asleep: WebSocket"),
+    ("grpc", "asleep: gRPC"),
+    ("hostile", "asleep: forged hosts, paths and headers"),
+    ("browser", "asleep, slow to start: a browser opens a page"),
+    ("hop", "asleep, slow to start: GET, longer than the proxy waits"),
+    ("own", "awake: the app's own 502, 503 and 307"),
+    ("awake", "awake: bytes and headers as without KubeNap"),
+    ("moments", "a request at each moment of a nap and of the wake"),
+    ("down", "KubeNap is down"),
+    ("back", "asleep: GET, KubeNap is back"),
+    ("after", "KubeNap is taken off: the proxy's configuration"),
+];
+
+pub(crate) async fn run(space: &Space) -> Result<Counts> {
+    let programs = Programs::find(&space.world.cluster).await?;
+    let stage = Stage::set(space, &programs).await?;
+    let first = try_join_all(stage.lanes.iter().map(awake::fingerprint)).await?;
+
+    let apps: Vec<_> = stage.lanes.iter().map(|lane| &*lane.site.app).collect();
+    let slow: Vec<_> = stage.lanes.iter().map(|lane| &*lane.slow.app).collect();
+    say("   asleep");
+    stage.sleep([BYSTANDER].into_iter().chain(apps.iter().copied()).chain(slow)).await?;
+    tokio::join!(asleep(&stage), long(&stage));
+    hostile::ensure_nobody_else_woke(&stage).await?;
+    say("   awake");
+    until_awake(&stage, &apps).await?;
+    awake(&stage, &first).await;
+    say("   napping");
+    stage.play("moments", async |lane| moments::play(lane, &stage).await).await;
+    say("   without KubeNap");
+    stage.sleep(apps.iter().copied()).await?;
+    space.world.members.kill().await?;
+    stage.play("down", async |lane| down::play(lane).await).await;
+    space.world.members.ensure(&Settings::default()).await?;
+    stage.play("back", async |lane| down::back(lane).await).await;
+    say("   taken off");
+    stage.sleep(apps.iter().copied()).await?;
+    take_off(&stage, &apps).await?;
+    let with_first = |lane: &Lane| -> Fingerprint {
+        let place = stage.lanes.iter().position(|one| one.way.name == lane.way.name).unwrap_or_default();
+        first[place].clone()
+    };
+    stage.play("after", async |lane| after(lane, &stage, &with_first(lane)).await).await;
+
+    let cells = stage.end()?;
+    let counted = cells.len() as u64;
+    matrix::write(&cells, &programs).context("write the matrix")?;
+    Ok(vec![("ways in", way::WAYS.len() as u64), ("cases", CASES.len() as u64), ("cells", counted)])
+}
+
+async fn asleep(stage: &Stage<'_>) {
+    tokio::join!(
+        stage.play("get", async |lane| kinds::get(lane).await),
+        stage.play("head", async |lane| kinds::head(lane).await),
+        stage.play("post", async |lane| kinds::post(lane).await),
+        stage.play("chunked", async |lane| kinds::chunked(lane).await),
+        stage.play("websocket", async |lane| kinds::websocket(lane).await),
+        stage.play("grpc", async |lane| kinds::grpc(lane).await),
+        stage.play("hostile", async |lane| hostile::play(stage, lane).await),
+    );
+}
+
+async fn long(stage: &Stage<'_>) {
+    tokio::join!(
+        stage.play("hop", async |lane| long::hop(lane).await),
+        stage.play("browser", async |lane| long::browser(lane).await),
+    );
+}
+
+async fn awake(stage: &Stage<'_>, first: &[Fingerprint]) {
+    stage.play("own", async |lane| awake::own(lane, stage).await).await;
+    let first_of = |lane: &Lane| stage.lanes.iter().zip(first).find(|(one, _)| one.way.name == lane.way.name);
+    let same = async |lane: &Lane| {
+        let (_, first) = first_of(lane).context("no first answers")?;
+        awake::same(lane, stage, first).await
+    };
+    stage.play("awake", same).await;
+}
+
+async fn until_awake(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
+    try_join_all(apps.iter().map(|app| stage.space.until_awake(app, app, 1))).await?;
+    // Proxies hear of it up to some seconds later; what comes to KubeNap until then is passed.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    Ok(())
+}
+
+/// The label goes from every app that sleeps, which takes everything of KubeNap's away.
+async fn take_off(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
+    for app in apps {
+        stage.space.label(app, "kubenap/enabled", Value::Null).await?;
+    }
+    let gone = apps.iter().map(async |app| {
+        eventually(&format!("{app} is as it was"), Duration::from_secs(60), async || {
+            let ready = stage.space.ready_replicas(app).await?;
+            ensure!(ready == 1, "{ready} are ready");
+            stage.space.ensure_untouched(app, app).await
+        })
+        .await
+    });
+    join_all(gone).await.into_iter().collect()
+}
+
+async fn after(lane: &Lane, stage: &Stage<'_>, first: &Fingerprint) -> Result<String> {
+    lane.ensure_as_it_was(stage.space).await?;
+    eventually("the app answers as at first", Duration::from_secs(15), async || {
+        let now = awake::fingerprint(lane).await?;
+        ensure!(now == *first, "at first: {first:?}\nnow: {now:?}");
+        Ok(())
+    })
+    .await?;
+    Ok("as it was".to_owned())
+}
