@@ -49,6 +49,11 @@ async fn echo(to: SocketAddr, host: &str, text: &str) -> Result<u16> {
     if response.status() != 101 {
         return Ok(response.status().as_u16());
     }
+    let told = response.headers().get(CONNECTION);
+    ensure!(
+        told.is_some_and(|told| told.as_bytes().eq_ignore_ascii_case(b"upgrade")),
+        "a 101 with Connection: {told:?}"
+    );
     let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT);
     ensure!(accept.is_some_and(|accept| accept == ACCEPT), "wrong Sec-WebSocket-Accept: {accept:?}");
 
