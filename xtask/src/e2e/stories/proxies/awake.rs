@@ -51,7 +51,7 @@ pub(super) async fn same(lane: &Lane, stage: &Stage<'_>, first: &Fingerprint) ->
     let before = lane.asks(stage.space).await?;
     let now = fingerprint(lane).await?;
     ensure!(now == *first, "without KubeNap: {first:?}\nwith it: {now:?}");
-    let mut visitor = Caller::kept(lane.way.http(), &lane.site.host);
+    let mut visitor = Caller::kept(lane.site.http, &lane.site.host);
     for number in 0..REQUESTS {
         visitor.send(&Call::get(format!("/awake?n={number}"))).await?.ensure_from_app()?;
     }

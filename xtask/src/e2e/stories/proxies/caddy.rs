@@ -4,21 +4,21 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::way::{Listen, Site};
+use super::way::{Listen, Site, Told};
 
-/// Nothing of `KubeNap`'s: each host leads to its Service's cluster address.
-pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
-    let mut text = String::from(
-        "{
+/// What is said once in a file.
+const GLOBAL: &str = "{
   admin off
   auto_https off
-  persist_config off
   servers {
     protocols h1 h2 h2c
   }
 }
-",
-    );
+";
+
+/// Nothing of `KubeNap`'s: each host leads to its Service's cluster address.
+pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
+    let mut text = GLOBAL.to_owned();
     for Site { host, cluster_ip, timeout, .. } in sites {
         write!(
             text,
@@ -42,4 +42,11 @@ pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
         )?;
     }
     Ok(text)
+}
+
+/// The rendered text as it is, but for address and port.
+pub(super) fn rendered(listen: &Listen, told: &Told) -> Result<String> {
+    let (name, port) = (format!("http://{}", told.site.host), listen.http.port());
+    let bound = format!("{name}:{port} {{\n  bind {}\n", listen.http.ip());
+    Ok(format!("{GLOBAL}{}", told.text.replace(&format!("{name} {{\n"), &bound)))
 }

@@ -10,10 +10,10 @@ use super::stage::Lane;
 use crate::e2e::http::Call;
 
 /// A visitor of a sleeping app is told within this time that nobody is there.
-const QUICKLY: Duration = Duration::from_secs(15);
+const QUICKLY: Duration = Duration::from_secs(10);
 const REQUESTS: u64 = 20;
 
-/// With every member dead.
+/// With every member gone.
 pub(super) async fn play(lane: &Lane) -> Result<String> {
     for number in 0..REQUESTS {
         let reply = lane.patient_visitor().send(&Call::get(format!("/down?n={number}"))).await?;

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::way::{Listen, Site};
+use super::way::{Listen, Site, Told};
 
 /// Nothing of `KubeNap`'s: each host leads to its Service's cluster address.
 pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
     let (mut http, mut grpc, mut backends) = (String::new(), String::new(), String::new());
-    for Site { app, host, cluster_ip, timeout } in sites {
+    for Site { app, host, cluster_ip, timeout, .. } in sites {
         let mine = format!("if {{ req.hdr(host),field(1,:) -i {host} }}");
         writeln!(http, "  use_backend {app} {mine}")?;
         writeln!(grpc, "  use_backend {app}-grpc {mine}")?;
@@ -46,4 +46,10 @@ frontend grpc
 ",
         listen.http, listen.grpc
     ))
+}
+
+/// The rendered text as it is, but for the port.
+pub(super) fn rendered(listen: &Listen, told: &Told) -> Result<String> {
+    let text = told.text.replace("bind :80\n", &format!("bind {}\n", listen.http));
+    Ok(format!("global\n  maxconn 2000\n{text}"))
 }

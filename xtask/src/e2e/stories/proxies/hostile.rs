@@ -42,7 +42,7 @@ const HOSTS: [&str; 4] = ["evil.example", "HOST@evil.example", "HOST, OTHER", "H
 pub(super) async fn play(stage: &Stage<'_>, lane: &Lane) -> Result<String> {
     let requests = requests(&lane.site.host, &stage.space.namespace);
     let sent = requests.iter().map(async |request| {
-        let head = exchange_raw(lane.way.http(), request.as_bytes()).await;
+        let head = exchange_raw(lane.site.http, request.as_bytes()).await;
         let head = head.with_context(|| format!("{request:?}"))?;
         judge(&head).with_context(|| format!("{request:?} was answered {head:?}"))
     });

@@ -62,10 +62,11 @@ pub(super) async fn websocket(lane: &Lane) -> Result<String> {
     let begun = Instant::now();
     let mut before = String::new();
     while begun.elapsed() < PATIENCE {
-        match upgrade_and_echo(lane.way.http(), &lane.site.host, "are you awake?").await? {
+        match upgrade_and_echo(lane.site.http, &lane.site.host, "are you awake?").await? {
             101 => return Ok(format!("{before}101, {}", seconds(begun.elapsed()))),
             status => before = format!("{status}, then "),
         }
+        ensure!(!lane.way.substitutes(), "the handshake was answered {before}");
         sleep(Duration::from_millis(500)).await;
     }
     bail!("no WebSocket within {PATIENCE:?}: {before}")
@@ -76,11 +77,12 @@ pub(super) async fn grpc(lane: &Lane) -> Result<String> {
     let begun = Instant::now();
     let mut before = String::new();
     while begun.elapsed() < PATIENCE {
-        match &*call_over_grpc(lane.way.grpc(), &lane.site.host, b"are you awake?").await? {
+        match &*call_over_grpc(lane.site.grpc, &lane.site.host, b"are you awake?").await? {
             "0" => return Ok(format!("{before}0 (OK), {}", seconds(begun.elapsed()))),
             "14" => before = "14 (UNAVAILABLE), then ".to_owned(),
             status => bail!("the call ended with {status}"),
         }
+        ensure!(!lane.way.substitutes(), "the call was answered {before}");
         sleep(Duration::from_millis(500)).await;
     }
     bail!("no gRPC answer within {PATIENCE:?}: {before}")

@@ -7,6 +7,7 @@ mod envoy;
 mod haproxy;
 mod caddy;
 mod process;
+mod hook;
 mod stage;
 mod kinds;
 mod hostile;
@@ -20,11 +21,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::{join_all, try_join_all};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::awake::Fingerprint;
 use self::process::Programs;
 use self::stage::{BYSTANDER, Lane, Stage};
+use self::way::Program;
 use super::Counts;
 use crate::e2e::members::Settings;
 use crate::e2e::say;
@@ -50,9 +52,11 @@ const CASES: &[(&str, &str)] = &[
 ];
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
+    space.world.members.ensure(&settings()).await?;
     let programs = Programs::find(&space.world.cluster).await?;
     let stage = Stage::set(space, &programs).await?;
     let first = try_join_all(stage.lanes.iter().map(awake::fingerprint)).await?;
+    stage.hook(&programs).await?;
 
     let apps: Vec<_> = stage.lanes.iter().map(|lane| &*lane.site.app).collect();
     let slow: Vec<_> = stage.lanes.iter().map(|lane| &*lane.slow.app).collect();
@@ -67,13 +71,14 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     stage.play("moments", async |lane| moments::play(lane, &stage).await).await;
     say("   without KubeNap");
     stage.sleep(apps.iter().copied()).await?;
-    space.world.members.kill().await?;
+    everybody_leaves(&stage, &apps).await?;
     stage.play("down", async |lane| down::play(lane).await).await;
-    space.world.members.ensure(&Settings::default()).await?;
+    space.world.members.ensure(&settings()).await?;
     stage.play("back", async |lane| down::back(lane).await).await;
     say("   taken off");
     stage.sleep(apps.iter().copied()).await?;
     take_off(&stage, &apps).await?;
+    stage.unhook(&programs).await?;
     let with_first = |lane: &Lane| -> Fingerprint {
         let place = stage.lanes.iter().position(|one| one.way.name == lane.way.name).unwrap_or_default();
         first[place].clone()
@@ -84,6 +89,17 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     let counted = cells.len() as u64;
     matrix::write(&cells, &programs).context("write the matrix")?;
     Ok(vec![("ways in", way::WAYS.len() as u64), ("cases", CASES.len() as u64), ("cells", counted)])
+}
+
+/// With a listener for each proxy's error path, which reads that proxy's headers only.
+fn settings() -> Settings {
+    let listener = |program: Program| {
+        let (profile, port) = program.listener();
+        format!("{profile}=0.0.0.0:{port}")
+    };
+    let own = Program::ALL.map(listener);
+    let all: Vec<_> = ["any=0.0.0.0:8080".to_owned()].into_iter().chain(own).collect();
+    Settings { flags: vec![("proxy-listen", json!(all))], ..Settings::default() }
 }
 
 async fn asleep(stage: &Stage<'_>) {
@@ -118,6 +134,22 @@ async fn awake(stage: &Stage<'_>, first: &[Fingerprint]) {
 async fn until_awake(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
     try_join_all(apps.iter().map(|app| stage.space.until_awake(app, app, 1))).await?;
     // Proxies hear of it up to some seconds later; what comes to KubeNap until then is passed.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    Ok(())
+}
+
+/// Every member is told to leave, and has: it takes its addresses out of the apps' Services before.
+async fn everybody_leaves(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
+    stage.space.world.members.run_only(0).await?;
+    for app in apps {
+        eventually(&format!("KubeNap has left {app}"), Duration::from_secs(60), async || {
+            let ours = stage.space.our_addresses(app).await?;
+            ensure!(ours.is_empty(), "KubeNap's addresses are still there: {ours:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    // Until kube-proxy and Traefik have heard of it.
     tokio::time::sleep(Duration::from_secs(3)).await;
     Ok(())
 }

@@ -19,7 +19,7 @@ pub(super) async fn play(lane: &Lane, stage: &Stage<'_>) -> Result<String> {
     let begun = space.world.audit.now()?;
     let mut visitors = Visitors::default();
     visitors.invite("fresh", lane.visitor(), EVERY, Patience::NONE);
-    visitors.invite("kept alive", Caller::kept(lane.way.http(), &lane.site.host), EVERY, Patience::NONE);
+    visitors.invite("kept alive", Caller::kept(lane.site.http, &lane.site.host), EVERY, Patience::NONE);
     visitors.invite_with("posts", lane.visitor(), EVERY, Patience::NONE, |number| {
         Call::post(format!("/post?n={number}"), Content::Sized(Bytes::from_static(b"hello")))
     });

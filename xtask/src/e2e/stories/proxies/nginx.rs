@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use super::way::{Listen, Site};
+use super::way::{Listen, Site, Told};
 
 /// Nothing of `KubeNap`'s: each host leads to its Service's cluster address.
 pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
@@ -35,6 +35,63 @@ pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
         )?;
     }
     Ok(whole(listen, &servers))
+}
+
+/// The rendered text as it is, but for the port.
+pub(super) fn rendered(listen: &Listen, told: &Told) -> Result<String> {
+    Ok(whole(listen, &told.text.replace("listen 80;", &format!("listen {};", listen.http))))
+}
+
+/// What F5's controller writes around the rendered annotations of an Ingress: a server, a location, and an upstream that
+/// is the Service's cluster address (`nginx.org/use-cluster-ip`).
+pub(super) fn f5(listen: &Listen, told: &Told) -> Result<String> {
+    let (server, location) =
+        (annotation(told, "nginx.org/server-snippets")?, annotation(told, "nginx.org/location-snippets")?);
+    let Site { app, host, cluster_ip, timeout, .. } = &told.site;
+    // In its snippets the controller's own names are dialled.
+    let server = server.replace(&told.own, &cluster_ip.to_string());
+    let text = format!(
+        "  upstream {app} {{
+    zone {app} 256k;
+    random two least_conn;
+    server {cluster_ip}:80 max_fails=1 fail_timeout=10s max_conns=0;
+  }}
+  server {{
+    listen {http};
+    server_tokens on;
+    server_name {host};
+{server}
+    location / {{
+{location}
+      proxy_http_version 1.1;
+      proxy_connect_timeout 60s;
+      proxy_read_timeout {timeout}s;
+      proxy_send_timeout 60s;
+      client_max_body_size 1m;
+      set $default_connection_header close;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_upgrade;
+      proxy_set_header Host $host;
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Host $host;
+      proxy_set_header X-Forwarded-Port $server_port;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_buffering on;
+      proxy_pass http://{app};
+    }}
+  }}
+",
+        http = listen.http,
+        timeout = timeout.as_secs(),
+    );
+    Ok(whole(listen, &text))
+}
+
+/// One of the rendered annotations.
+fn annotation<'a>(told: &'a Told, name: &str) -> Result<&'a str> {
+    let found = told.pieces.iter().find_map(|piece| piece["fields"]["metadata"]["annotations"][name].as_str());
+    found.with_context(|| format!("kubenap render gives no annotation {name}"))
 }
 
 /// The file around the servers.

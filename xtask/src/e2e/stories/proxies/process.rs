@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::way::{Entry, Listen, Program, Site, Way};
+use super::way::{Listen, Program};
 use crate::e2e::cluster::Cluster;
 use crate::e2e::world::eventually;
 
@@ -51,26 +51,34 @@ impl Programs {
         Ok(self.installed(program)?.version.clone())
     }
 
-    /// Starts a proxy for these sites with the text that its way writes for them, and waits until it listens.
-    pub(super) async fn start(&self, cluster: &Cluster, way: &Way, sites: &[Site]) -> Result<Process> {
-        let Entry::File(write) = way.entry else { bail!("{} is no process", way.name) };
-        let folder = cluster.logs().join("proxies").join(way.name);
-        fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let listen = Listen { http: way.http(), grpc: way.grpc(), folder: folder.clone() };
-        let text = write(&listen, sites)?;
-        let file = folder.join(if way.program == Program::Envoy { "envoy.json" } else { "config" });
+    /// Starts a proxy with this text, and waits until it listens.
+    pub(super) async fn start(
+        &self,
+        cluster: &Cluster,
+        program: Program,
+        listen: &Listen,
+        text: String,
+    ) -> Result<Process> {
+        let folder = &listen.folder;
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+        let file = folder.join(match program {
+            // Told from the ending.
+            Program::Envoy if text.starts_with('{') => "envoy.json",
+            Program::Envoy => "envoy.yaml",
+            Program::Nginx | Program::Traefik | Program::Haproxy | Program::Caddy => "config",
+        });
         fs::write(&file, &text).with_context(|| format!("write {}", file.display()))?;
-        let mut command = self.command(way.program, &folder, &file)?;
+        let mut command = self.command(program, folder, &file)?;
         let log = File::create(folder.join("log")).context("make its log")?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = command.process_group(0).kill_on_drop(true).spawn();
-        let mut child = started.with_context(|| format!("start {}", way.name))?;
+        let name = program.title();
+        let mut child = started.with_context(|| format!("start {name}"))?;
         if let Some(number) = child.id() {
             // A story that is killed kills nothing: the cluster's end does.
             let pids = OpenOptions::new().append(true).open(cluster.pids()).context("open the list of processes")?;
             writeln!(&pids, "{number}").context("note the process number")?;
         }
-        let name = way.name;
         eventually(&format!("the proxy {name} listens"), Duration::from_secs(30), async || {
             if let Some(status) = child.try_wait()? {
                 let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
@@ -114,6 +122,11 @@ impl Programs {
 }
 
 impl Process {
+    /// Ends it, and waits until it has.
+    pub(super) async fn end(mut self) -> Result<()> {
+        self.child.kill().await.context("end a proxy")
+    }
+
     /// Fails if it has ended, or if its file is not what it was started with.
     pub(super) fn ensure_as_started(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,8 +11,9 @@ use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
+use super::hook;
 use super::process::{Process, Programs};
-use super::way::{Entry, Site, WAYS, Way};
+use super::way::{Entry, Listen, Site, WAYS, Way};
 use crate::e2e::app::App;
 use crate::e2e::http::Caller;
 use crate::e2e::metrics;
@@ -39,7 +41,7 @@ pub(super) struct Lane {
     pub(super) site: Site,
     /// The one that takes long to wake.
     pub(super) slow: Site,
-    process: RefCell<Option<Process>>,
+    processes: RefCell<Vec<Process>>,
     objects: Vec<Value>,
     before: RefCell<Vec<Value>>,
 }
@@ -63,6 +65,22 @@ impl<'a> Stage<'a> {
         let stage = Self { space, lanes, cells: RefCell::default() };
         try_join_all(stage.lanes.iter().map(Lane::until_open)).await?;
         Ok(stage)
+    }
+
+    /// Tells every proxy what `kubenap render` says, where that is its form.
+    pub(super) async fn hook(&self, programs: &Programs) -> Result<()> {
+        for lane in &self.lanes {
+            lane.hook(self.space, programs).await.with_context(|| lane.way.name)?;
+        }
+        try_join_all(self.lanes.iter().map(Lane::until_open)).await.map(drop)
+    }
+
+    /// Takes it back.
+    pub(super) async fn unhook(&self, programs: &Programs) -> Result<()> {
+        for lane in self.lanes.iter().filter(|lane| !lane.way.substitutes()) {
+            lane.open(self.space, programs).await.with_context(|| lane.way.name)?;
+        }
+        Ok(())
     }
 
     /// Puts all these apps to sleep.
@@ -114,12 +132,12 @@ impl<'a> Stage<'a> {
 impl Lane {
     /// A visitor of the app, one connection for each request.
     pub(super) fn visitor(&self) -> Caller {
-        Caller::fresh(self.way.http(), &self.site.host)
+        Caller::fresh(self.site.http, &self.site.host)
     }
 
     /// A visitor of the slow one.
     pub(super) fn patient_visitor(&self) -> Caller {
-        Caller::fresh(self.way.http(), &self.slow.host)
+        Caller::fresh(self.slow.http, &self.slow.host)
     }
 
     /// How many requests for the app `KubeNap` has answered, by all members that live.
@@ -129,7 +147,7 @@ impl Lane {
 
     /// Fails unless the proxy is configured as it was before `KubeNap` had anything to do with it.
     pub(super) async fn ensure_as_it_was(&self, space: &Space) -> Result<()> {
-        if let Some(process) = self.process.borrow_mut().as_mut() {
+        for process in self.processes.borrow_mut().iter_mut() {
             process.ensure_as_started()?;
         }
         let now = self.look(space).await?;
@@ -137,7 +155,8 @@ impl Lane {
         Ok(())
     }
 
-    async fn open(&self, space: &Space, programs: &Programs) -> Result<()> {
+    /// Puts the proxy before its apps, as if there were no `KubeNap`.
+    pub(super) async fn open(&self, space: &Space, programs: &Programs) -> Result<()> {
         match self.way.entry {
             Entry::Objects(_) => {
                 let file = space.world.cluster.logs().join(format!("objects-{}.json", self.way.name));
@@ -145,10 +164,18 @@ impl Lane {
                 fs::write(&file, list.to_string()).with_context(|| format!("write {}", file.display()))?;
                 space.kubectl(&["apply", "-f", &file.display().to_string()]).await?;
             }
-            Entry::File(_) => {
+            Entry::File(write) => {
                 let sites = [self.site.clone(), self.slow.clone()];
-                let process = programs.start(&space.world.cluster, self.way, &sites).await?;
-                *self.process.borrow_mut() = Some(process);
+                let listen = self.listen(space, &self.site);
+                self.start(space, programs, vec![(write(&listen, &sites)?, listen)]).await?;
+            }
+            Entry::Rendered { before, .. } => {
+                let mut texts = Vec::new();
+                for site in [&self.site, &self.slow] {
+                    let listen = self.listen(space, site);
+                    texts.push((before(&listen, std::slice::from_ref(site))?, listen));
+                }
+                self.start(space, programs, texts).await?;
             }
         }
         let before = self.look(space).await?;
@@ -156,7 +183,36 @@ impl Lane {
         Ok(())
     }
 
-    async fn until_open(&self) -> Result<()> {
+    /// Tells the proxy what `kubenap render` says, if that is this way's form.
+    pub(super) async fn hook(&self, space: &Space, programs: &Programs) -> Result<()> {
+        let Entry::Rendered { proxy, form, around, .. } = self.way.entry else { return Ok(()) };
+        let mut texts = Vec::new();
+        for site in [&self.site, &self.slow] {
+            let told = hook::ask(space, self.way.program, proxy, form, site).await?;
+            let listen = self.listen(space, site);
+            texts.push((around(&listen, &told)?, listen));
+        }
+        self.start(space, programs, texts).await
+    }
+
+    async fn start(&self, space: &Space, programs: &Programs, texts: Vec<(String, Listen)>) -> Result<()> {
+        for process in self.processes.take() {
+            process.end().await?;
+        }
+        for (text, listen) in texts {
+            let process = programs.start(&space.world.cluster, self.way.program, &listen, text).await?;
+            self.processes.borrow_mut().push(process);
+        }
+        Ok(())
+    }
+
+    fn listen(&self, space: &Space, site: &Site) -> Listen {
+        let folder = space.world.cluster.logs().join("proxies").join(&site.app);
+        Listen { http: site.http, grpc: site.grpc, folder }
+    }
+
+    /// Waits until it leads to both.
+    pub(super) async fn until_open(&self) -> Result<()> {
         for mut visitor in [self.visitor(), self.patient_visitor()] {
             let what = format!("{} leads to its app", self.way.name);
             eventually(&what, Duration::from_secs(90), async || {
@@ -208,19 +264,36 @@ async fn lane(space: &Space, way: &'static Way) -> Result<Lane> {
     let slow_name = format!("{}-slow", way.name);
     let slow = App::new(&slow_name).service(service(&slow_name)).boot(SLOW_BOOT).stop(Duration::ZERO);
     let slow = slow.annotate("holdFor", SLOW_HOLD);
+    let (app, slow) = if way.substitutes() {
+        (app, slow)
+    } else {
+        (app.annotate("service", way.name), slow.annotate("service", &slow_name))
+    };
     tokio::try_join!(space.deploy(&app), space.deploy(&slow))?;
-    let site = site(space, way.name, TIMEOUT).await?;
-    let slow = self::site(space, &slow_name, SLOW_TIMEOUT).await?;
+    let (http, grpc) = way.ports(false);
+    let site = site(space, way, way.name, (http, grpc), TIMEOUT).await?;
+    let slow = self::site(space, way, &slow_name, way.ports(true), SLOW_TIMEOUT).await?;
     let objects = match way.entry {
         Entry::Objects(objects) => [objects(&site), objects(&slow)].concat(),
-        Entry::File(_) => Vec::new(),
+        Entry::File(_) | Entry::Rendered { .. } => Vec::new(),
     };
-    Ok(Lane { way, site, slow, process: RefCell::default(), objects, before: RefCell::default() })
+    Ok(Lane { way, site, slow, processes: RefCell::default(), objects, before: RefCell::default() })
 }
 
-async fn site(space: &Space, app: &str, timeout: Duration) -> Result<Site> {
-    let cluster_ip = space.cluster_address(app, 80).await?.ip();
-    Ok(Site { app: app.to_owned(), host: format!("{app}.proxies.test"), cluster_ip, timeout })
+async fn site(
+    space: &Space,
+    way: &Way,
+    app: &str,
+    (http, grpc): (SocketAddr, SocketAddr),
+    timeout: Duration,
+) -> Result<Site> {
+    let host = format!("{app}.proxies.test");
+    let cluster_ip = if way.substitutes() {
+        space.cluster_address(app, 80).await?.ip()
+    } else {
+        hook::direct(space, app, &host, service(app)).await?
+    };
+    Ok(Site { app: app.to_owned(), host, cluster_ip, http, grpc, timeout })
 }
 
 /// The usual ports, of which the second one says what it speaks.
