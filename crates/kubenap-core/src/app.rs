@@ -74,4 +74,6 @@ pub mod key {
     pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
     /// Our value of [`MANAGED_BY`].
     pub const MANAGER: &str = "kubenap.dev";
+    /// The value of [`MANAGED_BY`] on slices that lead a proxy's error path to KubeNap: no member writes them.
+    pub const PROXY_MANAGER: &str = "proxies.kubenap.dev";
 }

@@ -13,7 +13,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &["90s", "1h30m", "1s", "999ms", "0", "", "10", "1d", "-5m", "5 m", "99999999999999999999h"],
     ),
     ("replicaCount", &["1", "1000000", "0", "-1", "1000001", "three", "2.0", ""]),
-    ("proxy", &["any", "nginx", "traefik", "istio", "envoy", "haproxy", "NGINX"]),
+    ("proxy", &["any", "nginx", "traefik", "istio", "envoy", "caddy", "apache", "NGINX"]),
     ("wake", &["auto", "redirect", "pass", "page", "Page", ""]),
     ("holdFor", &["0", "10s", "ten"]),
     ("wakeTimeout", &["2m", "500ms", "x"]),
@@ -58,7 +58,7 @@ fn all_mistakes_are_reported_at_once() {
         &[
             ("kubenap/idleAfter", "1d"),
             ("kubenap/replicaCount", "0"),
-            ("kubenap/proxy", "haproxy"),
+            ("kubenap/proxy", "apache"),
             ("kubenap/idelAfter", "5m"),
             ("kubenap/dependsOn", "shop/api"),
             ("kubenap/enabled", "true"),
@@ -70,7 +70,7 @@ fn all_mistakes_are_reported_at_once() {
                 refuses: kubenap/idelAfter: "5m" is not a key of KubeNap; accepted: did you mean kubenap/idleAfter?
                 refuses: kubenap/idleAfter: "1d" is not a duration; accepted: a duration of at least 1s, such as 90s, 10m or 1h30m
                 refuses: kubenap/replicaCount: "0" is not understood; accepted: a whole number from 1 to 1000000
-                refuses: kubenap/proxy: "haproxy" is not understood; accepted: nginx, traefik, istio, envoy or any
+                refuses: kubenap/proxy: "apache" is not understood; accepted: any, nginx, traefik, envoy, istio, envoy-gateway, haproxy or caddy
         "#]],
     );
 }

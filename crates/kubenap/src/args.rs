@@ -8,6 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use kubenap_controller::activity::{SourceArg, SourceSpec};
 use kubenap_controller::wake::ProxyListen;
 use kubenap_core::duration;
+use kubenap_core::proxy::{Proxy, Version, WakeAddress};
 
 /// Puts idle Kubernetes Deployments to sleep and wakes them on request.
 #[derive(Debug, Parser)]
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Wake(WakeArgs),
     /// Wake apps and take every trace of KubeNap off them; needs only a kubeconfig
     Restore(RestoreArgs),
+    /// Print what a proxy must be told so that its own error path wakes an app
+    Render(Box<RenderArgs>),
     /// Check what KubeNap needs, and say how to mend what is missing
     Doctor(DoctorArgs),
 }
@@ -189,6 +192,33 @@ pub(crate) struct RestoreArgs {
     /// Wait no longer than this for pods
     #[arg(long, default_value = "5m", value_parser = at_least_1s, value_name = "DURATION")]
     pub(crate) timeout: Duration,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct RenderArgs {
+    /// The app: NAMESPACE/NAME, or NAME with -n
+    pub(crate) app: String,
+    /// The proxy [default: what kubenap/proxy says, else any]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) proxy: Option<Proxy>,
+    /// Which of the proxy's forms [default: the one that fits the app's routes]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) form: Option<String>,
+    /// The proxy's version, as some things came late
+    #[arg(long, value_name = "MAJOR.MINOR")]
+    pub(crate) proxy_version: Option<Version>,
+    /// Read these manifests, and ask no cluster; may be repeated
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+    /// KubeNap's Service, and its port that leads to --proxy-listen
+    #[arg(long, default_value = "kubenap-system/kubenap:80", value_name = "NAMESPACE/SERVICE[:PORT]")]
+    pub(crate) wake_service: WakeAddress,
+    /// The cluster address of KubeNap's Service [default: what the cluster says]
+    #[arg(long, value_name = "IP")]
+    pub(crate) wake_ip: Option<IpAddr>,
+    /// How to print it
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<Format>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

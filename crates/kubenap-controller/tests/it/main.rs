@@ -20,3 +20,4 @@ mod by_hand;
 mod chaos;
 mod rights;
 mod budget;
+mod error_path;

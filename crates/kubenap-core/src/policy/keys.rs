@@ -55,15 +55,12 @@ pub const KEYS: &[Key] = &[
         "the count found when it fell asleep",
         "Replicas to wake to.",
     ),
-    Key {
-        later: Later::Unless("any", Weight::Warns),
-        ..Key::now(
-            "proxy",
-            "nginx, traefik, istio, envoy or any",
-            "any",
-            "The proxy in front. Naming one adds its error path, which a later version does; substitution serves every proxy.",
-        )
-    },
+    Key::now(
+        "proxy",
+        "any, nginx, traefik, envoy, istio, envoy-gateway, haproxy or caddy",
+        "any",
+        "The proxy in front, whose own error path `kubenap render` writes. Substitution serves every proxy besides.",
+    ),
     Key::now("wake", "auto, redirect, pass or page", "auto", "How requests to a sleeping app are answered."),
     Key::now(
         "holdFor",
@@ -171,7 +168,6 @@ impl Key {
     // A value that is not understood gets that complaint, not this one.
     fn understands(&self, value: &str) -> bool {
         match self.name {
-            "proxy" => super::Proxy::parse(value).is_some(),
             "substitute" => value == "false",
             _ => true,
         }

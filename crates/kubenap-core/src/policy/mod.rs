@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::answer::WakeMode;
 use crate::app::{PREFIX, key};
 use crate::duration;
+use crate::proxy::Proxy;
 
 mod complaint;
 mod keys;
@@ -45,22 +46,6 @@ pub struct Policy {
     pub substitute: bool,
     /// A person's request.
     pub wish: Option<Wish>,
-}
-
-/// The proxy in front of an app.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Proxy {
-    /// Whatever follows EndpointSlices.
-    #[default]
-    Any,
-    /// NGINX.
-    Nginx,
-    /// Traefik.
-    Traefik,
-    /// Istio.
-    Istio,
-    /// Envoy.
-    Envoy,
 }
 
 /// What a person asks for with `kubenap/wish`.
@@ -137,7 +122,7 @@ pub fn read(labels: &Texts, annotations: &Texts, defaults: &Defaults) -> Reading
         replica_count: read.one_of("kubenap/replicaCount", |text| {
             text.parse().ok().filter(|count| (1..=1_000_000).contains(count))
         }),
-        proxy: read.one_of("kubenap/proxy", Proxy::parse).unwrap_or_default(),
+        proxy: read.one_of("kubenap/proxy", Proxy::find).unwrap_or_default(),
         wake: read.one_of("kubenap/wake", parse_wake).unwrap_or_default(),
         hold_for: read.duration("kubenap/holdFor", Duration::ZERO).unwrap_or(HOLD_FOR),
         wake_timeout: read.duration("kubenap/wakeTimeout", Duration::from_secs(1)).unwrap_or(WAKE_TIMEOUT),
@@ -171,19 +156,6 @@ impl Reading {
     /// Whether something was written that forbids naps.
     pub fn refuses(&self) -> bool {
         self.complaints.iter().any(|complaint| complaint.weight == Weight::Refuses)
-    }
-}
-
-impl Proxy {
-    fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "any" => Self::Any,
-            "nginx" => Self::Nginx,
-            "traefik" => Self::Traefik,
-            "istio" => Self::Istio,
-            "envoy" => Self::Envoy,
-            _ => return None,
-        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod demo;
 mod doctor;
 mod nap;
+mod render;
 mod restore;
 mod run;
 mod status;
@@ -23,6 +24,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Nap(nap) => nap::run(nap, &cluster).await,
         Command::Wake(wake) => wake::run(wake, &cluster).await,
         Command::Restore(restore) => restore::run(restore, &cluster).await,
+        Command::Render(render) => render::run(*render, &cluster).await,
         Command::Doctor(doctor) => doctor::run(doctor, &cluster).await,
     }
 }

@@ -4,13 +4,14 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use kubenap_core::proxy::Proxy;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::world::{World, hear, key, pod, say};
-use crate::wake::{DoorKey, HostRule, Profile, serve_proxy};
+use crate::wake::{DoorKey, HostRule, serve_proxy};
 
 async fn listen(world: &World) -> u16 {
     let rule = |host: &str, key| HostRule { host: host.into(), path: "/".into(), exact: false, key };
@@ -23,7 +24,7 @@ async fn listen(world: &World) -> u16 {
     ]);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(serve_proxy(listener, Profile::Any, world.doors.clone(), CancellationToken::new()));
+    tokio::spawn(serve_proxy(listener, Proxy::default(), world.doors.clone(), CancellationToken::new()));
     port
 }
 

@@ -1,0 +1,253 @@
+//! NGINX: by hand, the community's ingress-nginx, and F5's NGINX Ingress Controller.
+
+use serde_json::{Value, json};
+
+use super::head::{Doubt, Reach, RequestHead, Target};
+use super::objects::{annotations, own_name, service_beside};
+use super::{App, Form, Hook, ProxyPlugin, Rendered, Route, Unfit, WakeAddress};
+
+/// NGINX.
+#[derive(Debug)]
+pub(super) struct Nginx;
+
+const FORMS: &[Form] = &[
+    Form { name: "plain", about: "an nginx.conf that somebody writes", route: None },
+    Form {
+        name: "ingress-nginx",
+        about: "an Ingress of ingress-nginx: its default-backend annotation",
+        route: Some("Ingress"),
+    },
+    Form {
+        name: "ingress-nginx-errors",
+        about: "the same, and its custom-http-errors for endpoints that are gone but still listed",
+        route: Some("Ingress"),
+    },
+    Form {
+        name: "f5",
+        about: "an Ingress of F5's NGINX Ingress Controller: use-cluster-ip and snippets",
+        route: Some("Ingress"),
+    },
+];
+
+impl ProxyPlugin for Nginx {
+    fn name(&self) -> &'static str {
+        "nginx"
+    }
+
+    fn forms(&self) -> &'static [Form] {
+        FORMS
+    }
+
+    fn render(&self, app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
+        let fits = match app.route("Ingress") {
+            None => "plain",
+            Some(route) if is_f5(route) => "f5",
+            Some(_) => "ingress-nginx",
+        };
+        match app.form(FORMS, fits)? {
+            "plain" => plain(app, wake),
+            "f5" => f5(app, wake),
+            form => ingress_nginx(app, wake, form),
+        }
+    }
+
+    fn target<'a>(&self, head: &RequestHead<'a>) -> Result<Target<'a>, Doubt> {
+        // Connected once is once too often: the app may have carried it out.
+        if head
+            .one("x-upstream-connect")?
+            .is_some_and(|times| times.contains(|sign: char| sign.is_ascii_digit()))
+        {
+            let last = head.one("x-upstream-status")?.unwrap_or_default().rsplit([',', ':']).next();
+            return Err(Doubt::Reached(if last.is_some_and(|last| last.trim() == "504") {
+                504
+            } else {
+                502
+            }));
+        }
+        let told = head.one("x-original-uri")?;
+        if head.one("x-code")?.is_some() {
+            // ingress-nginx sets all of these itself. Only its error location, which rewrites the path to `/`, sets the
+            // original one; elsewhere it would be the client's, and the request is here as it was.
+            let mut target = match told {
+                Some(uri) if head.path() == "/" => head.about(uri, Reach::Gone)?,
+                _ => head.here()?,
+            };
+            let (namespace, service) = (head.one("x-namespace")?, head.one("x-service-name")?);
+            target.service = Some((namespace.ok_or(Doubt::Whom)?, service.ok_or(Doubt::Whom)?));
+            return Ok(target);
+        }
+        let mut target = head.about(told.ok_or(Doubt::Whom)?, Reach::Kept)?;
+        target.method = head.one("x-original-method")?.ok_or(Doubt::Whom)?;
+        target.upgrade = head.one("x-original-upgrade")?.is_some();
+        Ok(target)
+    }
+}
+
+fn is_f5(route: &Route) -> bool {
+    match route.controller.as_deref() {
+        Some(controller) => controller.starts_with("nginx.org/"),
+        None => route.annotation("nginx.org/use-cluster-ip").is_some(),
+    }
+}
+
+fn plain(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
+    let (name, address, hosts) = (app.word(), app.place()?, app.hosts());
+    let hosts = if hosts.is_empty() { "_".to_owned() } else { hosts.join(" ") };
+    let text = format!(
+        r#"# max_fails=0: a server that refused once would be left out for 10 s, also when its pods are back.
+upstream {name} {{ server {address} max_fails=0; }}
+map $http_upgrade ${name}_connection {{ default upgrade; "" ""; }}
+
+server {{
+  listen 80;
+  server_name {hosts};
+
+  proxy_http_version 1.1;
+  proxy_set_header Host $host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header Upgrade $http_upgrade;
+  proxy_set_header Connection ${name}_connection;
+  # An address that nobody answers at must not cost a minute.
+  proxy_connect_timeout 2s;
+
+  location / {{
+    proxy_pass http://{name};
+    # With "=", or the client would get 502 with a Location that it does not follow. proxy_intercept_errors stays off:
+    # what the app itself answers is left alone.
+    error_page 502 504 = @kubenap;
+  }}
+
+{locations}
+}}
+"#,
+        locations = indented(&locations(&format!("  proxy_pass http://{name};"), app, wake), 2),
+    );
+    let place = "a file that `http { … }` includes, such as conf.d/kubenap.conf; or its parts in a `server` that is there";
+    Ok(Rendered {
+        form: "plain",
+        pieces: vec![super::Piece::Text { place, text }],
+        notes: notes(&[
+            "Leave recursive_error_pages off, which is the default: with KubeNap down a request would go round ten times.",
+            "Leave proxy_request_buffering on: without it a body is gone when the request is to be sent again.",
+            "client_max_body_size counts before anything wakes: raise it if the app takes large uploads.",
+        ]),
+        hook: Hook::Silent,
+        by_hand: Some("it is text for a file"),
+    })
+}
+
+/// The locations that ask KubeNap, and that send a request once more when KubeNap says so.
+fn locations(again: &str, app: &App, wake: &WakeAddress) -> String {
+    format!(
+        r#"location @kubenap {{
+  proxy_set_header Host $host;
+  proxy_set_header X-Forwarded-For $remote_addr;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header X-Original-URI $request_uri;
+  proxy_set_header X-Original-Method $request_method;
+  proxy_set_header X-Original-Upgrade $http_upgrade;
+  proxy_set_header X-Upstream-Status $upstream_status;
+  proxy_set_header X-Upstream-Connect $upstream_connect_time;
+  proxy_set_header X-Code "";
+  proxy_set_header Upgrade "";
+  proxy_set_header Connection "";
+  proxy_pass_request_body off;
+  proxy_set_header Content-Length "";
+  proxy_connect_timeout 2s;
+  proxy_read_timeout {patience}s;
+  proxy_pass http://{wake};
+}}
+location @kubenap_retry {{
+{again}
+}}"#,
+        patience = app.patience(),
+        wake = wake.place(),
+    )
+}
+
+fn ingress_nginx(app: &App, wake: &WakeAddress, form: &'static str) -> Result<Rendered, Unfit> {
+    const PREFIX: &str = "nginx.ingress.kubernetes.io";
+    let mut texts = json!({});
+    texts[format!("{PREFIX}/default-backend")] = json!(own_name(app));
+    if form == "ingress-nginx-errors" {
+        texts[format!("{PREFIX}/custom-http-errors")] = json!("502,503");
+        texts[format!("{PREFIX}/disable-proxy-intercept-errors")] = json!("true");
+    }
+    let mut pieces = Vec::from(service_beside(app, wake)?);
+    let by_hand = annotate(app, &mut pieces, &texts)?;
+    let form = if form == "ingress-nginx" { form } else { "ingress-nginx-errors" };
+    Ok(Rendered {
+        form,
+        pieces,
+        notes: notes(&[
+            "ingress-nginx reloads for a nap and for a wake, at most every 3.3 s: until then KubeNap passes what still comes to it.",
+        ]),
+        hook: Hook::Silent,
+        by_hand,
+    })
+}
+
+fn f5(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
+    // A location of a snippet inherits nothing of what the controller writes into its own.
+    let again = format!(
+        r#"  proxy_http_version 1.1;
+  proxy_set_header Host $host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  proxy_set_header X-Forwarded-Host $host;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header Upgrade $http_upgrade;
+  proxy_set_header Connection $http_connection;
+  proxy_pass http://{};"#,
+        app.place()?
+    );
+    let texts = json!({
+        "nginx.org/use-cluster-ip": "true",
+        "nginx.org/location-snippets": "error_page 502 504 = @kubenap;\n",
+        "nginx.org/server-snippets": format!("{}\n", locations(&again, app, wake)),
+    });
+    let mut pieces = Vec::new();
+    let by_hand = annotate(app, &mut pieces, &texts)?;
+    Ok(Rendered {
+        form: "f5",
+        pieces,
+        notes: notes(&[
+            "The controller must run with -enable-snippets.",
+            "Without use-cluster-ip an empty Service is answered by a server of the controller's own, which cannot be told from the app.",
+        ]),
+        hook: Hook::Touches("kube-proxy instead of the controller spreads its requests over its pods"),
+        by_hand,
+    })
+}
+
+/// Puts the annotations on every Ingress of the app. Why the controller must not, if so: what is there would be lost.
+fn annotate(app: &App, pieces: &mut Vec<super::Piece>, texts: &Value) -> Result<Option<&'static str>, Unfit> {
+    let mut by_hand = None;
+    let mut found = false;
+    for route in app.routes.iter().filter(|route| route.kind() == "Ingress") {
+        found = true;
+        let wanted = texts.as_object().into_iter().flatten();
+        let taken = wanted
+            .filter(|(name, text)| route.annotation(name).is_some_and(|own| text.as_str() != Some(own)));
+        if taken.count() > 0 {
+            by_hand = Some("the Ingress has one of these annotations already");
+        }
+        pieces.push(annotations("networking.k8s.io/v1", "Ingress", app, route.name(), texts));
+    }
+    if found { Ok(by_hand) } else { Err(no_ingress(app)) }
+}
+
+fn no_ingress(app: &App) -> Unfit {
+    Unfit::new(format!("no Ingress leads to {}", app.id), "name its file with -f, or take --form plain")
+}
+
+fn notes(notes: &[&str]) -> Vec<String> {
+    let listener =
+        "Run KubeNap with `--proxy-listen nginx=0.0.0.0:8080`, so that nothing but what NGINX sets is read.";
+    std::iter::once(&listener).chain(notes).map(|note| (*note).to_owned()).collect()
+}
+
+fn indented(text: &str, by: usize) -> String {
+    let line = |line: &str| if line.is_empty() { String::new() } else { format!("{:by$}{line}", "") };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,303 @@
+//! Which hosts and paths an Ingress, IngressRoute, HTTPRoute or VirtualService sends to which Service.
+
+use serde_json::Value;
+
+/// One host and path that leads to a Service of the object's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// A host name, `*.example.com`, or `*` for every host.
+    pub host: String,
+    /// A path; a prefix by whole segments unless it is exact.
+    pub path: String,
+    /// The path covers itself alone.
+    pub exact: bool,
+    /// The Service.
+    pub service: String,
+    /// Its port's number or name; nothing where the object does not say.
+    pub port: String,
+}
+
+/// The kinds that are understood, each with its group, version and plural.
+pub const KINDS: [(&str, &str, &str, &str); 4] = [
+    ("Ingress", "networking.k8s.io", "v1", "ingresses"),
+    ("IngressRoute", "traefik.io", "v1alpha1", "ingressroutes"),
+    ("HTTPRoute", "gateway.networking.k8s.io", "v1", "httproutes"),
+    ("VirtualService", "networking.istio.io", "v1", "virtualservices"),
+];
+
+/// All rules of an object. What is not understood leads nowhere: a rule too few costs a 404, one too many an app its nap.
+pub fn rules(object: &Value) -> Vec<Rule> {
+    let spec = &object["spec"];
+    let mut rules = match object["kind"].as_str().or_else(|| shape(spec)) {
+        Some("Ingress") => ingress(spec),
+        Some("IngressRoute") => ingress_route(spec, &object["metadata"]["namespace"]),
+        Some("HTTPRoute") => http_route(spec, &object["metadata"]["namespace"]),
+        Some("VirtualService") => virtual_service(spec, &object["metadata"]["namespace"]),
+        _ => Vec::new(),
+    };
+    rules.retain(|rule| !rule.service.is_empty() && rule.path.starts_with('/'));
+    rules.sort();
+    rules.dedup();
+    rules
+}
+
+/// The kind of an object that does not say so, as items of a list need not.
+fn shape(spec: &Value) -> Option<&'static str> {
+    let kinds = [
+        ("routes", "IngressRoute"),
+        ("http", "VirtualService"),
+        ("parentRefs", "HTTPRoute"),
+        ("rules", "Ingress"),
+    ];
+    kinds.into_iter().find(|(field, _)| spec[*field].is_array()).map(|(_, kind)| kind)
+}
+
+fn ingress(spec: &Value) -> Vec<Rule> {
+    let rule = |host: &Value, path: &Value, exact: bool, backend: &Value| {
+        let service = &backend["service"];
+        let (number, name) = (&service["port"]["number"], &service["port"]["name"]);
+        Rule {
+            host: text(host).filter(|host| !host.is_empty()).unwrap_or("*").to_owned(),
+            path: text(path).unwrap_or("/").to_owned(),
+            exact,
+            service: text(&service["name"]).unwrap_or_default().to_owned(),
+            port: number
+                .as_u64()
+                .map(|n| n.to_string())
+                .or(text(name).map(str::to_owned))
+                .unwrap_or_default(),
+        }
+    };
+    let mut rules = vec![rule(&Value::Null, &Value::Null, false, &spec["defaultBackend"])];
+    for one in list(&spec["rules"]) {
+        for path in list(&one["http"]["paths"]) {
+            rules.push(rule(&one["host"], &path["path"], path["pathType"] == "Exact", &path["backend"]));
+        }
+    }
+    rules
+}
+
+fn http_route(spec: &Value, namespace: &Value) -> Vec<Rule> {
+    let hosts = texts_or_any(&spec["hostnames"]);
+    let mut rules = Vec::new();
+    for one in list(&spec["rules"]) {
+        let paths: Vec<_> = match list(&one["matches"]) {
+            [] => vec![("/", false)],
+            matches => matches.iter().filter_map(|one| gateway_path(&one["path"])).collect(),
+        };
+        for backend in list(&one["backendRefs"]) {
+            let is_service = backend["kind"].is_null() || backend["kind"] == "Service";
+            let own = backend["namespace"].is_null() || backend["namespace"] == *namespace;
+            if is_service && own {
+                let port = backend["port"].as_u64().map(|port| port.to_string()).unwrap_or_default();
+                rules.extend(cross(&hosts, &paths, text(&backend["name"]).unwrap_or_default(), &port));
+            }
+        }
+    }
+    rules
+}
+
+fn gateway_path(path: &Value) -> Option<(&str, bool)> {
+    let value = text(&path["value"]).unwrap_or("/");
+    match text(&path["type"]).unwrap_or("PathPrefix") {
+        "PathPrefix" => Some((value, false)),
+        "Exact" => Some((value, true)),
+        _ => None,
+    }
+}
+
+fn virtual_service(spec: &Value, namespace: &Value) -> Vec<Rule> {
+    let hosts = texts_or_any(&spec["hosts"]);
+    let mut rules = Vec::new();
+    for one in list(&spec["http"]) {
+        let paths: Vec<_> = match list(&one["match"]) {
+            [] => vec![("/", false)],
+            matches => matches.iter().filter_map(|one| mesh_path(&one["uri"])).collect(),
+        };
+        for route in list(&one["route"]) {
+            let host = text(&route["destination"]["host"]).unwrap_or_default();
+            let mut parts = host.split('.');
+            let service = parts.next().unwrap_or_default();
+            if parts.next().is_none_or(|part| namespace == part) {
+                let port = route["destination"]["port"]["number"].as_u64().map(|port| port.to_string());
+                rules.extend(cross(&hosts, &paths, service, &port.unwrap_or_default()));
+            }
+        }
+    }
+    rules
+}
+
+fn mesh_path(uri: &Value) -> Option<(&str, bool)> {
+    if uri.is_null() {
+        return Some(("/", false));
+    }
+    let prefix = text(&uri["prefix"]).map(|path| (path, false));
+    prefix.or_else(|| text(&uri["exact"]).map(|path| (path, true)))
+}
+
+fn ingress_route(spec: &Value, namespace: &Value) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for route in list(&spec["routes"]) {
+        let places = places(text(&route["match"]).unwrap_or_default());
+        for service in list(&route["services"]) {
+            let is_service = service["kind"].is_null() || service["kind"] == "Service";
+            let own = service["namespace"].is_null() || service["namespace"] == *namespace;
+            if !(is_service && own) {
+                continue;
+            }
+            let port = &service["port"];
+            let port =
+                port.as_u64().map(|n| n.to_string()).or(text(port).map(str::to_owned)).unwrap_or_default();
+            for (host, path, exact) in &places {
+                let paths = [(path.as_str(), *exact)];
+                rules.extend(cross(&[host], &paths, text(&service["name"]).unwrap_or_default(), &port));
+            }
+        }
+    }
+    rules
+}
+
+/// Host, path and whether it is exact, for each way in which Traefik's expression can come true. Conditions on anything
+/// else only narrow it; a negation or a pattern makes the whole way one that is not understood.
+fn places(expression: &str) -> Vec<(String, String, bool)> {
+    let mut places = Vec::new();
+    if has_groups(expression) {
+        return places;
+    }
+    for way in expression.split("||") {
+        let (mut hosts, mut paths) = (Vec::new(), Vec::new());
+        let understood = way.split("&&").all(|condition| {
+            let condition = condition.trim();
+            let Some((name, rest)) = condition.split_once('(') else { return false };
+            let Some(arguments) = rest.strip_suffix(')') else { return false };
+            let values = arguments.split(',').map(|value| value.trim().trim_matches(['`', '"']).to_owned());
+            if arguments.contains(['(', ')']) {
+                return false;
+            }
+            match name.trim() {
+                "Host" => hosts.extend(values),
+                "PathPrefix" => paths.extend(values.map(|path| (path, false))),
+                "Path" => paths.extend(values.map(|path| (path, true))),
+                "Method" | "Header" | "Headers" | "Query" | "ClientIP" => {}
+                _ => return false,
+            }
+            true
+        });
+        if !understood {
+            continue;
+        }
+        if hosts.is_empty() {
+            hosts.push("*".to_owned());
+        }
+        if paths.is_empty() {
+            paths.push(("/".to_owned(), false));
+        }
+        for host in &hosts {
+            places.extend(paths.iter().map(|(path, exact)| (host.clone(), path.clone(), *exact)));
+        }
+    }
+    places
+}
+
+/// Whether something stands in brackets that is no function's arguments: what belongs together is then not plain.
+fn has_groups(expression: &str) -> bool {
+    let opens = expression.match_indices('(');
+    let mut before =
+        opens.map(|(at, _)| expression.get(..at).and_then(|text| text.trim_end().chars().next_back()));
+    before.any(|sign| !sign.is_some_and(char::is_alphanumeric))
+}
+
+fn cross(hosts: &[&str], paths: &[(&str, bool)], service: &str, port: &str) -> Vec<Rule> {
+    let rule = |host: &str, (path, exact): &(&str, bool)| Rule {
+        host: host.to_owned(),
+        path: (*path).to_owned(),
+        exact: *exact,
+        service: service.to_owned(),
+        port: port.to_owned(),
+    };
+    hosts.iter().flat_map(|host| paths.iter().map(|path| rule(host, path))).collect()
+}
+
+fn texts_or_any(value: &Value) -> Vec<&str> {
+    let hosts: Vec<_> = list(value).iter().filter_map(text).collect();
+    if hosts.is_empty() { vec!["*"] } else { hosts }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> Option<&str> {
+    value.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn shown(object: &Value) -> Vec<String> {
+        let line = |rule: Rule| {
+            let exact = if rule.exact { "=" } else { "" };
+            format!("{}{exact}{} {}:{}", rule.host, rule.path, rule.service, rule.port)
+        };
+        rules(object).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn an_ingress_leads_where_its_rules_say() {
+        let path = |path: &str, kind: &str| json!({ "path": path, "pathType": kind, "backend": { "service": { "name": "web", "port": { "name": "http" } } } });
+        let object = json!({ "kind": "Ingress", "spec": {
+            "defaultBackend": { "service": { "name": "rest", "port": { "number": 80 } } },
+            "rules": [{ "host": "web.example", "http": { "paths": [path("/a", "Exact"), path("/b", "Prefix")] } }],
+        } });
+        assert_eq!(shown(&object), ["*/ rest:80", "web.example=/a web:http", "web.example/b web:http"]);
+    }
+
+    #[test]
+    fn an_expression_of_traefik_is_read_as_far_as_it_is_plain() {
+        let route = |text: &str, service: Value| json!({ "match": text, "services": [service] });
+        let web = || json!({ "name": "web", "port": 80 });
+        let object = json!({ "kind": "IngressRoute", "metadata": { "namespace": "shop" }, "spec": { "routes": [
+            route("Host(`web.example`, `www.example`) && PathPrefix(`/a`)", web()),
+            route("Host(`one.example`) || (Host(`two.example`))", web()),
+            route("Host(`head.example`) && Header(`X`, `y`)", web()),
+            route("(Path(`/x`) || Path(`/y`) || Path(`/z`)) && Host(`group.example`)", web()),
+            route("!Host(`not.example`)", web()),
+            route("HostRegexp(`.*`)", web()),
+            route("Host(`away.example`)", json!({ "name": "web", "namespace": "other", "port": 80 })),
+            route("Host(`made.example`)", json!({ "name": "web", "kind": "TraefikService" })),
+        ] } });
+        assert_eq!(shown(&object), ["head.example/ web:80", "web.example/a web:80", "www.example/a web:80"]);
+    }
+
+    #[test]
+    fn a_route_of_a_gateway_crosses_its_hosts_with_its_paths() {
+        let object = json!({ "kind": "HTTPRoute", "metadata": { "namespace": "shop" }, "spec": {
+            "hostnames": ["a.example", "*.b.example"],
+            "rules": [
+                { "matches": [{ "path": { "type": "Exact", "value": "/x" } }, { "path": { "type": "RegularExpression", "value": ".*" } }],
+                  "backendRefs": [{ "name": "web", "port": 80 }, { "name": "away", "namespace": "other" }, { "name": "k", "kind": "Backend" }] },
+                { "backendRefs": [{ "name": "rest", "port": 81 }] },
+            ],
+        } });
+        assert_eq!(
+            shown(&object),
+            ["*.b.example/ rest:81", "*.b.example=/x web:80", "a.example/ rest:81", "a.example=/x web:80"]
+        );
+    }
+
+    #[test]
+    fn a_virtual_service_leads_to_services_of_its_own_namespace() {
+        let to = |host: &str| json!([{ "destination": { "host": host, "port": { "number": 80 } } }]);
+        let object = json!({ "kind": "VirtualService", "metadata": { "namespace": "shop" }, "spec": {
+            "hosts": ["web.example"],
+            "http": [
+                { "match": [{ "uri": { "prefix": "/a" } }, { "uri": { "regex": ".*" } }], "route": to("web") },
+                { "match": [{ "uri": { "exact": "/b" } }], "route": to("web.shop.svc.cluster.local") },
+                { "route": to("web.other.svc.cluster.local") },
+            ],
+        } });
+        assert_eq!(shown(&object), ["web.example/a web:80", "web.example=/b web:80"]);
+    }
+}

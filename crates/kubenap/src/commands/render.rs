@@ -1,0 +1,197 @@
+//! `kubenap render APP`: what a proxy must be told for an app, from the cluster or from files alone.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kubenap_controller::cluster::around::list;
+use kubenap_controller::cluster::{Cluster, ClusterError};
+use kubenap_core::app::AppId;
+use kubenap_core::proxy::routes::KINDS;
+use kubenap_core::proxy::{App, Hook, Piece, Proxy, Rendered, WakeAddress, read};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::args::{ClusterArgs, Format, RenderArgs};
+use crate::outcome::Outcome;
+use crate::{connect, output};
+
+pub(crate) async fn run(args: RenderArgs, at: &ClusterArgs) -> anyhow::Result<Outcome> {
+    let id = connect::app(at, &args.app)?;
+    let mut wake = args.wake_service;
+    let objects = if args.file.is_empty() {
+        let cluster = connect::cluster(at).await?;
+        wake.ip = cluster_ip(&cluster, &wake).await?;
+        from_cluster(&cluster, &id).await?
+    } else {
+        from_files(&args.file)?
+    };
+    wake.ip = args.wake_ip.or(wake.ip);
+    let found = read::read(&id, &objects)?;
+    for complaint in &found.complaints {
+        output::note(&format!("warning: {complaint}"));
+    }
+    let proxy = args.proxy.unwrap_or(found.proxy);
+    let app = App { form: args.form, version: args.proxy_version, ..found.app };
+    let rendered = proxy.plugin().render(&app, &wake)?;
+    match args.output {
+        Some(format @ (Format::Json | Format::Yaml)) => output::data(&Shown::of(proxy, &rendered), format)?,
+        Some(Format::Wide) | None => {
+            say(&id, proxy, &rendered);
+            output::line(text(&rendered)?.trim_end());
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// All that was rendered, for programs.
+#[derive(Serialize)]
+struct Shown<'a> {
+    proxy: &'static str,
+    form: &'static str,
+    awake: &'static str,
+    by_hand: Option<&'static str>,
+    notes: &'a [String],
+    pieces: Vec<Value>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(proxy: Proxy, rendered: &'a Rendered) -> Self {
+        let piece = |piece: &Piece| match piece {
+            Piece::Object(object) => json!({ "object": object }),
+            Piece::Fields(fields) => json!({ "fields": fields }),
+            Piece::Text { place, text } => json!({ "place": place, "text": text }),
+        };
+        Self {
+            proxy: proxy.plugin().name(),
+            form: rendered.form,
+            awake: awake(rendered.hook),
+            by_hand: rendered.by_hand,
+            notes: &rendered.notes,
+            pieces: rendered.pieces.iter().map(piece).collect(),
+        }
+    }
+}
+
+fn awake(hook: Hook) -> &'static str {
+    match hook {
+        Hook::None => "no hook",
+        Hook::Silent => "untouched",
+        Hook::Touches(cost) => cost,
+    }
+}
+
+/// What to know, beside the text itself.
+fn say(id: &AppId, proxy: Proxy, rendered: &Rendered) {
+    output::note(&format!("{id} behind {proxy}, form {}", rendered.form));
+    let objects = |piece: &Piece| matches!(piece, Piece::Object(_) | Piece::Fields(_));
+    if rendered.pieces.iter().any(objects) {
+        output::note("apply it with `kubectl apply --server-side --field-manager=kubenap-proxy -f -`");
+    }
+    match rendered.hook {
+        Hook::None => {}
+        Hook::Silent => output::note("awake: untouched"),
+        Hook::Touches(cost) => output::note(&format!("awake: {cost}")),
+    }
+    for note in &rendered.notes {
+        output::note(&format!("note: {note}"));
+    }
+}
+
+/// Objects as YAML documents; texts as they are.
+fn text(rendered: &Rendered) -> anyhow::Result<String> {
+    let mut parts = Vec::new();
+    for piece in &rendered.pieces {
+        parts.push(match piece {
+            Piece::Object(value) | Piece::Fields(value) => {
+                serde_saphyr::to_string(value).context("cannot write YAML")?
+            }
+            Piece::Text { place, text } => format!("# Goes into {place}.\n{text}"),
+        });
+    }
+    Ok(parts.join("---\n"))
+}
+
+fn from_files(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Value>> {
+    let mut objects = Vec::new();
+    for file in files {
+        let shown = file.as_ref().display();
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+            .with_context(|| format!("{shown} is not understood; accepted: manifests as YAML or JSON"))?;
+        for document in documents {
+            match document["items"].as_array() {
+                Some(items) if document["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
+                    objects.extend(items.iter().cloned());
+                }
+                _ => objects.push(document),
+            }
+        }
+    }
+    if objects.iter().all(|object| object["kind"].is_null()) {
+        bail!("no file has a manifest\nhint: name the files of the Deployment, its Services and its routes");
+    }
+    Ok(objects)
+}
+
+async fn from_cluster(cluster: &Cluster, app: &AppId) -> anyhow::Result<Vec<Value>> {
+    let (client, space) = (cluster.client(), app.namespace.as_str());
+    let mut objects = Vec::new();
+    add(
+        &mut objects,
+        "Deployment",
+        list(cluster, Api::<Deployment>::namespaced(client.clone(), space)).await,
+    )?;
+    add(&mut objects, "Service", list(cluster, Api::<Service>::namespaced(client.clone(), space)).await)?;
+    add(&mut objects, "Ingress", list(cluster, Api::<Ingress>::namespaced(client.clone(), space)).await)?;
+    // Which proxy serves an Ingress is good to know, and no more.
+    let classes = list(cluster, Api::<IngressClass>::all(client.clone())).await;
+    add(&mut objects, "IngressClass", unless_hidden(classes))?;
+    for (kind, group, version, plural) in KINDS.into_iter().skip(1) {
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &resource);
+        add(&mut objects, kind, unless_hidden(list(cluster, api).await))?;
+    }
+    Ok(objects)
+}
+
+/// Nothing, where a kind is not installed or may not be read.
+fn unless_hidden<T>(listed: Result<Vec<T>, ClusterError>) -> Result<Vec<T>, ClusterError> {
+    match listed {
+        Err(ClusterError::Gone(_) | ClusterError::Forbidden(_)) => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// Items of a list do not say what they are.
+fn add<T: Serialize>(
+    objects: &mut Vec<Value>,
+    kind: &str,
+    listed: Result<Vec<T>, ClusterError>,
+) -> anyhow::Result<()> {
+    let listed = listed.map_err(|error| anyhow::anyhow!("cannot list {kind}: {}", error.chain()))?;
+    for item in listed {
+        let mut object = serde_json::to_value(item).context("an object of the cluster cannot be written")?;
+        object["kind"] = kind.into();
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        objects.push(object);
+    }
+    Ok(())
+}
+
+async fn cluster_ip(cluster: &Cluster, wake: &WakeAddress) -> anyhow::Result<Option<std::net::IpAddr>> {
+    let api: Api<Service> = Api::namespaced(cluster.client(), &wake.namespace);
+    let service = match cluster.call(api.get_opt(&wake.service)).await {
+        Ok(service) => service,
+        Err(ClusterError::Forbidden(_)) => return Ok(None),
+        Err(error) => bail!("cannot read KubeNap's Service: {}", error.chain()),
+    };
+    Ok(service.and_then(|service| service.spec?.cluster_ip?.parse().ok()))
+}
