@@ -7,6 +7,9 @@ use std::time::Duration;
 pub struct Limits {
     /// How long a redirect waits for every member to know that the app is ready.
     pub settle: Duration,
+    /// How long a proxy may be behind in what it knows of an app's Service: a request that it sends again by itself waits so
+    /// long, since it has no third chance.
+    pub behind: Duration,
     /// Connections (and HTTP/2 streams) at a time over all doors. Beyond it the newest of the greediest door is shed.
     pub connections: usize,
     /// How many of the shed may still be on their way out before newcomers are turned away at once.
@@ -86,6 +89,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             settle: Duration::from_secs(1),
+            behind: Duration::from_millis(1200),
             connections: 20_000,
             overflow: 500,
             proxy_connections: 5_000,

@@ -257,6 +257,7 @@ impl Visit<'_> {
         match held {
             Held::Ready => {
                 self.door.settle(self.shared.limits.settle).await;
+                sleep(self.shared.limits.behind).await;
                 ask.end(AskAnswer::SentAgain);
                 reply::send_again()
             }

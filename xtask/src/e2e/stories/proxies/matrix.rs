@@ -26,6 +26,17 @@ stand in its Service. A cell with a version and a day behind it is from an earli
 ";
 const LAST_RUN: &str = "version, last run";
 
+/// The head of the clients' table, which only the story `clients` writes.
+const CLIENTS: &str = "
+## Clients
+
+At an app that sleeps and starts slowly, by substitution, each as it comes unless it says otherwise: what it was answered in
+the end. *stream* is a POST whose body cannot be sent twice. Told by `cargo xtask e2e --all`.
+";
+
+/// A table of another story: by row, then by column.
+pub(super) type Table = BTreeMap<String, BTreeMap<String, String>>;
+
 /// What one case came to, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cell {
@@ -49,7 +60,9 @@ pub(super) fn write(
     programs: &Programs,
 ) -> Result<()> {
     let day = jiff::Zoned::now().strftime("%Y-%m-%d").to_string();
-    let mut cells = parse(&std::fs::read_to_string(page()).unwrap_or_default());
+    let before = std::fs::read_to_string(page()).unwrap_or_default();
+    let (before, clients) = before.split_once(CLIENTS).unwrap_or((&before, ""));
+    let mut cells = parse(before);
     for ((way, case), said) in played {
         let way = WAYS.iter().find(|known| known.name == *way).context("a way that is not in the list")?;
         let version = programs.version(way.program)?;
@@ -57,8 +70,34 @@ pub(super) fn write(
         let key = (way.program.title().to_owned(), way.form.to_owned(), title(case)?.to_owned());
         cells.insert(key, Cell { said: said.replace('|', "\\|"), when });
     }
-    let text = render(&cells)?;
+    let mut text = render(&cells)?;
+    if !clients.is_empty() {
+        text = format!("{text}{CLIENTS}{clients}");
+    }
     std::fs::write(page(), text).with_context(|| format!("write {}", page().display()))
+}
+
+/// Writes the clients' table anew, and leaves the rest of the page as it is.
+pub(super) fn write_clients(table: &Table) -> Result<()> {
+    let before = std::fs::read_to_string(page()).unwrap_or_default();
+    let before = before.split_once(CLIENTS).map_or(&*before, |(before, _)| before);
+    let day = jiff::Zoned::now().strftime("%Y-%m-%d");
+    let text = format!("{before}{CLIENTS}\nLast run: {day}\n\n{}", render_clients(table)?);
+    std::fs::write(page(), text).with_context(|| format!("write {}", page().display()))
+}
+
+fn render_clients(table: &Table) -> Result<String> {
+    let mut columns: Vec<&str> = table.values().flat_map(|row| row.keys().map(String::as_str)).collect();
+    columns.sort_by_key(|column| (*column != "version", *column));
+    columns.dedup();
+    let mut text = format!("| | {} |\n|{}\n", columns.join(" | "), " --- |".repeat(columns.len() + 1));
+    for (name, row) in table {
+        let cells = columns.iter().map(|column| row.get(*column).with_context(|| format!("{name}: no {column}")));
+        let cells = cells.collect::<Result<Vec<_>>>()?;
+        let cells = cells.into_iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>();
+        writeln!(text, "| {name} | {} |", cells.join(" | "))?;
+    }
+    Ok(text)
 }
 
 fn page() -> PathBuf {
@@ -190,8 +229,9 @@ mod tests {
     #[test]
     fn the_page_that_is_kept_has_a_cell_for_every_case_by_every_way_in() {
         let kept = std::fs::read_to_string(page()).expect("docs/reference/proxies.md");
-        let cells = parse(&kept);
-        let rendered = render(&cells).expect("every cell is there");
+        let (kept, clients) = kept.split_once(CLIENTS).expect("the clients' table");
+        let rendered = render(&parse(kept)).expect("every cell is there");
         assert_eq!(rendered, kept, "the page is not what the story writes of it");
+        assert!(!clients.contains("|  |") && clients.lines().count() > 10, "{clients}");
     }
 }

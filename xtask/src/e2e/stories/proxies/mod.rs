@@ -16,7 +16,9 @@ mod long;
 mod moments;
 mod down;
 mod matrix;
+pub(super) mod clients;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,9 +27,10 @@ use serde_json::{Value, json};
 
 use self::awake::Fingerprint;
 use self::process::Programs;
-use self::stage::{BYSTANDER, Lane, Stage};
+use self::stage::{BYSTANDER, Lane, Place, Stage, bystander_host};
 use self::way::Program;
 use super::Counts;
+use crate::e2e::app::App;
 use crate::e2e::members::Settings;
 use crate::e2e::say;
 use crate::e2e::world::{Space, eventually};
@@ -52,20 +55,40 @@ const CASES: &[(&str, &str)] = &[
 ];
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
-    space.world.members.ensure(&settings()).await?;
     let programs = Programs::find(&space.world.cluster).await?;
-    let stage = Stage::set(space, &programs).await?;
+    space.world.members.ensure(&settings()).await?;
+    space.deploy(&App::new(BYSTANDER).host(&bystander_host())).await?;
+    space.nap(BYSTANDER).await?;
+    space.until_asleep(BYSTANDER, BYSTANDER).await?;
+    let mut cells = BTreeMap::new();
+    // In two halves: so many apps that start at once would keep a small machine from anything else.
+    for substitutes in [true, false] {
+        let stage = Stage::set(space, &programs, |way| way.substitutes() == substitutes).await?;
+        let apps: Vec<_> = stage.lanes.iter().flat_map(|lane| [&lane.site, &lane.slow]).collect();
+        let apps: Vec<_> = apps.into_iter().map(|site| site.app.clone()).collect();
+        cells.extend(play(stage, &programs).await?);
+        let done: Vec<_> = ["delete", "deployments"].into_iter().chain(apps.iter().map(String::as_str)).collect();
+        space.kubectl(&done).await?;
+    }
+    let counted = cells.len() as u64;
+    matrix::write(&cells, &programs).context("write the matrix")?;
+    Ok(vec![("ways in", way::WAYS.len() as u64), ("cases", CASES.len() as u64), ("cells", counted)])
+}
+
+/// The whole suite on one stage.
+async fn play(stage: Stage<'_>, programs: &Programs) -> Result<BTreeMap<Place, String>> {
     let first = try_join_all(stage.lanes.iter().map(awake::fingerprint)).await?;
-    stage.hook(&programs).await?;
+    stage.hook(programs).await?;
 
     let apps: Vec<_> = stage.lanes.iter().map(|lane| &*lane.site.app).collect();
     let slow: Vec<_> = stage.lanes.iter().map(|lane| &*lane.slow.app).collect();
     say("   asleep");
-    stage.sleep([BYSTANDER].into_iter().chain(apps.iter().copied()).chain(slow)).await?;
-    tokio::join!(asleep(&stage), long(&stage));
+    stage.sleep(apps.iter().copied().chain(slow)).await?;
+    asleep(&stage).await;
     hostile::ensure_nobody_else_woke(&stage).await?;
     say("   awake");
-    until_awake(&stage, &apps).await?;
+    let ((), settled) = tokio::join!(long(&stage), until_awake(&stage, &apps));
+    settled?;
     awake(&stage, &first).await;
     say("   napping");
     stage.play("moments", async |lane| moments::play(lane, &stage).await).await;
@@ -73,22 +96,19 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     stage.sleep(apps.iter().copied()).await?;
     everybody_leaves(&stage, &apps).await?;
     stage.play("down", async |lane| down::play(lane).await).await;
-    space.world.members.ensure(&settings()).await?;
+    stage.space.world.members.ensure(&settings()).await?;
     stage.play("back", async |lane| down::back(lane).await).await;
     say("   taken off");
     stage.sleep(apps.iter().copied()).await?;
     take_off(&stage, &apps).await?;
-    stage.unhook(&programs).await?;
-    let with_first = |lane: &Lane| -> Fingerprint {
-        let place = stage.lanes.iter().position(|one| one.way.name == lane.way.name).unwrap_or_default();
-        first[place].clone()
+    stage.unhook(programs).await?;
+    let with_first = stage.lanes.iter().zip(&first).map(|(lane, first)| (lane.way.name, first));
+    let with_first: BTreeMap<_, _> = with_first.collect();
+    let as_at_first = async |lane: &Lane| {
+        after(lane, &stage, with_first.get(lane.way.name).context("no first answers")?).await
     };
-    stage.play("after", async |lane| after(lane, &stage, &with_first(lane)).await).await;
-
-    let cells = stage.end()?;
-    let counted = cells.len() as u64;
-    matrix::write(&cells, &programs).context("write the matrix")?;
-    Ok(vec![("ways in", way::WAYS.len() as u64), ("cases", CASES.len() as u64), ("cells", counted)])
+    stage.play("after", as_at_first).await;
+    stage.end()
 }
 
 /// With a listener for each proxy's error path, which reads that proxy's headers only.
@@ -160,7 +180,7 @@ async fn take_off(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
         stage.space.label(app, "kubenap/enabled", Value::Null).await?;
     }
     let gone = apps.iter().map(async |app| {
-        eventually(&format!("{app} is as it was"), Duration::from_secs(60), async || {
+        eventually(&format!("{app} is as it was"), Duration::from_secs(120), async || {
             let ready = stage.space.ready_replicas(app).await?;
             ensure!(ready == 1, "{ready} are ready");
             stage.space.ensure_untouched(app, app).await

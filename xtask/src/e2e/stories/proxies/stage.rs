@@ -23,16 +23,19 @@ use crate::e2e::world::{Space, eventually};
 /// An app that nobody asks for; whoever wakes it was led astray.
 pub(super) const BYSTANDER: &str = "bystander";
 /// How many apps are put to sleep at a time.
-const NAPS: usize = 6;
+const NAPS: usize = 12;
 /// As in the story of fifty naps: an app that serves on for less loses something of its own in any roll-out.
 const SERVES_ON: Duration = Duration::from_secs(5);
 /// Longer than the pod itself takes, so that whatever is asked at once is asked before the app is ready.
 const BOOT: Duration = Duration::from_millis(1500);
 /// A wake of the slow app takes longer than its proxy waits, which waits longer than `KubeNap` holds.
 const SLOW_BOOT: Duration = Duration::from_secs(9);
-const SLOW_TIMEOUT: Duration = Duration::from_secs(6);
-const SLOW_HOLD: &str = "3s";
+const SLOW_TIMEOUT: Duration = Duration::from_secs(7);
+const SLOW_HOLD: &str = "4s";
 const TIMEOUT: Duration = Duration::from_secs(75);
+
+/// A cell's place in the matrix: the way's name and the case's.
+pub(super) type Place = (&'static str, &'static str);
 
 /// One way in with its apps.
 pub(super) struct Lane {
@@ -51,14 +54,17 @@ pub(super) struct Stage<'a> {
     pub(super) space: &'a Space,
     pub(super) lanes: Vec<Lane>,
     /// What happened, by way and case; an error is one that fails the story.
-    cells: RefCell<BTreeMap<(&'static str, &'static str), Result<String, String>>>,
+    cells: RefCell<BTreeMap<Place, Result<String, String>>>,
 }
 
 impl<'a> Stage<'a> {
     /// Deploys every app, puts every proxy before its own, and waits until each leads to them.
-    pub(super) async fn set(space: &'a Space, programs: &Programs) -> Result<Self> {
-        space.create(&App::new(BYSTANDER).host(&bystander_host())).await?;
-        let lanes = try_join_all(WAYS.iter().map(|way| lane(space, way))).await?;
+    pub(super) async fn set(
+        space: &'a Space,
+        programs: &Programs,
+        wanted: impl Fn(&Way) -> bool,
+    ) -> Result<Self> {
+        let lanes = try_join_all(WAYS.iter().filter(|way| wanted(way)).map(|way| lane(space, way))).await?;
         for lane in &lanes {
             lane.open(space, programs).await.with_context(|| lane.way.name)?;
         }
@@ -118,7 +124,7 @@ impl<'a> Stage<'a> {
     }
 
     /// All that happened; fails with every case that failed.
-    pub(super) fn end(self) -> Result<BTreeMap<(&'static str, &'static str), String>> {
+    pub(super) fn end(self) -> Result<BTreeMap<Place, String>> {
         let cells = self.cells.into_inner();
         let failed = cells.iter().filter_map(|((way, case), said)| {
             said.as_ref().err().map(|error| format!("{way}, {case}: {error}"))
