@@ -164,6 +164,9 @@ pub fn answer(request: &Request<'_>, manners: &Manners<'_>, app: Readiness) -> A
         Way::ErrorPath(Reach::Gone | Reach::Kept) if request.grpc => Answer::GrpcUnavailable,
         Way::ErrorPath(Reach::Gone) if wants_page(request, manners.mode) && !ready => page(manners),
         Way::ErrorPath(Reach::Gone) => redirect,
+        // The proxy would send it once more and give up if it has still not heard of the app; the client's next try is
+        // caught again.
+        Way::ErrorPath(Reach::Kept) if ready && !must_pass(request, manners.mode) => redirect,
         // The app is ready already: a proxy that has not heard of it yet. Passing ends every loop.
         Way::WakePort | Way::ErrorPath(_) if ready => pass,
         Way::WakePort | Way::ErrorPath(_) if must_pass(request, manners.mode) => pass,

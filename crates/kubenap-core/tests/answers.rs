@@ -127,7 +127,8 @@ fn on_an_error_path_a_request_is_redirected_passed_or_sent_again_as_far_as_it_ca
         &[
             ("GET / here", PASS),
             ("GET / here browser", PASS),
-            ("GET / kept", PASS),
+            ("GET / kept", REDIRECT),
+            ("POST / kept", PASS),
             ("GET / fixed", REDIRECT),
             ("GET / here kubelet", Answer::PassQuietly),
             ("GET / kept kubelet", Answer::Ignore),

@@ -19,8 +19,8 @@ pub(crate) type Body = BoxBody<Bytes, Infallible>;
 /// The longest request body that is read, in bytes.
 const MOST_BODY: usize = 64 << 20;
 /// The handlers, as the metric's `handler` label names them.
-const HANDLERS: [&str; 9] =
-    ["/", "/ws", "/echo.Echo/Say", "/slow", "/own503", "/healthz", "/moved", "/metrics", "other"];
+const HANDLERS: [&str; 10] =
+    ["/", "/ws", "/echo.Echo/Say", "/slow", "/own502", "/own503", "/healthz", "/moved", "/metrics", "other"];
 
 /// The app's state: who it is, what it was asked, whether it is about to stop.
 pub(crate) struct App {
@@ -55,6 +55,7 @@ impl App {
                 tokio::time::sleep(asked_delay(request.uri().query())).await;
                 self.describe(request, port).await
             }
+            "/own502" => text(StatusCode::BAD_GATEWAY, "the app's own 502\n".to_owned()),
             "/own503" => text(StatusCode::SERVICE_UNAVAILABLE, "the app's own 503\n".to_owned()),
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/moved" => moved("/healthz"),
@@ -91,7 +92,12 @@ impl App {
                     body.len(),
                     fnv(&body)
                 );
-                text(StatusCode::OK, line)
+                let mut response = text(StatusCode::OK, line);
+                // An answer to HEAD has no line to say it in.
+                if let Ok(pod) = HeaderValue::from_str(&self.pod) {
+                    response.headers_mut().insert("x-pod", pod);
+                }
+                response
             }
             Err(error) => text(StatusCode::BAD_REQUEST, format!("body: {error}\n")),
         }

@@ -29,6 +29,16 @@ pub(crate) async fn programs(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// The proxies that run beside the cluster, fetched once.
+pub(crate) async fn proxies(cluster: &Cluster) -> Result<()> {
+    progress::run("looking for proxies", &mut cluster.script("parts/proxies")).await
+}
+
+/// The HTTP clients that people use, fetched and built once.
+pub(crate) async fn clients(cluster: &Cluster) -> Result<()> {
+    progress::run("looking for HTTP clients", &mut cluster.script("parts/clients")).await
+}
+
 /// The program under test, first, and whatever it cannot run without.
 pub(crate) async fn kubenap(dev: bool) -> Result<Vec<PathBuf>> {
     if dev { dev_kubenap().await } else { Ok(vec![static_kubenap().await?]) }

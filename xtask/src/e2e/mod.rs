@@ -141,6 +141,12 @@ async fn build_and_run(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
     if runner::wants("clock", &args.only) {
         build::dynamic_kubenap().await?;
     }
+    if runner::wants("proxies", &args.only) || runner::wants("clients", &args.only) {
+        build::proxies(cluster).await?;
+    }
+    if runner::wants("clients", &args.only) {
+        build::clients(cluster).await?;
+    }
     start(cluster, &kubenap).await?;
 
     let myself = std::env::current_exe().context("find this program")?;

@@ -62,6 +62,18 @@ pub(crate) struct Met {
 impl Visitors {
     /// One more, who comes again this long after each answer.
     pub(crate) fn invite(&mut self, who: &str, caller: Caller, every: Duration, patience: Patience) {
+        self.invite_with(who, caller, every, patience, |number| Call::get(format!("/visit?n={number}")));
+    }
+
+    /// The same with calls of another kind, each made from its number.
+    pub(crate) fn invite_with(
+        &mut self,
+        who: &str,
+        caller: Caller,
+        every: Duration,
+        patience: Patience,
+        call: fn(u64) -> Call,
+    ) {
         let (tally, who) = (Arc::clone(&self.tally), who.to_owned());
         self.all.spawn(async move {
             let mut caller = caller;
@@ -69,7 +81,7 @@ impl Visitors {
                 if tally.over.load(Ordering::Relaxed) {
                     return;
                 }
-                visit(&tally, &who, &mut caller, &Call::get(format!("/visit?n={number}")), patience).await;
+                visit(&tally, &who, &mut caller, &call(number), patience).await;
                 sleep(every).await;
             }
         });

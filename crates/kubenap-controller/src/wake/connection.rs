@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::header::CONNECTION;
+use http::{HeaderValue, Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -206,21 +208,29 @@ async fn serve_http1(stream: Replayed, connection: Connection) {
     let limits = &shared.limits;
     let service = service_fn(move |request| {
         let connection = connection.clone();
-        async move { Ok::<_, Infallible>(visit::respond(&connection, Upstream::Http1, request).await) }
+        async move { Ok::<_, Infallible>(ended(visit::respond(&connection, Upstream::Http1, request).await)) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_deadline)
         .max_buf_size(limits.head_bytes.max(8192))
         .max_headers(limits.headers)
-        // A kept connection would stay with us when the app is awake.
-        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;
     if let Err(error) = served {
         tracing::trace!(%error, "a client left early");
     }
+}
+
+/// The last answer of its connection: a kept one would stay with us when the app is awake. One that turns into another
+/// protocol ends with that: hyper's own `keep_alive(false)` would write `close` over its `Connection: upgrade`, without
+/// which proxies refuse it.
+fn ended<B>(mut response: Response<B>) -> Response<B> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn refuse(mut stream: Replayed, status: &str, limits: &Limits) {

@@ -8,6 +8,9 @@ pub struct Limits {
     /// How much later than another member this one may see that an app is ready. A request that came during the wake
     /// and waited less than this may be one that the other has sent back: it is passed instead of sent back again.
     pub lag: Duration,
+    /// How long a proxy may be behind in what it knows of an app's Service: a request that it sends again by itself waits so
+    /// long, since it has no third chance.
+    pub behind: Duration,
     /// Connections (and HTTP/2 streams) at a time over all doors. Beyond it the newest of the greediest door is shed.
     pub connections: usize,
     /// How many of the shed may still be on their way out before newcomers are turned away at once.
@@ -87,6 +90,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             lag: Duration::from_secs(1),
+            behind: Duration::from_millis(1200),
             connections: 20_000,
             overflow: 500,
             proxy_connections: 5_000,

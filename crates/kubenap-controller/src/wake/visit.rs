@@ -31,10 +31,6 @@ use crate::telemetry::AskAnswer;
 /// How long a probe waits for a pod that was ready a moment ago.
 const QUIET_PASS: Duration = Duration::from_secs(5);
 
-/// How long a request that its proxy keeps waits on when the Service leads to the app: kube-proxies may gather changes
-/// for a second, and what is sent in vain then is lost.
-const SENT_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
 /// Answers one request of a connection.
 pub(crate) async fn respond(
     connection: &Connection,
@@ -303,7 +299,7 @@ impl Visit<'_> {
         let held = self.hold(&ask, Goal::SendOn).until(Instant::now() + time, OnLeave::ComeAgain).await;
         match held {
             Held::Ready => {
-                sleep(SENT_AGAIN_AFTER).await;
+                sleep(self.shared.limits.behind).await;
                 ask.end(AskAnswer::SentAgain);
                 reply::send_again()
             }

@@ -208,6 +208,12 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
         indented(&script("kubenap", patience), 18)
     );
     let second = if form == "priority" { endpoint(&to, 1) } else { String::new() };
+    // A request that KubeNap holds is a retry under way, of which Envoy allows three: others would get 503.
+    let breaker = if form == "priority" {
+        "    # A request that waits at KubeNap counts as a retry under way, of which Envoy otherwise allows three.\n    circuit_breakers: { thresholds: [{ max_retries: 1024 }] }\n"
+    } else {
+        ""
+    };
     let kubenap = format!(
         r"  - name: kubenap
     type: STRICT_DNS
@@ -246,7 +252,7 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
   - name: {name}
     type: STRICT_DNS
     connect_timeout: 2s
-    load_assignment:
+{breaker}    load_assignment:
       cluster_name: {name}
       endpoints:
 {first}{second}{kubenap}",

@@ -52,12 +52,13 @@ impl ProxyPlugin for Nginx {
     }
 
     fn target<'a>(&self, head: &RequestHead<'a>) -> Result<Target<'a>, Doubt> {
-        // Connected once is once too often: the app may have carried it out.
-        if head
-            .one("x-upstream-connect")?
-            .is_some_and(|times| times.contains(|sign: char| sign.is_ascii_digit()))
-        {
-            let last = head.one("x-upstream-status")?.unwrap_or_default().rsplit([',', ':']).next();
+        // Connected once is once too often: the app may have carried it out. Behind a colon stands KubeNap itself, asked
+        // before about the same request.
+        let first = |name: &str| -> Result<&'a str, Doubt> {
+            Ok(head.one(name)?.unwrap_or_default().split(':').next().unwrap_or_default())
+        };
+        if first("x-upstream-connect")?.contains(|sign: char| sign.is_ascii_digit()) {
+            let last = first("x-upstream-status")?.rsplit(',').next();
             return Err(Doubt::Reached(if last.is_some_and(|last| last.trim() == "504") {
                 504
             } else {
@@ -182,6 +183,7 @@ fn ingress_nginx(app: &App, wake: &WakeAddress, form: &'static str) -> Result<Re
         pieces,
         notes: notes(&[
             "ingress-nginx reloads for a nap and for a wake, at most every 3.3 s: until then KubeNap passes what still comes to it.",
+            "With rewrite-target, or paths that are patterns, the path that the client asked for is lost: leave such an Ingress to substitution.",
         ]),
         hook: Hook::Silent,
         by_hand,

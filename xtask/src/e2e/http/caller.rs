@@ -127,6 +127,9 @@ impl Caller {
         };
         let mut request =
             Request::builder().method(call.method.clone()).uri(&call.target).header(HOST, &self.host);
+        for (name, value) in &call.headers {
+            request = request.header(*name, *value);
+        }
         if !self.keeps {
             request = request.header(CONNECTION, "close");
         }

@@ -3,6 +3,7 @@
 mod caller;
 mod websocket;
 mod grpc;
+mod raw;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,9 +13,10 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub(crate) use caller::Caller;
-pub(crate) use grpc::say_over_grpc;
-pub(crate) use websocket::echo_over_websocket;
+pub(crate) use caller::{Caller, Journey};
+pub(crate) use grpc::{call_over_grpc, say_over_grpc};
+pub(crate) use raw::{Head, exchange_raw};
+pub(crate) use websocket::{echo_over_websocket, upgrade_and_echo};
 
 /// How long a connection may take to be accepted.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -29,6 +31,7 @@ pub(crate) struct Call {
     method: http::Method,
     target: String,
     content: Content,
+    headers: Vec<(&'static str, &'static str)>,
 }
 
 /// A request's body, and how its end is told.
@@ -44,12 +47,27 @@ pub(crate) enum Content {
 impl Call {
     /// A GET of this path and query.
     pub(crate) fn get(target: impl Into<String>) -> Self {
-        Self { method: http::Method::GET, target: target.into(), content: Content::Empty }
+        Self::new(http::Method::GET, target.into(), Content::Empty)
+    }
+
+    /// A HEAD of this path and query.
+    pub(crate) fn head(target: impl Into<String>) -> Self {
+        Self::new(http::Method::HEAD, target.into(), Content::Empty)
     }
 
     /// A POST to this path and query.
     pub(crate) fn post(target: impl Into<String>, content: Content) -> Self {
-        Self { method: http::Method::POST, target: target.into(), content }
+        Self::new(http::Method::POST, target.into(), content)
+    }
+
+    /// With one header more.
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn new(method: http::Method, target: String, content: Content) -> Self {
+        Self { method, target, content, headers: Vec::new() }
     }
 }
 

@@ -22,10 +22,17 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Opens a WebSocket at `/ws`, sends a short text, and fails unless it comes back.
 pub(crate) async fn echo_over_websocket(to: SocketAddr, host: &str, text: &str) -> Result<()> {
+    let status = upgrade_and_echo(to, host, text).await?;
+    ensure!(status == 101, "the WebSocket handshake was answered {status}");
+    Ok(())
+}
+
+/// The same once, whatever the handshake is answered: its status.
+pub(crate) async fn upgrade_and_echo(to: SocketAddr, host: &str, text: &str) -> Result<u16> {
     timeout(EXCHANGE, echo(to, host, text)).await.with_context(|| format!("no echo within {EXCHANGE:?}"))?
 }
 
-async fn echo(to: SocketAddr, host: &str, text: &str) -> Result<()> {
+async fn echo(to: SocketAddr, host: &str, text: &str) -> Result<u16> {
     let (mut sender, connection) = handshake(TokioIo::new(connect(to).await?)).await?;
     tokio::spawn(async move {
         // What goes wrong here is told to whoever waits for the answer.
@@ -39,7 +46,14 @@ async fn echo(to: SocketAddr, host: &str, text: &str) -> Result<()> {
         .header(SEC_WEBSOCKET_KEY, KEY)
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await.context("WebSocket handshake")?;
-    ensure!(response.status() == 101, "the WebSocket handshake was answered {}", response.status());
+    if response.status() != 101 {
+        return Ok(response.status().as_u16());
+    }
+    let told = response.headers().get(CONNECTION);
+    ensure!(
+        told.is_some_and(|told| told.as_bytes().eq_ignore_ascii_case(b"upgrade")),
+        "a 101 with Connection: {told:?}"
+    );
     let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT);
     ensure!(accept.is_some_and(|accept| accept == ACCEPT), "wrong Sec-WebSocket-Accept: {accept:?}");
 
@@ -52,7 +66,7 @@ async fn echo(to: SocketAddr, host: &str, text: &str) -> Result<()> {
     let mut message = vec![0; usize::from(head[1])];
     stream.read_exact(&mut message).await.context("read the echo")?;
     ensure!(message == text.as_bytes(), "the echo differs: {:?}", String::from_utf8_lossy(&message));
-    Ok(())
+    Ok(101)
 }
 
 /// One text frame, masked as a client must.

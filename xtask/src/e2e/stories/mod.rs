@@ -21,10 +21,12 @@ mod away;
 mod lies;
 mod clock;
 mod undone;
+mod proxies;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
+use self::proxies::clients;
 use super::world::Space;
 
 /// What a story counted, for the table at the end.
@@ -54,7 +56,7 @@ macro_rules! story {
 }
 
 /// Those that are told with `--all` only, or by name.
-pub(crate) const LONG: &[&str] = &["rolled", "killed", "leader", "away", "lies", "clock", "undone"];
+pub(crate) const LONG: &[&str] = &["rolled", "killed", "leader", "away", "lies", "clock", "undone", "clients"];
 
 /// All stories, in the order in which they run.
 pub(crate) const STORIES: &[Story] = &[
@@ -84,6 +86,12 @@ pub(crate) const STORIES: &[Story] = &[
         true,
         "GitOps that sets replicas back is noticed and named, and an autoscaler is respected"
     ),
+    story!(
+        proxies,
+        true,
+        "through every proxy a sleeping app is woken by any kind of request, and an awake one is left alone"
+    ),
+    story!(clients, true, "the clients that people use are answered by an app that slept behind any proxy"),
     story!(rolled, true, "KubeNap is rolled while apps sleep and 400 requests are held, and none is lost"),
     story!(
         killed,

@@ -60,6 +60,12 @@ async fn each_proxy_is_understood_in_its_own_words() {
         (
             "nginx",
             "GET /",
+            format!("X-Upstream-Connect: -, - : 0.002\r\nX-Upstream-Status: 502, 502 : 200\r\n{told}"),
+            "/a?b",
+        ),
+        (
+            "nginx",
+            "GET /",
             format!("X-Code: 503\r\nX-Original-URI: /a?b\r\nX-Namespace: shop\r\nX-Service-Name: web\r\n"),
             "/a?b",
         ),

@@ -77,8 +77,8 @@ async fn nothing_of_a_request_is_logged_or_counted_whatever_becomes_of_it() {
     let mut metrics = String::new();
 
     let manners = OwnedManners {
-        hold_for: Duration::from_millis(40),
-        wake_timeout: Duration::from_millis(100),
+        hold_for: Duration::from_millis(200),
+        wake_timeout: Duration::from_millis(300),
         ignore_paths: vec!["/ignored".into()],
         ..OwnedManners::default()
     };

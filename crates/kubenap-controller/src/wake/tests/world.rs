@@ -41,7 +41,11 @@ impl World {
     pub(super) fn new() -> Self {
         Self::with(
             &OwnedManners::default(),
-            Limits { silence: Duration::from_millis(200), ..Limits::default() },
+            Limits {
+                silence: Duration::from_millis(200),
+                behind: Duration::from_millis(20),
+                ..Limits::default()
+            },
         )
     }
 

@@ -1,0 +1,111 @@
+//! The clients that people use, each with its own idea of a redirect, at an app that sleeps behind each proxy.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::matrix::{self, Table};
+use super::process::Programs;
+use super::stage::{Lane, Stage};
+use super::{Counts, settings};
+use crate::e2e::say;
+use crate::e2e::world::Space;
+
+/// Through each program once.
+const WAYS: [&str; 5] = ["nginx", "ingress", "envoy", "haproxy", "caddy"];
+/// They follow no redirect, and say so to whoever reads their manual.
+const NOT_FOLLOWING: [&str; 4] =
+    ["curl, not following", "Python httpx, not following", "Node http", "Java HttpClient, as it comes"];
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// What one client met with one kind of request.
+struct Met {
+    client: String,
+    version: String,
+    kind: String,
+    happened: String,
+}
+
+pub(crate) async fn run(space: &Space) -> Result<Counts> {
+    space.world.members.ensure(&settings()).await?;
+    let programs = Programs::find(&space.world.cluster).await?;
+    let output = space.world.cluster.script("parts/clients").output().await.context("run parts/clients")?;
+    ensure!(output.status.success(), "parts/clients: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let commands = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stage = Stage::set(space, &programs, |way| WAYS.contains(&way.name)).await?;
+
+    let (mut table, mut wrong) = (Table::default(), Vec::new());
+    for lane in &stage.lanes {
+        stage.sleep([&*lane.slow.app]).await?;
+        let column = format!("{} {}", lane.way.program.title(), programs.version(lane.way.program)?);
+        // All at once, so that all of them meet an app that sleeps.
+        let runs = commands.lines().map(|command| meet(space, lane, command));
+        for met in futures::future::try_join_all(runs).await?.into_iter().flatten() {
+            say(&format!("   {column}, {} {}: {}", met.client, met.kind, met.happened));
+            if !met.is_right() {
+                wrong.push(format!("{column}, {} {}: {}", met.client, met.kind, met.happened));
+            }
+            let row = table.entry(format!("{}: {}", met.client, met.kind)).or_insert_with(BTreeMap::new);
+            row.insert("version".to_owned(), met.version);
+            row.insert(column.clone(), met.happened);
+        }
+    }
+    ensure!(wrong.is_empty(), "{} clients were not served:\n{}", wrong.len(), wrong.join("\n"));
+    let rows = table.len() as u64;
+    matrix::write_clients(&table).context("write the clients' table")?;
+    Ok(vec![("clients and kinds", rows), ("proxies", stage.lanes.len() as u64)])
+}
+
+/// Runs the clients of one language against the slow app of a lane, with its name in their list of hosts.
+async fn meet(space: &Space, lane: &Lane, command: &str) -> Result<Vec<Met>> {
+    let hosts = space.world.cluster.logs().join(format!("hosts-{}", lane.way.name));
+    let (address, host) = (lane.slow.http, &lane.slow.host);
+    fs::write(&hosts, format!("127.0.0.1 localhost\n{} {host}\n", address.ip()))
+        .with_context(|| format!("write {}", hosts.display()))?;
+    let mut run = Command::new("unshare");
+    run.args(["--mount", "bash", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(&hosts);
+    run.args(command.split_whitespace()).arg(format!("http://{host}:{}", address.port()));
+    let output = timeout(LONGEST, run.kill_on_drop(true).output()).await;
+    let output = output.with_context(|| format!("{command} has not ended"))?.context("run the clients")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let met: Vec<_> = said.lines().filter_map(Met::read).collect();
+    ensure!(!met.is_empty(), "{command} said {said:?}, {}", String::from_utf8_lossy(&output.stderr));
+    Ok(met)
+}
+
+impl Met {
+    fn read(line: &str) -> Option<Self> {
+        let mut parts = line.split('\t').map(str::to_owned);
+        let mut next = || parts.next();
+        Some(Self { client: next()?, version: next()?, kind: next()?, happened: next()? })
+    }
+
+    /// The app's own answer to the whole request; a redirect for those that do not follow.
+    fn is_right(&self) -> bool {
+        let wanted = match &*self.kind {
+            "GET" if NOT_FOLLOWING.contains(&&*self.client) => "307, not the app",
+            "GET" => "200, GET of 0 bytes",
+            "WebSocket" => "101, echo",
+            _ => "200, POST of 10 bytes",
+        };
+        self.happened == wanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Met;
+
+    #[test]
+    fn a_body_that_was_lost_on_the_way_is_seen() {
+        let right = |line| Met::read(line).expect("a line").is_right();
+        assert!(right("Go net/http\t1.26\tstream\t200, POST of 10 bytes"));
+        assert!(!right("Python requests\t2.32\tstream\t200, POST of 0 bytes"));
+        assert!(right("Node http\t20\tGET\t307, not the app") && !right("axios\t1\tGET\t307, not the app"));
+        assert!(Met::read("Go\t1").is_none());
+    }
+}

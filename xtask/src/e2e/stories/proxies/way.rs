@@ -1,0 +1,318 @@
+//! The ways in: each proxy in each form in which it leads to an app, and what its column in the matrix says of it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{caddy, envoy, haproxy, nginx, traefik};
+use crate::e2e::cluster::TRAEFIK;
+
+/// A proxy program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Program {
+    Nginx,
+    Traefik,
+    Envoy,
+    Haproxy,
+    Caddy,
+}
+
+/// How an app is reached, and how a request for one that sleeps gets to `KubeNap`.
+pub(super) struct Way {
+    /// Names its apps and hosts.
+    pub(super) name: &'static str,
+    pub(super) program: Program,
+    /// The head of its column.
+    pub(super) form: &'static str,
+    pub(super) entry: Entry,
+    /// Cases that cannot be, each with the reason.
+    pub(super) impossible: &'static [(&'static str, &'static str)],
+}
+
+/// Where a proxy's configuration is.
+pub(super) enum Entry {
+    /// In the cluster: objects.
+    Objects(fn(&Site) -> Vec<Value>),
+    /// In a file of a process beside the cluster.
+    File(fn(&Listen, &[Site]) -> Result<String>),
+    /// The same, with a text of `kubenap render` in it; the other one is what it was before.
+    Rendered {
+        /// As `--proxy` and `--form` name it.
+        proxy: &'static str,
+        form: &'static str,
+        around: fn(&Listen, &Told) -> Result<String>,
+        before: fn(&Listen, &[Site]) -> Result<String>,
+    },
+}
+
+/// What `kubenap render` says of an app.
+pub(super) struct Told {
+    pub(super) site: Site,
+    /// As the proxy's administrator gets it, but for the address of the app's Service.
+    pub(super) text: String,
+    /// Pieces that are no text: annotations, and what goes into other objects.
+    pub(super) pieces: Vec<Value>,
+    /// The cluster address of the Service that `kubenap render` knows.
+    pub(super) own: String,
+    /// Where `KubeNap` is asked.
+    pub(super) wake: SocketAddr,
+}
+
+/// An app as a proxy must know it.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    /// The Deployment, and the Service with the ports 80 (`http`) and 8090 (`alt`).
+    pub(super) app: String,
+    pub(super) host: String,
+    pub(super) cluster_ip: IpAddr,
+    /// Where requests for it go.
+    pub(super) http: SocketAddr,
+    /// Where gRPC calls go.
+    pub(super) grpc: SocketAddr,
+    /// How long the proxy waits for the app's answer.
+    pub(super) timeout: Duration,
+}
+
+/// Where a process listens, and what it may write into.
+#[derive(Clone, Debug)]
+pub(super) struct Listen {
+    pub(super) http: SocketAddr,
+    /// For gRPC, where one port cannot be for both.
+    pub(super) grpc: SocketAddr,
+    pub(super) folder: std::path::PathBuf,
+}
+
+/// All of them, by substitution first.
+pub(super) const WAYS: &[Way] = &[
+    Way {
+        name: "nginx",
+        program: Program::Nginx,
+        form: "nginx.conf, substitution",
+        entry: Entry::File(nginx::plain),
+        impossible: &[],
+    },
+    Way {
+        name: "ngxtext",
+        program: Program::Nginx,
+        form: "nginx.conf, rendered",
+        entry: Entry::Rendered {
+            proxy: "nginx",
+            form: "plain",
+            around: nginx::rendered,
+            before: nginx::plain,
+        },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
+        name: "ngxf5",
+        program: Program::Nginx,
+        form: "F5's directives around the rendered annotations",
+        entry: Entry::Rendered { proxy: "nginx", form: "f5", around: nginx::f5, before: nginx::plain },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
+        name: "ingress",
+        program: Program::Traefik,
+        form: "Ingress, substitution",
+        entry: Entry::Objects(traefik::ingress),
+        impossible: &[],
+    },
+    Way {
+        name: "route",
+        program: Program::Traefik,
+        form: "IngressRoute, substitution",
+        entry: Entry::Objects(traefik::ingress_route),
+        impossible: &[],
+    },
+    Way {
+        name: "ngxann",
+        program: Program::Traefik,
+        form: "nginx annotations, substitution",
+        entry: Entry::Objects(traefik::nginx_annotations),
+        impossible: &[],
+    },
+    Way {
+        name: "gateway",
+        program: Program::Traefik,
+        form: "HTTPRoute, substitution",
+        entry: Entry::Objects(traefik::http_route),
+        impossible: &[],
+    },
+    Way {
+        name: "envoy",
+        program: Program::Envoy,
+        form: "static, substitution",
+        entry: Entry::File(envoy::plain),
+        impossible: &[],
+    },
+    Way {
+        name: "envoylua",
+        program: Program::Envoy,
+        form: "static, rendered, Lua",
+        entry: Entry::Rendered {
+            proxy: "envoy",
+            form: "lua",
+            around: envoy::rendered,
+            before: envoy::plain,
+        },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
+        name: "envoyprio",
+        program: Program::Envoy,
+        form: "static, rendered, priorities",
+        entry: Entry::Rendered {
+            proxy: "envoy",
+            form: "priority",
+            around: envoy::rendered,
+            before: envoy::plain,
+        },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
+        name: "envoyhops",
+        program: Program::Envoy,
+        form: "static, rendered, two hops",
+        entry: Entry::Rendered {
+            proxy: "envoy",
+            form: "redirect",
+            around: envoy::rendered,
+            before: envoy::plain,
+        },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
+        name: "envoyfil",
+        program: Program::Envoy,
+        form: "the filter of Istio's rendered EnvoyFilter",
+        entry: Entry::Rendered {
+            proxy: "istio",
+            form: "envoyfilter",
+            around: envoy::envoy_filter,
+            before: envoy::plain,
+        },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
+        name: "haproxy",
+        program: Program::Haproxy,
+        form: "haproxy.cfg, substitution",
+        entry: Entry::File(haproxy::plain),
+        impossible: &[],
+    },
+    Way {
+        name: "hatext",
+        program: Program::Haproxy,
+        form: "haproxy.cfg, rendered",
+        entry: Entry::Rendered {
+            proxy: "haproxy",
+            form: "plain",
+            around: haproxy::rendered,
+            before: haproxy::plain,
+        },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
+        name: "caddy",
+        program: Program::Caddy,
+        form: "Caddyfile, substitution",
+        entry: Entry::File(caddy::plain),
+        impossible: &[],
+    },
+    Way {
+        name: "caddytext",
+        program: Program::Caddy,
+        form: "Caddyfile, rendered",
+        entry: Entry::Rendered {
+            proxy: "caddy",
+            form: "plain",
+            around: caddy::rendered,
+            before: caddy::plain,
+        },
+        impossible: &[HTTP1_TEXT],
+    },
+];
+
+/// For ways whose text is for HTTP/1.
+const HTTP1_TEXT: (&str, &str) =
+    ("grpc", "the rendered text is for HTTP/1, and its error path would lose the call's body; substitution serves gRPC");
+
+/// The first port of the processes; each has the next one.
+const FIRST_PORT: u16 = 9200;
+/// How far from its first port a process listens for gRPC.
+const GRPC: u16 = 100;
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+
+/// How far from the first app's port is the slow one's, where each has a process of its own.
+const SLOW: u16 = 50;
+
+impl Way {
+    /// Where requests and gRPC calls for one of its two apps go.
+    pub(super) fn ports(&self, slow: bool) -> (SocketAddr, SocketAddr) {
+        let port = match self.entry {
+            Entry::Objects(_) => return (TRAEFIK, TRAEFIK),
+            Entry::Rendered { .. } if slow => self.port() + SLOW,
+            Entry::File(_) | Entry::Rendered { .. } => self.port(),
+        };
+        let grpc = match self.program {
+            Program::Nginx | Program::Haproxy => port + GRPC,
+            Program::Traefik | Program::Envoy | Program::Caddy => port,
+        };
+        (SocketAddr::new(NODE, port), SocketAddr::new(NODE, grpc))
+    }
+
+    /// Whether a request that waits is always given to the app itself, so that its caller notices nothing but the time.
+    pub(super) fn substitutes(&self) -> bool {
+        !matches!(self.entry, Entry::Rendered { .. })
+    }
+
+    /// Why a case cannot be here.
+    pub(super) fn impossible(&self, case: &str) -> Option<&'static str> {
+        self.impossible.iter().find(|(name, _)| *name == case).map(|(_, why)| *why)
+    }
+
+    fn port(&self) -> u16 {
+        let place = WAYS.iter().position(|way| way.name == self.name).unwrap_or_default();
+        FIRST_PORT + u16::try_from(place).unwrap_or_default()
+    }
+}
+
+impl Program {
+    /// All of them, in the matrix's order.
+    pub(super) const ALL: [Self; 5] = [Self::Nginx, Self::Traefik, Self::Envoy, Self::Haproxy, Self::Caddy];
+
+    /// As people write it.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Nginx => "NGINX",
+            Self::Traefik => "Traefik",
+            Self::Envoy => "Envoy",
+            Self::Haproxy => "HAProxy",
+            Self::Caddy => "Caddy",
+        }
+    }
+
+    /// The profile and the port of `KubeNap`'s listener for it.
+    pub(super) fn listener(self) -> (&'static str, u16) {
+        match self {
+            Self::Nginx => ("nginx", 8082),
+            Self::Traefik => ("traefik", 8083),
+            Self::Envoy => ("envoy", 8084),
+            Self::Haproxy => ("haproxy", 8085),
+            Self::Caddy => ("caddy", 8086),
+        }
+    }
+
+    /// As `e2e/cluster/parts/proxies` names it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Traefik => "traefik",
+            Self::Envoy => "envoy",
+            Self::Haproxy => "haproxy",
+            Self::Caddy => "caddy",
+        }
+    }
+}
