@@ -7,12 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use kubenap_core::policy;
+use kubenap_core::seen::ServicePort;
 use tokio::sync::watch;
 
 use crate::activity::{Target, TargetPort, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::observe;
-use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule};
+use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule, SlimService};
 use crate::cluster::space::Space;
 use crate::decide::events::Reason;
 use crate::decide::{Context, entrances};
@@ -77,22 +78,9 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         apps.sort();
         let mut seen = Vec::new();
         for service in &services {
-            let mut target = TargetService {
-                namespace: app.namespace.clone(),
-                name: service.seen.name.clone(),
-                ports: service
-                    .seen
-                    .ports
-                    .iter()
-                    .map(|port| TargetPort {
-                        name: Some(port.name.clone()).filter(|name| !name.is_empty()),
-                        number: port.number,
-                    })
-                    .collect(),
-                ..TargetService::default()
-            };
-            for (name, ingress) in ingresses.iter().filter(|(name, _)| chosen(name)) {
-                add_rules(&mut target, name, ingress, &classes);
+            let own = || ingresses.iter().filter(|(name, _)| chosen(name));
+            let target = target_service(&app.namespace, service, own(), &classes);
+            for (_, ingress) in own() {
                 for rule in ingress.rules.iter().filter(|rule| rule.service == service.seen.name) {
                     let number = service.seen.ports.iter().find(|port| {
                         port.number.to_string() == rule.port
@@ -182,6 +170,29 @@ fn complain(cx: &Context, late: &[Claim], told: &mut BTreeSet<(AppId, String)>) 
         tracing::warn!(%app, "{note}");
         cx.events.send_once(app, uid, Reason::WakeFailed, &note);
     }
+}
+
+/// A Service, and these Ingresses as far as they lead to it.
+pub(crate) fn target_service<'a>(
+    namespace: &str,
+    service: &SlimService,
+    ingresses: impl Iterator<Item = (&'a str, &'a Arc<SlimIngress>)>,
+    classes: &Space<SlimIngressClass>,
+) -> TargetService {
+    let port = |port: &ServicePort| TargetPort {
+        name: Some(port.name.clone()).filter(|name| !name.is_empty()),
+        number: port.number,
+    };
+    let mut target = TargetService {
+        namespace: namespace.to_owned(),
+        name: service.seen.name.clone(),
+        ports: service.seen.ports.iter().map(port).collect(),
+        ..TargetService::default()
+    };
+    for (name, ingress) in ingresses {
+        add_rules(&mut target, name, ingress, classes);
+    }
+    target
 }
 
 fn add_rules(

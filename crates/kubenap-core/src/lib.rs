@@ -5,7 +5,8 @@
 //! sources say what traffic they saw ([`activity`]);
 //! the cluster says what is there ([`seen`]), from which follows which [`situation`] the app is in;
 //! [`decide`](decide::decide) picks the one next [`step`], with the reason ([`why`]) for it;
-//! a step gives its [`writes`](write) as data; a [`breaker`] says how soon a wake that failed is tried again. [`answer`] says what a single request gets.
+//! a step gives its [`writes`](write) as data; a [`breaker`] says how soon a wake that failed is tried again. [`answer`] says what a single request gets;
+//! [`simulate`] which naps an app would have had in the past.
 
 pub mod app;
 pub mod duration;
@@ -20,3 +21,4 @@ pub mod write;
 pub mod why;
 pub mod breaker;
 pub mod answer;
+pub mod simulate;

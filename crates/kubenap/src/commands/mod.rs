@@ -5,6 +5,7 @@ mod doctor;
 mod nap;
 mod restore;
 mod run;
+mod simulate;
 mod status;
 mod wake;
 mod why;
@@ -23,6 +24,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Nap(nap) => nap::run(nap, &cluster).await,
         Command::Wake(wake) => wake::run(wake, &cluster).await,
         Command::Restore(restore) => restore::run(restore, &cluster).await,
+        Command::Simulate(simulate) => simulate::run(simulate, &cluster).await,
         Command::Doctor(doctor) => doctor::run(doctor, &cluster).await,
     }
 }

@@ -6,3 +6,4 @@ mod help;
 mod usage;
 mod cluster;
 mod config;
+mod simulate;
