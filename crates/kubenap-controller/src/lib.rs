@@ -11,6 +11,7 @@ pub mod decide;
 pub mod eager;
 pub mod nap;
 pub mod routes;
+pub mod survey;
 pub mod wake;
 pub mod web;
 pub mod run;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::activity::{Names, Target, TargetPort, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::observe;
-use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule};
+use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule, SlimService};
 use crate::cluster::space::Space;
 use crate::decide::events::Reason;
 use crate::decide::{Context, entrances};
@@ -75,23 +75,8 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         apps.sort();
         let mut seen = Vec::new();
         for service in &services {
-            let mut target = TargetService {
-                namespace: app.namespace.clone(),
-                name: service.seen.name.clone(),
-                ports: service
-                    .seen
-                    .ports
-                    .iter()
-                    .map(|port| TargetPort {
-                        name: Some(port.name.clone()).filter(|name| !name.is_empty()),
-                        number: port.number,
-                    })
-                    .collect(),
-                ..TargetService::default()
-            };
-            for (name, ingress) in ingresses.iter().filter(|(name, _)| chosen(name)) {
-                add_rules(&mut target, name, ingress, &classes);
-            }
+            let own = || ingresses.iter().filter(|(name, _)| chosen(name));
+            let target = target_service(&app.namespace, service, own(), &classes);
             let all = ingresses.iter().map(|(name, ingress)| (name, &**ingress));
             let all =
                 all.chain(routes.iter().flat_map(|space| space.iter().map(|(name, route)| (name, &route.0))));
@@ -192,6 +177,29 @@ fn complain(cx: &Context, late: &[Claim], told: &mut BTreeSet<(AppId, String)>) 
         tracing::warn!(%app, "{note}");
         cx.events.send_once(app, uid, Reason::WakeFailed, &note);
     }
+}
+
+/// A Service, and these Ingresses as far as they lead to it.
+pub(crate) fn target_service<'a>(
+    namespace: &str,
+    service: &SlimService,
+    ingresses: impl Iterator<Item = (&'a str, &'a Arc<SlimIngress>)>,
+    classes: &Space<SlimIngressClass>,
+) -> TargetService {
+    let port = |port: &ServicePort| TargetPort {
+        name: Some(port.name.clone()).filter(|name| !name.is_empty()),
+        number: port.number,
+    };
+    let mut target = TargetService {
+        namespace: namespace.to_owned(),
+        name: service.seen.name.clone(),
+        ports: service.seen.ports.iter().map(port).collect(),
+        ..TargetService::default()
+    };
+    for (name, ingress) in ingresses {
+        add_rules(&mut target, name, ingress, classes);
+    }
+    target
 }
 
 fn add_rules(

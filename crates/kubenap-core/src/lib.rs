@@ -6,7 +6,7 @@
 //! the cluster says what is there ([`seen`]), from which follows which [`situation`] the app is in;
 //! [`decide`](decide::decide) picks the one next [`step`], with the reason ([`why`]) for it;
 //! a step gives its [`writes`](write) as data; a [`breaker`] says how soon a wake that failed is tried again. [`answer`] says what a single request gets,
-//! and [`proxy`] what a proxy must be told so that it asks at all.
+//! [`proxy`] what a proxy must be told so that it asks at all, and [`simulate`] which naps an app would have had in the past.
 
 pub mod app;
 pub mod duration;
@@ -22,3 +22,4 @@ pub mod why;
 pub mod breaker;
 pub mod answer;
 pub mod proxy;
+pub mod simulate;

@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Print what a proxy must be told so that its own error path wakes an app
     Render(Box<RenderArgs>),
+    /// Say from a source's history how long apps would have slept, opted in or not
+    Simulate(SimulateArgs),
     /// Check what KubeNap needs, and say how to mend what is missing
     Doctor(DoctorArgs),
 }
@@ -222,6 +224,33 @@ pub(crate) struct RenderArgs {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct SimulateArgs {
+    /// Only these apps: NAMESPACE/NAME, or NAME with -n
+    pub(crate) apps: Vec<String>,
+    /// How far back: days, or a duration of hours and less; at most 30d
+    #[arg(long, default_value = "7d", value_parser = since, value_name = "DAYS")]
+    pub(crate) since: Duration,
+    /// Whose history; may be repeated: prometheus=URL, influxdb=URL, or the name of one of the config file's sources
+    #[arg(long, env = "KUBENAP_SOURCE", value_delimiter = ',', value_name = "NAME[=URL]")]
+    pub(crate) source: Vec<SourceArg>,
+    /// What `source` and the config file come to.
+    #[arg(skip)]
+    pub(crate) sources: Vec<SourceSpec>,
+    /// How far two looks are apart; a use between them counts from the one to the other
+    #[arg(long, default_value = "1m", value_parser = step, value_name = "DURATION")]
+    pub(crate) step: Duration,
+    /// Quiet this long before a nap, when an app does not say
+    #[arg(long, env = "KUBENAP_IDLE_AFTER", default_value = "10m", value_parser = at_least_1s, value_name = "DURATION")]
+    pub(crate) idle_after: Duration,
+    /// Draw a timeline of every app into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// How to print it
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct DoctorArgs {
     /// How to print it
     #[arg(long, short, value_enum)]
@@ -264,6 +293,29 @@ fn at_least(text: &str, least: Duration) -> Result<Duration, String> {
         duration::ACCEPTED,
         duration::show(least)
     ))
+}
+
+/// `7d`, `1d12h`, `36h`.
+fn since(text: &str) -> Result<Duration, String> {
+    const DAY: Duration = Duration::from_hours(24);
+    const LONGEST: Duration = Duration::from_hours(30 * 24);
+    let refuse =
+        || format!("`{text}` is not understood; accepted: from 10m to 30d, such as 7d, 1d12h or 36h");
+    let (days, rest) = match text.split_once('d') {
+        Some((days, rest)) => (days.parse().map_err(|_| refuse())?, rest),
+        None => (0_u32, text),
+    };
+    let rest = if rest.is_empty() && days > 0 { Some(Duration::ZERO) } else { duration::parse(rest).ok() };
+    let whole = rest.zip(DAY.checked_mul(days)).and_then(|(rest, days)| days.checked_add(rest));
+    whole.filter(|whole| (Duration::from_mins(10)..=LONGEST).contains(whole)).ok_or_else(refuse)
+}
+
+fn step(text: &str) -> Result<Duration, String> {
+    let value = at_least_1s(text)?;
+    if value.subsec_nanos() == 0 && value <= Duration::from_hours(1) {
+        return Ok(value);
+    }
+    Err(format!("`{text}` is no step; accepted: whole seconds, from 1s to 1h"))
 }
 
 fn at_least_1s(text: &str) -> Result<Duration, String> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::CommandFactory as _;
-use kubenap_controller::activity::{SourceSpec, resolve};
+use kubenap_controller::activity::{SourceArg, SourceSpec, resolve};
 
 use crate::args::{Args, Command};
 
@@ -144,11 +144,16 @@ impl Sources {
 
 /// What was typed, with the sources that it and the file come to.
 pub(crate) fn with_sources(mut args: Args, file: &Sources) -> anyhow::Result<Args> {
-    if let Command::Run(run) = &mut args.command {
-        run.sources = resolve(&run.source, &file.read()?).map_err(|errors| {
+    let resolved = |named: &[SourceArg]| {
+        resolve(named, &file.read()?).map_err(|errors| {
             let errors: Vec<_> = errors.iter().map(|error| format!("--source: {error}")).collect();
             anyhow::anyhow!(errors.join("\n"))
-        })?;
+        })
+    };
+    match &mut args.command {
+        Command::Run(run) => run.sources = resolved(&run.source)?,
+        Command::Simulate(simulate) => simulate.sources = resolved(&simulate.source)?,
+        _ => {}
     }
     Ok(args)
 }

@@ -74,10 +74,6 @@ pub(crate) fn settings(
     if !mistakes.is_empty() {
         return Err(anyhow::Error::new(Outcome::Usage).context(mistakes.join("\n")));
     }
-    let token = variable("KUBENAP_PROMETHEUS_TOKEN_FILE").map(|path| Secret::File(path.into()));
-    let token = token.or_else(|| variable("KUBENAP_PROMETHEUS_TOKEN").map(Secret::Text));
-    let credentials =
-        Credentials { authorization: token.map(Authorization::Bearer), ..Credentials::default() };
     let lease_namespace = connect::lease_namespace(cluster);
     // A Lease whose owner is not found in its namespace would be cleared away.
     let is_pod = variable("POD_NAME").as_ref() == Some(&identity)
@@ -89,7 +85,7 @@ pub(crate) fn settings(
         proxy_listen,
         admin_listen,
         sources,
-        credentials,
+        credentials: credentials(),
         poll,
         idle_after,
         timing: Timing { drowsy, min_awake },
@@ -102,6 +98,13 @@ pub(crate) fn settings(
         grace: GRACE,
         open_files: open_files(),
     })
+}
+
+/// What Prometheus servers get that a flag names.
+pub(crate) fn credentials() -> Credentials {
+    let token = variable("KUBENAP_PROMETHEUS_TOKEN_FILE").map(|path| Secret::File(path.into()));
+    let token = token.or_else(|| variable("KUBENAP_PROMETHEUS_TOKEN").map(Secret::Text));
+    Credentials { authorization: token.map(Authorization::Bearer), ..Credentials::default() }
 }
 
 fn advertise(given: Vec<IpAddr>, config: &kube::Config) -> anyhow::Result<Vec<IpAddr>> {

@@ -116,6 +116,14 @@ pub enum SourceError {
         /// What the system said of the first of them.
         why: String,
     },
+    /// A source that cannot be asked about the past.
+    #[error(
+        "the source `{name}` keeps no history; accepted: a source of kind prometheus or influxdb; hint: name one with --source"
+    )]
+    NoPast {
+        /// Its name.
+        name: String,
+    },
     /// A bug in the source.
     #[error("the source stopped unexpectedly; this is a bug in KubeNap")]
     Crashed,

@@ -237,6 +237,11 @@ impl Ledger {
         details.map(|(_, moment)| moment).max()
     }
 
+    /// The counters that showed activity in the look of this moment.
+    pub(super) fn changed_at(&self, at: Timestamp) -> impl Iterator<Item = &Arc<str>> {
+        self.changed.iter().filter(move |(_, moment)| **moment == at).map(|(key, _)| key)
+    }
+
     /// The counters with this prefix that ever showed activity.
     pub(super) fn changed_from<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, Timestamp)> {
         self.changed

@@ -21,6 +21,7 @@ mod exposition;
 mod preset;
 mod ledger;
 mod verdict;
+mod past;
 mod fetch;
 mod credentials;
 mod error;
@@ -35,6 +36,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
+use kubenap_core::simulate::Past;
 
 pub use credentials::{Authorization, Credentials, Secret};
 pub use error::{SourceError, SpecError};
@@ -64,6 +66,14 @@ pub trait TrafficMetricsSource: fmt::Debug + Send + Sync {
     /// # Errors
     /// When nothing can be said about any app. What only concerns some apps is a blind spot in their samples.
     async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError>;
+
+    /// What it remembers of the past of all targets.
+    ///
+    /// # Errors
+    /// When it has no memory that can be asked, or does not answer.
+    async fn past(&self, _: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
+        Err(SourceError::NoPast { name: self.name().to_owned() })
+    }
 }
 
 /// One question.
@@ -75,6 +85,30 @@ pub struct Ask {
     pub targets: Arc<[Target]>,
     /// How far back a source with a memory should look at its start: the longest `idleAfter`.
     pub history: Duration,
+}
+
+/// A question about the past.
+#[derive(Clone, Debug)]
+pub struct AskPast {
+    /// The time when the question is put; answers are on this clock.
+    pub now: Timestamp,
+    /// The apps it is about.
+    pub targets: Arc<[Target]>,
+    /// How far back.
+    pub since: Duration,
+    /// How far two looks are apart, in whole seconds: between them nothing is told apart.
+    pub step: Duration,
+}
+
+/// What one source remembers of one app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppPast {
+    /// When it was used, and of which time nothing is known.
+    pub past: Past,
+    /// How many series are the app's.
+    pub matched: usize,
+    /// Which label values were looked for, the first few of them.
+    pub looked_for: Vec<String>,
 }
 
 /// An app, as sources need to know it to find its series.

@@ -15,16 +15,18 @@ use async_trait::async_trait;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use kubenap_core::activity::Blind;
+use kubenap_core::app::AppId;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::fetch::{Fetch, Post, Question, form};
 use super::ledger::{BLINK, Ledger, Look, Sight};
+use super::past::{Pieces, Recorder};
 use super::preset::Preset;
 use super::promql::{self, Answer, DOWN, Row};
 use super::spec::{Kind, Setup, With, address};
 use super::verdict::{FRESH, View, samples};
-use super::{Ask, Credentials, Endpoint, Samples, SourceError, TrafficMetricsSource};
+use super::{AppPast, Ask, AskPast, Credentials, Endpoint, Samples, SourceError, TrafficMetricsSource};
 
 /// `prometheus=URL`, or with more settings in the config file.
 pub(super) const KIND: Kind = Kind {
@@ -229,6 +231,59 @@ impl TrafficMetricsSource for PrometheusSource {
             memory.ledgers.keys().filter(|preset| Preset::PROXIES.contains(preset) && !live.contains(preset));
         let dark = dark.copied().collect();
         Ok(samples(ask, &views.collect(), &dark))
+    }
+
+    async fn past(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
+        let heartbeat = self.now(&promql::heartbeat()).await?;
+        let nothing = || SourceError::NothingScraped { at: self.endpoint.to_string() };
+        let server = heartbeat.rows.first().map(|row| row.last().at).ok_or_else(nothing)?;
+        let clocks = Clocks { server, ours: ask.now };
+        let mut recorder = Recorder::new(ask);
+        #[expect(clippy::cast_possible_truncation, reason = "a time in seconds, saturating")]
+        let mut pieces = Pieces::until(server as i64, ask);
+        while let Some((from, until)) = pieces.next() {
+            match self.piece(from, until, ask.step).await {
+                Ok((beats, counters)) => {
+                    record(&mut recorder, &beats, &counters, clocks);
+                    pieces.had();
+                }
+                Err(error) => pieces.smaller(error)?,
+            }
+        }
+        Ok(recorder.pasts(ask))
+    }
+}
+
+impl PrometheusSource {
+    /// A piece of the past; nothing, if the server does not have all of it.
+    async fn piece(
+        &self,
+        from: i64,
+        until: i64,
+        step: Duration,
+    ) -> Result<(Vec<Row>, Vec<Row>), SourceError> {
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^52")]
+        let range = promql::Range { start: from as f64, end: (until - 1) as f64, step: step.as_secs_f64() };
+        let beats = self.over(&promql::heartbeat(), &range).await?;
+        let presets = promql::shown(&beats.rows);
+        if beats.is_partial || presets.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let counters = self.over(&promql::counters(&presets), &range).await?;
+        Ok(if counters.is_partial { (Vec::new(), Vec::new()) } else { (beats.rows, counters.rows) })
+    }
+}
+
+fn record(recorder: &mut Recorder, beats: &[Row], counters: &[Row], clocks: Clocks) {
+    for (at, beats, rows) in promql::steps(beats, counters) {
+        let at = clocks.ours_of(at);
+        for preset in promql::live(&beats) {
+            let new = Ledger::since(at);
+            let ledger = recorder.ledger(preset).unwrap_or(&new);
+            if let Some(look) = look(preset, &beats, &rows, clocks, ledger) {
+                recorder.observe(preset, at, look);
+            }
+        }
     }
 }
 

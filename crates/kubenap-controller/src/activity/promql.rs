@@ -174,6 +174,12 @@ pub(super) fn live(beats: &[Point<'_>]) -> BTreeSet<Preset> {
     Preset::ALL.into_iter().filter(alive).collect()
 }
 
+/// The presets with an instance that was alive at any time.
+pub(super) fn shown(beats: &[Row]) -> BTreeSet<Preset> {
+    let shows = |preset: &Preset| beats.iter().any(|row| row.label(MARK) == preset.label());
+    Preset::ALL.into_iter().filter(shows).collect()
+}
+
 /// Whether requests come in through Traefik but no service of it is ever counted: its per-service metrics are
 /// switched off or dropped, and then a missing series does not mean that nothing came.
 pub(super) fn services_are_not_counted(beats: &[Point<'_>], counters: &Answer) -> bool {

@@ -6,13 +6,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kubenap_core::app::AppId;
 use serde_json::Value;
 
 use super::fields::Fields;
 use super::ingress::{self, IngressSetup};
 use super::{
-    Ask, Credentials, Endpoint, Samples, SourceError, SpecError, TrafficMetricsSource, datadog, influx, logs,
-    prometheus,
+    AppPast, Ask, AskPast, Credentials, Endpoint, Samples, SourceError, SpecError, TrafficMetricsSource,
+    datadog, influx, logs, prometheus,
 };
 
 /// Every kind of source: a new one is a line here.
@@ -215,6 +216,10 @@ impl TrafficMetricsSource for WhenNamed {
 
     async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError> {
         self.0.poll(ask).await
+    }
+
+    async fn past(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
+        self.0.past(ask).await
     }
 }
 

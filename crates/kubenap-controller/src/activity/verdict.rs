@@ -30,7 +30,7 @@ const TOLD: usize = 8;
 const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
 
 /// The proxies of a view, and counters that somebody names himself.
-fn proxies() -> impl Iterator<Item = Preset> {
+pub(super) fn proxies() -> impl Iterator<Item = Preset> {
     Preset::PROXIES.into_iter().chain([Preset::Named, Preset::Logs])
 }
 
@@ -134,7 +134,7 @@ fn sample(
     AppSample { activity, matched, looked_for: looked_for.into_iter().take(TOLD).collect() }
 }
 
-fn is_routed(target: &Target) -> bool {
+pub(super) fn is_routed(target: &Target) -> bool {
     target.services.iter().any(|service| !service.ingress_ports.is_empty())
 }
 

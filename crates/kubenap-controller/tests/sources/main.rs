@@ -8,6 +8,7 @@ mod scenarios;
 mod faults;
 mod mapping;
 mod history;
+mod past;
 mod recorded;
 mod datadog;
 mod logs;

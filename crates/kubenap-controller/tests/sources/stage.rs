@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubenap_controller::activity::{
-    Ask, Credentials, Names, Samples, SourceError, SourceSpec, Target, TargetPort, TargetService,
-    TrafficMetricsSource, build,
+    AppPast, Ask, AskPast, Credentials, Names, Samples, SourceError, SourceSpec, Target, TargetPort,
+    TargetService, TrafficMetricsSource, build,
 };
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
@@ -108,6 +108,13 @@ impl Stage {
         let now = self.now();
         let history = Duration::from_hours(1);
         self.source.poll(&Ask { now, targets: self.targets.clone().into(), history }).await
+    }
+
+    /// What the source remembers of the last so many ticks, with a look each minute.
+    pub(crate) async fn past(&self, ticks: u32) -> Result<Vec<(AppId, AppPast)>, SourceError> {
+        let since = Duration::from_secs_f64(TICK) * ticks;
+        let (now, targets) = (self.now(), self.targets.clone().into());
+        self.source.past(&AskPast { now, targets, since, step: Duration::from_mins(1) }).await
     }
 
     pub(crate) fn now(&self) -> Timestamp {

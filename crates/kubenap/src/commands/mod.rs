@@ -6,6 +6,7 @@ mod nap;
 mod render;
 mod restore;
 mod run;
+mod simulate;
 mod status;
 mod wake;
 mod why;
@@ -25,6 +26,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Wake(wake) => wake::run(wake, &cluster).await,
         Command::Restore(restore) => restore::run(restore, &cluster).await,
         Command::Render(render) => render::run(*render, &cluster).await,
+        Command::Simulate(simulate) => simulate::run(simulate, &cluster).await,
         Command::Doctor(doctor) => doctor::run(doctor, &cluster).await,
     }
 }

@@ -35,13 +35,20 @@ impl Home {
 
     /// With a kubeconfig whose cluster nobody serves.
     pub(crate) fn with_dead_cluster() -> Self {
+        Self::with_cluster("http://127.0.0.1:1")
+    }
+
+    /// With a kubeconfig that leads to this API server.
+    pub(crate) fn with_cluster(server: &str) -> Self {
         let home = Self::empty();
         let path = home.file(
             "kubeconfig",
-            "apiVersion: v1\nkind: Config\ncurrent-context: dead\n\
-             clusters: [{name: dead, cluster: {server: \"http://127.0.0.1:1\"}}]\n\
-             users: [{name: nobody, user: {}}]\n\
-             contexts: [{name: dead, context: {cluster: dead, user: nobody}}]\n",
+            &format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: dead\n\
+                 clusters: [{{name: dead, cluster: {{server: \"{server}\"}}}}]\n\
+                 users: [{{name: nobody, user: {{}}}}]\n\
+                 contexts: [{{name: dead, context: {{cluster: dead, user: nobody}}}}]\n"
+            ),
         );
         home.set("KUBECONFIG", path.to_str().unwrap())
     }

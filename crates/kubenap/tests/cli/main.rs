@@ -7,3 +7,4 @@ mod usage;
 mod render;
 mod cluster;
 mod config;
+mod simulate;

@@ -20,15 +20,17 @@ use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use kubenap_core::activity::Blind;
+use kubenap_core::app::AppId;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::fetch::{Fetch, Post, Question, form};
 use super::ledger::{BLINK, Ledger, Look, Sight};
+use super::past::{Pieces, Recorder};
 use super::preset::{Preset, UNSURE};
 use super::verdict::{View, samples};
-use super::{Ask, Samples, SourceError, TrafficMetricsSource};
+use super::{AppPast, Ask, AskPast, Samples, SourceError, TrafficMetricsSource};
 
 use flux::Wrong;
 pub(super) use setup::KIND;
@@ -237,14 +239,23 @@ impl InfluxSource {
             return Ok(ledgers);
         }
         let step = Duration::from_secs(step);
-        let mut moments: BTreeMap<(Preset, Timestamp), Look> = BTreeMap::new();
-        for row in &beats.rows {
+        for ((preset, at), look) in self.moments(&beats.rows, &counters.rows, clocks, step) {
+            let at = clocks.ours_of(at);
+            ledgers.entry(preset).or_insert_with(|| Ledger::since(at)).observe(at, look, BLINK + 2 * step);
+        }
+        Ok(ledgers)
+    }
+
+    /// What each step shows of each preset, in the order of time.
+    fn moments(&self, beats: &[Row], counters: &[Row], clocks: Clocks, step: Duration) -> Moments {
+        let mut moments = Moments::new();
+        for row in beats {
             let Some(preset) = self.tables.beats(row) else { continue };
             let scraped = clocks.ours_of(row.at.checked_sub(step).unwrap_or(Timestamp::MIN));
             let look = moments.entry((preset, row.at)).or_default();
             look.live.insert(self.instance(row), Sight { scraped, started: None, counters: BTreeMap::new() });
         }
-        for row in &counters.rows {
+        for row in counters {
             let Some(preset) = self.tables.counts(row) else { continue };
             let look = moments.get_mut(&(preset, row.at));
             let sight = look.and_then(|look| look.live.get_mut(&self.instance(row)));
@@ -252,11 +263,7 @@ impl InfluxSource {
                 self.count(preset, row, &mut sight.counters);
             }
         }
-        for ((preset, at), look) in moments {
-            let at = clocks.ours_of(at);
-            ledgers.entry(preset).or_insert_with(|| Ledger::since(at)).observe(at, look, BLINK + 2 * step);
-        }
-        Ok(ledgers)
+        moments
     }
 
     /// Each preset's instances as the last points show them.
@@ -328,6 +335,8 @@ impl InfluxSource {
 
 type Beats = BTreeMap<(Preset, Arc<str>), Beat>;
 
+type Moments = BTreeMap<(Preset, Timestamp), Look>;
+
 #[async_trait]
 impl TrafficMetricsSource for InfluxSource {
     fn name(&self) -> &str {
@@ -347,9 +356,46 @@ impl TrafficMetricsSource for InfluxSource {
         }
         answer
     }
+
+    async fn past(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
+        let heartbeat = self.heartbeat(Span::Last(self.setup.gone_after.as_secs())).await?;
+        if self.beats(&heartbeat.rows).is_empty() {
+            return Err(SourceError::NothingScraped { at: self.setup.endpoint.to_string() });
+        }
+        let clocks = Clocks { server: heartbeat.server.unwrap_or(ask.now), ours: ask.now };
+        let mut recorder = Recorder::new(ask);
+        let mut pieces = Pieces::until(clocks.server.as_second(), ask);
+        while let Some((from, until)) = pieces.next() {
+            match self.piece(from, until, ask.step).await {
+                Ok((beats, counters)) => {
+                    for ((preset, at), look) in self.moments(&beats, &counters, clocks, ask.step) {
+                        recorder.observe(preset, clocks.ours_of(at), look);
+                    }
+                    pieces.had();
+                }
+                Err(error) => pieces.smaller(error)?,
+            }
+        }
+        Ok(recorder.pasts(ask))
+    }
 }
 
 impl InfluxSource {
+    /// A piece of the past; nothing, if the server does not have all of it.
+    async fn piece(
+        &self,
+        from: i64,
+        until: i64,
+        step: Duration,
+    ) -> Result<(Vec<Row>, Vec<Row>), SourceError> {
+        let moment = |second| Timestamp::from_second(second).unwrap_or(Timestamp::MIN);
+        let (span, step) = (Span::Between(moment(from), moment(until)), Some(step.as_secs()));
+        let beats = self.values(&self.tables.presence, span, step).await?;
+        let counters = self.values(&self.tables.counters, span, step).await?;
+        let partial = beats.partial || counters.partial;
+        Ok(if partial { (Vec::new(), Vec::new()) } else { (beats.rows, counters.rows) })
+    }
+
     async fn look(&self, ask: &Ask, begun: Instant, memory: &mut Memory) -> Result<Samples, SourceError> {
         let window = Span::Last(self.setup.gone_after.as_secs());
         // The signs of life first: what they stand for is then in the counters that are read after them.
