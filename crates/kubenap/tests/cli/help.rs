@@ -12,7 +12,7 @@ fn help_names_every_command_with_one_line_about_it() {
     let names: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(
         names,
-        ["run", "demo", "status", "why", "nap", "wake", "restore", "simulate", "doctor", "help"]
+        ["run", "demo", "status", "why", "nap", "wake", "restore", "render", "simulate", "doctor", "help"]
     );
     for line in list.lines() {
         assert!(line.split_whitespace().count() > 3, "a command without a line about it: {line}");
