@@ -23,7 +23,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Keeps targets and hosts in line with the stores.
 pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
-    let mut known: Vec<HostRule> = Vec::new();
+    let mut known: Option<Vec<HostRule>> = None;
     let mut told = BTreeSet::new();
     let mut read_at = None;
     let mut late = Vec::new();
@@ -39,9 +39,9 @@ pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
         let (watched, claims) = read(&cx);
         let (hosts, latecomers) = oldest_win(claims);
         late = latecomers;
-        if known != hosts {
+        if known.as_ref() != Some(&hosts) {
             cx.doors.set_hosts(hosts.clone());
-            known = hosts;
+            known = Some(hosts);
         }
         targets.send_if_modified(|old| {
             let changed = old.targets != watched.targets || old.history != watched.history;

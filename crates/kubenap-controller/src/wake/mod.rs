@@ -27,6 +27,7 @@ mod raw;
 mod redirect;
 mod reply;
 mod proxy_listen;
+mod here;
 mod drain;
 
 pub(crate) use budget::{Bucket, Rate};
@@ -35,6 +36,7 @@ pub(crate) use connection::judge;
 pub(crate) use crowd::Crowd;
 pub use door::{AskView, DoorKey, DoorSpec, DoorState};
 pub use doors::{Doors, DoorsSettings, OpenError};
+pub(crate) use here::Question;
 pub use hosts::HostRule;
 pub use limits::Limits;
 pub(crate) use listen::pause_after;

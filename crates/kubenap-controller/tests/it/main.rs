@@ -10,6 +10,7 @@ mod wishes;
 mod mistakes;
 mod eager;
 mod wakes;
+mod error_paths;
 mod broken;
 mod owners;
 mod zeros;
