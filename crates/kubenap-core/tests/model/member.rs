@@ -10,7 +10,7 @@ use kubenap_core::decide::{Facts, Here, Timing, decide};
 use kubenap_core::policy::Texts;
 use kubenap_core::seen::{
     DeploymentSeen, Family, HookGap, HookSeen, Phase, PodSeen, Record, Reverts, Seen, ServicePort,
-    ServiceSeen, Slice, Stamp, WakePorts,
+    ServiceSeen, Slice, Stamp, WakePorts, remembered,
 };
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{Step, slice_name, writes};
