@@ -1,4 +1,4 @@
-//! What sources are asked about, and which hosts lead to which app: both follow Services and Ingresses.
+//! What sources are asked about, and which hosts lead to which app: both follow Services, Ingresses and other routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use kubenap_core::policy;
+use kubenap_core::seen::{ServicePort, ServiceSeen};
 use tokio::sync::watch;
 
 use crate::activity::{Target, TargetPort, TargetService, Watched};
@@ -69,6 +70,7 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         history = history.max(reading.policy.idle_after);
         let (services, _) = observe::services_of(&around, &around.deployment, &reading.policy);
         let ingresses = cx.stores.ingresses.within(&app.namespace);
+        let routes: Vec<_> = cx.stores.routes.iter().map(|store| store.within(&app.namespace)).collect();
         let chosen = |name: &str| {
             reading.policy.ingresses.as_ref().is_none_or(|names| names.iter().any(|chosen| chosen == name))
         };
@@ -93,16 +95,17 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
             };
             for (name, ingress) in ingresses.iter().filter(|(name, _)| chosen(name)) {
                 add_rules(&mut target, name, ingress, &classes);
+            }
+            let all = ingresses.iter().map(|(name, ingress)| (name, &**ingress));
+            let all =
+                all.chain(routes.iter().flat_map(|space| space.iter().map(|(name, route)| (name, &route.0))));
+            for (_, ingress) in all.filter(|(name, _)| chosen(name)) {
                 for rule in ingress.rules.iter().filter(|rule| rule.service == service.seen.name) {
-                    let number = service.seen.ports.iter().find(|port| {
-                        port.number.to_string() == rule.port
-                            || (!port.name.is_empty() && port.name == rule.port)
-                    });
-                    let Some(port) = number else { continue };
+                    let Some(number) = port_of(&service.seen, &rule.port) else { continue };
                     let key = DoorKey {
                         namespace: app.namespace.clone(),
                         service: service.seen.name.clone(),
-                        port: port.number,
+                        port: number,
                     };
                     let manners = entrances::manners(&reading.policy);
                     cx.doors.declare(DoorSpec { key: key.clone(), apps: apps.clone(), manners });
@@ -131,11 +134,22 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
     (Watched { targets: targets.into(), history }, claims)
 }
 
-/// What an Ingress says leads to an app.
+/// The number of the port that a route means: by number or name, or the only one where it does not say.
+fn port_of(service: &ServiceSeen, wanted: &str) -> Option<u16> {
+    let means = |port: &&ServicePort| {
+        port.number.to_string() == wanted || (!port.name.is_empty() && port.name == wanted)
+    };
+    match service.ports.as_slice() {
+        [only] if wanted.is_empty() => Some(only.number),
+        ports => ports.iter().find(means).map(|port| port.number),
+    }
+}
+
+/// What an Ingress or another route says leads to an app.
 #[derive(Clone, Debug)]
 struct Claim {
     rule: HostRule,
-    /// How old the Ingress is.
+    /// How old the route is.
     since: Timestamp,
     app: AppId,
     uid: String,
@@ -176,7 +190,7 @@ fn complain(cx: &Context, late: &[Claim], told: &mut BTreeSet<(AppId, String)>) 
         }
         // Whose Ingress it is, is nothing that this namespace is told.
         let note = format!(
-            "requests for {} on proxies' error paths do not wake it: an older Ingress of another namespace has this host and path",
+            "requests for {} on proxies' error paths do not wake it: an older route of another namespace has this host and path",
             rule.host
         );
         tracing::warn!(%app, "{note}");

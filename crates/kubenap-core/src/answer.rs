@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::proxy::Reach;
+
 /// How a request that reached KubeNap is answered by default (`kubenap/wake`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WakeMode {
@@ -49,8 +51,8 @@ pub struct Request<'a> {
 pub enum Way {
     /// By substitution, on an app's wake port: the original request is at hand.
     WakePort,
-    /// By a proxy's error path: the original request may be gone, it cannot be passed.
-    ErrorPath,
+    /// By a proxy's error path, which says how the app can still be given the request.
+    ErrorPath(Reach),
 }
 
 /// What the app's owner asked for, as far as answers go.
@@ -150,19 +152,23 @@ pub const PAGE_PATIENCE: Duration = Duration::from_secs(3);
 /// The answer for one request. Total: every request gets exactly one.
 pub fn answer(request: &Request<'_>, manners: &Manners<'_>, app: Readiness) -> Answer {
     let ready = app == Readiness::Ready;
+    let here = matches!(request.way, Way::WakePort | Way::ErrorPath(Reach::Here));
     if is_probe(request) || is_ignored(request, manners) {
-        return if ready && request.way == Way::WakePort { Answer::PassQuietly } else { Answer::Ignore };
+        return if ready && here { Answer::PassQuietly } else { Answer::Ignore };
     }
     let pass = Answer::Pass { hold: manners.wake_timeout };
     let redirect = Answer::Redirect { hold: manners.hold_for };
     match request.way {
-        Way::ErrorPath if request.grpc => Answer::GrpcUnavailable,
-        Way::ErrorPath if wants_page(request, manners.mode) && !ready => page(manners),
-        Way::ErrorPath => redirect,
+        // Whatever is answered, the client sees a redirect.
+        Way::ErrorPath(Reach::GoneForGood) => redirect,
+        Way::ErrorPath(Reach::Gone | Reach::Kept) if request.grpc => Answer::GrpcUnavailable,
+        Way::ErrorPath(Reach::Gone) if wants_page(request, manners.mode) && !ready => page(manners),
+        Way::ErrorPath(Reach::Gone) => redirect,
         // The app is ready already: a proxy that has not heard of it yet. Passing ends every loop.
-        Way::WakePort if ready => pass,
-        Way::WakePort if must_pass(request, manners.mode) => pass,
-        Way::WakePort if wants_page(request, manners.mode) => page(manners),
+        Way::WakePort | Way::ErrorPath(_) if ready => pass,
+        Way::WakePort | Way::ErrorPath(_) if must_pass(request, manners.mode) => pass,
+        Way::WakePort | Way::ErrorPath(_) if wants_page(request, manners.mode) => page(manners),
+        Way::ErrorPath(_) => redirect,
         Way::WakePort if request.forwarded || manners.mode == WakeMode::Redirect => redirect,
         Way::WakePort => pass,
     }

@@ -143,7 +143,7 @@ impl Why {
                 format!("it is not substituted, and no hook of a proxy is known to lead to KubeNap: {}", gap.sentence()),
             ),
             Self::HookUnknown => {
-                ("hook-unknown", "it is not substituted, and its proxy's hook was not looked for yet".into())
+                ("hook-unknown", "it is not substituted, and its proxy's hook could not be looked for yet".into())
             }
             Self::WakeAddressSilent => (
                 "wake-address-silent",

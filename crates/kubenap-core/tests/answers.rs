@@ -5,6 +5,7 @@ use std::time::Duration;
 use kubenap_core::answer::{
     Answer, Manners, OwnedManners, PAGE_PATIENCE, Readiness, Request, WakeMode, Way, answer,
 };
+use kubenap_core::proxy::Reach;
 
 const HOLD: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -27,7 +28,17 @@ fn request(words: &'static str) -> Request<'static> {
         } else {
             "curl/8"
         },
-        way: if has("error-path") { Way::ErrorPath } else { Way::WakePort },
+        way: if has("error-path") {
+            Way::ErrorPath(Reach::Gone)
+        } else if has("fixed") {
+            Way::ErrorPath(Reach::GoneForGood)
+        } else if has("here") {
+            Way::ErrorPath(Reach::Here)
+        } else if has("kept") {
+            Way::ErrorPath(Reach::Kept)
+        } else {
+            Way::WakePort
+        },
         forwarded: has("forwarded"),
         navigation: has("browser"),
         upgrade: has("upgrade"),
@@ -82,6 +93,44 @@ fn while_the_app_sleeps_each_request_gets_what_suits_it() {
             ("GET /internal/health forwarded", Answer::Ignore),
             ("GET / crawler forwarded", Answer::Ignore),
             ("GET / crawler error-path", Answer::Ignore),
+        ],
+    );
+}
+
+#[test]
+fn on_an_error_path_a_request_is_redirected_passed_or_sent_again_as_far_as_it_can_be_reached() {
+    let page = Answer::Page { patience: PAGE_PATIENCE };
+    check(
+        WakeMode::Auto,
+        Readiness::NotReady,
+        &[
+            ("GET / here", REDIRECT),
+            ("POST / here body", PASS),
+            ("GET / here upgrade", PASS),
+            ("GET / here browser", page),
+            ("POST /p.S/M here grpc h2c body", PASS),
+            ("GET / kept", REDIRECT),
+            ("POST / kept", PASS),
+            ("GET / kept upgrade", PASS),
+            ("GET / kept browser", page),
+            ("POST /p.S/M kept grpc", Answer::GrpcUnavailable),
+            ("GET / fixed", REDIRECT),
+            ("GET / fixed browser", REDIRECT),
+            ("POST / fixed grpc", REDIRECT),
+            ("GET /healthz here", Answer::Ignore),
+            ("GET / kept kubelet", Answer::Ignore),
+        ],
+    );
+    check(
+        WakeMode::Auto,
+        Readiness::Ready,
+        &[
+            ("GET / here", PASS),
+            ("GET / here browser", PASS),
+            ("GET / kept", PASS),
+            ("GET / fixed", REDIRECT),
+            ("GET / here kubelet", Answer::PassQuietly),
+            ("GET / kept kubelet", Answer::Ignore),
         ],
     );
 }

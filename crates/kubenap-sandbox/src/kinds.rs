@@ -43,7 +43,7 @@ const fn kind(group: &'static str, version: &'static str, name: &'static str, pl
 }
 
 /// Every kind that is served. Events are one store that two groups show.
-pub(crate) static KINDS: [Kind; 13] = [
+pub(crate) static KINDS: [Kind; 16] = [
     Kind { namespaced: false, status: true, short: "ns", ..kind("", "v1", "Namespace", "namespaces") },
     Kind { namespaced: false, status: true, short: "no", ..kind("", "v1", "Node", "nodes") },
     Kind { status: true, short: "svc", ..kind("", "v1", "Service", "services") },
@@ -61,6 +61,10 @@ pub(crate) static KINDS: [Kind; 13] = [
         short: "hpa",
         ..kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
     },
+    // Custom resources, which have no type here: kept as they are sent.
+    kind("traefik.io", "v1alpha1", "IngressRoute", "ingressroutes"),
+    kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+    kind("networking.istio.io", "v1", "VirtualService", "virtualservices"),
 ];
 
 impl Kind {
@@ -82,7 +86,15 @@ impl Kind {
     pub(crate) fn has_generation(&self) -> bool {
         matches!(
             self.plural,
-            "deployments" | "replicasets" | "ingresses" | "ingressclasses" | "endpointslices" | "pods"
+            "deployments"
+                | "replicasets"
+                | "ingresses"
+                | "ingressclasses"
+                | "endpointslices"
+                | "pods"
+                | "ingressroutes"
+                | "httproutes"
+                | "virtualservices"
         )
     }
 }

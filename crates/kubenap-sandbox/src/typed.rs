@@ -27,6 +27,8 @@ pub(crate) fn normal(kind: &Kind, object: &Value) -> Result<(Value, Vec<String>)
         "ingressclasses" => through::<IngressClass>(object),
         "leases" => through::<Lease>(object),
         "horizontalpodautoscalers" => through::<HorizontalPodAutoscaler>(object),
+        // Custom resources are whatever their definitions let through.
+        "ingressroutes" | "httproutes" | "virtualservices" => Ok((object.clone(), Vec::new())),
         other => Err(format!("{other} has no type")),
     }
 }

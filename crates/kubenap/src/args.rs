@@ -81,7 +81,7 @@ pub(crate) struct RunArgs {
     /// One for each Service port of a napping app; a busy one is skipped
     #[arg(long, env = "KUBENAP_WAKE_PORTS", default_value = "16000-29999", value_parser = port_range, value_name = "FROM-TO")]
     pub(crate) wake_ports: PortRange,
-    /// Where proxies' error paths, and /wake, are answered; may be repeated
+    /// Where proxies' error paths, and /wake, are answered; a profile is a proxy's name. May be repeated
     #[arg(
         long,
         env = "KUBENAP_PROXY_LISTEN",

@@ -16,6 +16,7 @@ pub mod ports;
 pub mod selector;
 pub mod slices;
 pub mod slim;
+pub mod slim_route;
 pub mod space;
 pub mod stores;
 mod trouble;

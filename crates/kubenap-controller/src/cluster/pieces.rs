@@ -49,20 +49,14 @@ pub async fn find(cluster: &Cluster, wanted: &Value) -> Result<Option<Value>, Cl
 }
 
 /// Where objects of this one's kind are, in its namespace; and its name.
-pub fn api_of(cluster: &Cluster, object: &Value) -> (Api<DynamicObject>, String) {
+fn api_of(cluster: &Cluster, object: &Value) -> (Api<DynamicObject>, String) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (kind, version) = (text(&object["kind"]), text(&object["apiVersion"]));
     let (group, version) = version.split_once('/').unwrap_or(("", &version));
     let gvk = GroupVersionKind::gvk(group, version, &kind);
-    let resource = ApiResource::from_gvk_with_plural(&gvk, &plural(&kind));
+    let resource = ApiResource::from_gvk(&gvk);
     let space = text(&object["metadata"]["namespace"]);
     (Api::namespaced_with(cluster.client(), &space, &resource), text(&object["metadata"]["name"]))
-}
-
-/// The plural in paths, of the kinds that proxies are told by.
-fn plural(kind: &str) -> String {
-    let known = KINDS.iter().find(|(known, ..)| *known == kind);
-    known.map_or_else(|| format!("{}s", kind.to_ascii_lowercase()), |(.., plural)| (*plural).to_owned())
 }
 
 /// Nothing, where a kind is not installed or may not be read.

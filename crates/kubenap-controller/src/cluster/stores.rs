@@ -12,6 +12,7 @@ use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use kubenap_core::app::{AppId, key};
+use kubenap_core::proxy::routes::KINDS;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use super::observe::selected_by;
 use super::slices::SlimSlice;
 use super::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimLease, SlimPod, SlimService};
+use super::slim_route::{ROUTE_KINDS, SlimRoute, follow_routes};
 use super::space::{Space, Tag};
 use super::watched::{Changed, Watched};
 use super::{Cluster, ClusterError};
@@ -41,6 +43,8 @@ pub struct Stores {
     pub ingresses: Watched<SlimIngress>,
     /// IngressClasses, whatever the namespaces are; none as long as they may not be listed.
     pub ingress_classes: Watched<SlimIngressClass>,
+    /// Routes that are no Ingresses, a store for each kind; none as long as the kind is not there or may not be listed.
+    pub routes: [Watched<SlimRoute>; ROUTE_KINDS],
     /// The Leases of KubeNap's own namespace.
     pub leases: Watched<SlimLease>,
     /// When each member was last seen to write one of its slices.
@@ -119,6 +123,7 @@ impl Stores {
             pods: Watched::new(),
             ingresses: Watched::new(),
             ingress_classes: Watched::new(),
+            routes: std::array::from_fn(|_| Watched::new()),
             leases: Watched::new(),
             wrote: Wrote::default(),
             authors: Authors::default(),
@@ -183,6 +188,15 @@ impl Stores {
         stores.follow(cluster, &stores.ingresses, None, &nothing, tasks);
 
         tasks.spawn(follow_classes(cluster.clone(), stores.ingress_classes.clone()));
+        for (store, kind) in stores.routes.iter().zip(KINDS.into_iter().skip(1)) {
+            let spaces: Vec<_> = match namespaces {
+                [] => vec![None],
+                names => names.iter().cloned().map(Some).collect(),
+            };
+            for space in spaces {
+                tasks.spawn(follow_routes(cluster.clone(), store.clone(), kind, space));
+            }
+        }
 
         let leases: Api<Lease> = Api::namespaced(cluster.client(), lease_namespace);
         let space = Some(lease_namespace.to_owned());
@@ -190,7 +204,7 @@ impl Stores {
         stores
     }
 
-    /// Waits until every first list is in, but for IngressClasses: one can do without.
+    /// Waits until every first list is in, but for IngressClasses and what may not be installed: one can do without.
     pub async fn synced(&self) {
         let followers = self.followers();
         self.deployments.synced(followers).await;
@@ -218,8 +232,9 @@ impl Stores {
     }
 
     /// A number that changes when what leads to apps, or which there are, may have changed.
-    pub fn routes_version(&self) -> [u64; 5] {
+    pub fn routes_version(&self) -> [u64; 6] {
         [
+            self.routes.iter().map(Watched::version).sum(),
             self.deployments.version(),
             self.services.version(),
             self.pods.version(),

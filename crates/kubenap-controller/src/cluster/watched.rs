@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -81,7 +80,6 @@ impl<T: Slim> Watched<T> {
     ) where
         T: Slim<Object = K>,
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone,
     {
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         if let Some(labels) = labels {
@@ -139,7 +137,7 @@ impl<T: Slim> Watched<T> {
                 }
                 Err(error) => {
                     failures += 1;
-                    let kind = K::kind(&K::DynamicType::default()).into_owned();
+                    let kind = api.resource_url();
                     // Once in a while is enough to know.
                     if failures.is_power_of_two() {
                         tracing::warn!(kind, failures, %error, "watch failed");

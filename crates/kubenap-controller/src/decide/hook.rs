@@ -25,6 +25,9 @@ pub fn of(cx: &Context, app: &AppId, policy: &Policy, services: &[ServiceSeen]) 
     let keys = services
         .iter()
         .flat_map(|service| service.ports.iter().map(|port| key_of(app, service, port.number)));
+    if !cx.wake_address.was_asked() {
+        return HookSeen::Unknown;
+    }
     match cx.doors.is_on_a_route(&keys.collect()) {
         None => return HookSeen::Unknown,
         Some(false) => return HookSeen::Missing(HookGap::NoRoute),

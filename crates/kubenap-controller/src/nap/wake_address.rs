@@ -1,6 +1,6 @@
 //! N4 without substitution: does a member answer at the wake address, to which the hooks of proxies lead?
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,8 @@ use crate::wake::Question;
 const EVERY: Duration = Duration::from_secs(10);
 /// An answer counts for so long: two may be lost.
 const LATELY: Duration = Duration::from_secs(30);
+/// An app that was not looked at for so long relies on it no more: each is looked at with every poll.
+const RELIES: Duration = Duration::from_mins(10);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
 /// No answer is longer.
@@ -38,8 +40,8 @@ struct State {
     answered: Option<Instant>,
     /// Whether the last one was answered; none: none was asked.
     answers: Option<bool>,
-    /// The apps that rely on it since the last question.
-    relying: BTreeSet<AppId>,
+    /// The apps that rely on it, and when each was last seen to.
+    relying: BTreeMap<AppId, Instant>,
     /// Somebody cannot wait until it is time again.
     urgent: bool,
 }
@@ -53,10 +55,15 @@ impl WakeAddress {
     /// A member answered lately. An app that asks is told when that changes.
     pub fn answers(&self, app: &AppId) -> bool {
         let mut state = self.state();
-        if state.relying.insert(app.clone()) && state.answers.is_none() {
+        if state.relying.insert(app.clone(), Instant::now()).is_none() && state.answers.is_none() {
             self.ask.notify_one();
         }
         state.answered.is_some_and(|at| at.elapsed() < LATELY)
+    }
+
+    /// Somebody has asked there at all.
+    pub fn was_asked(&self) -> bool {
+        self.state().answers.is_some()
     }
 
     /// A member answered a question that was not asked before `moment`.
@@ -92,7 +99,12 @@ pub async fn heed(cx: Arc<Context>) {
             () = it.ask.notified() => {}
             () = sleep(EVERY) => {}
         }
-        if it.state().relying.is_empty() {
+        let relying = {
+            let mut state = it.state();
+            state.relying.retain(|_, at| at.elapsed() < RELIES);
+            state.relying.keys().cloned().collect::<Vec<_>>()
+        };
+        if relying.is_empty() {
             continue;
         }
         let asked = Instant::now();
@@ -104,21 +116,16 @@ pub async fn heed(cx: Arc<Context>) {
         }
         let changed = state.answers.replace(answers) != Some(answers);
         let urgent = std::mem::take(&mut state.urgent);
-        let relying = std::mem::take(&mut state.relying);
         drop(state);
         if changed {
-            let at = it.service.address();
+            let at = format!("{}:{}", it.service.host(), it.service.port);
             match answer {
                 Some(member) => tracing::info!(at, member, "a member answers at the wake address"),
                 None => tracing::warn!(at, "no member answers at the wake address; hint: --wake-service"),
             }
         }
-        for app in &relying {
-            // So that the next question is asked for it too.
-            it.state().relying.insert(app.clone());
-            if changed || urgent {
-                cx.queue.add(app);
-            }
+        for app in relying.iter().filter(|_| changed || urgent) {
+            cx.queue.add(app);
         }
     }
 }

@@ -100,6 +100,8 @@ label! {
         Hop = "hop",
         /// Handed to a pod.
         Passed = "passed",
+        /// Sent to the app once more by the proxy, which keeps it and was told that the app is ready.
+        SentAgain = "sent-again",
         /// The waiting page.
         Page = "page",
         /// 503: the app cannot start.

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use kubenap_core::proxy::Proxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -20,7 +21,6 @@ use super::doors::Shared;
 use super::head::{self, Refusal};
 use super::limits::Limits;
 use super::pass::Upstream;
-use super::proxy_listen::Profile;
 use super::sniff::{Speech, speech};
 use super::stream::Replayed;
 use super::{http2, raw, visit};
@@ -40,7 +40,7 @@ pub(crate) enum Entry {
     /// On a wake port: the port says which door.
     WakePort(Arc<Door>, Arc<Slot>),
     /// From a proxy's error path: the names that it set say which door.
-    ErrorPath(Profile, Arc<Slot<IpAddr>>),
+    ErrorPath(Proxy, Arc<Slot<IpAddr>>),
 }
 
 /// How a connection begins.

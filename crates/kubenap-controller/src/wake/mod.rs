@@ -40,7 +40,7 @@ pub(crate) use here::Question;
 pub use hosts::HostRule;
 pub use limits::Limits;
 pub(crate) use listen::pause_after;
-pub use proxy_listen::{Profile, ProxyListen, serve_proxy};
+pub use proxy_listen::{ProxyListen, serve_proxy};
 pub(crate) use redirect::{original, safe_location};
 
 #[cfg(test)]

@@ -7,53 +7,22 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use http::header::HOST;
-use http::{HeaderName, Request, StatusCode};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Request};
+use kubenap_core::proxy::{Doubt, Proxy, Reach, RequestHead};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::ask::tokens;
 use super::connection::{Connection, Entry, serve, turn_away};
 use super::door::Door;
 use super::doors::{Doors, Shared};
 use super::listen::{keep_alive, pause_after};
-use super::redirect::{original, safe_location};
-
-/// Whose headers a listener reads: one profile for each proxy program, so that no other header can name the app.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// What most proxies agree on: `Host` and `X-Forwarded-Host`, `X-Original-URI` and `X-Forwarded-Uri`.
-    #[default]
-    Any,
-}
-
-impl Profile {
-    /// The profile's name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Any => "any",
-        }
-    }
-}
-
-impl FromStr for Profile {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "any" => Ok(Self::Any),
-            "nginx" | "traefik" | "envoy" | "istio" => {
-                Err(format!("the proxy profile `{text}` comes in a later version; accepted: any"))
-            }
-            _ => Err(format!("`{text}` is not a proxy profile; accepted: any")),
-        }
-    }
-}
 
 /// A value of `--proxy-listen`: `[PROFILE=]ADDR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyListen {
-    /// Whose headers are read.
-    pub profile: Profile,
+    /// Whose headers are read: one proxy program's, so that no other header can name the app.
+    pub profile: Proxy,
     /// Where to listen.
     pub address: SocketAddr,
 }
@@ -64,7 +33,7 @@ impl FromStr for ProxyListen {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (profile, address) = match text.split_once('=') {
             Some((profile, address)) => (profile.parse()?, address),
-            None => (Profile::Any, text),
+            None => (Proxy::default(), text),
         };
         let address = address.parse().map_err(|_| {
             format!("`{address}` is not an address; accepted: IP:PORT, as in any=0.0.0.0:8080")
@@ -75,13 +44,13 @@ impl FromStr for ProxyListen {
 
 impl fmt::Display for ProxyListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.profile.name(), self.address)
+        write!(f, "{}={}", self.profile, self.address)
     }
 }
 
 /// Serves a proxy listener until `shutdown` is cancelled or the member leaves.
 /// Connections under way are finished by [`Doors::drain`].
-pub async fn serve_proxy(listener: TcpListener, profile: Profile, doors: Doors, shutdown: CancellationToken) {
+pub async fn serve_proxy(listener: TcpListener, profile: Proxy, doors: Doors, shutdown: CancellationToken) {
     let shared = doors.shared;
     loop {
         let accepted = tokio::select! {
@@ -108,50 +77,66 @@ pub async fn serve_proxy(listener: TcpListener, profile: Profile, doors: Doors, 
     }
 }
 
-/// Which door a request is for, and where its redirect leads; or the status that says there is none.
-pub(crate) fn find<B>(
-    shared: &Shared,
-    profile: Profile,
-    request: &Request<B>,
-) -> Result<(Arc<Door>, String), StatusCode> {
-    let Profile::Any = profile;
-    let path = request.uri().path();
-    let location = if path == "/wake" {
-        // No redirect leads nowhere: a `/wake` without a good path is a mistake, and wakes nothing.
-        original(request.uri().query().unwrap_or_default()).ok_or(StatusCode::BAD_REQUEST)?
-    } else {
-        target(request).ok_or(StatusCode::BAD_REQUEST)?
+/// A request on an error path whose door is known.
+pub(crate) struct Arrival {
+    pub(crate) door: Arc<Door>,
+    /// Where its redirect leads.
+    pub(crate) location: String,
+    pub(crate) reach: Reach,
+    /// The method of the client's own request, where this is another one.
+    pub(crate) method: Option<Method>,
+    /// The client wants another protocol.
+    pub(crate) upgrade: bool,
+}
+
+/// Which door a request is for, as its proxy says and the hosts that are registered confirm. It costs no call: what is
+/// not known is nobody's.
+pub(crate) fn find<B>(shared: &Shared, profile: Proxy, request: &Request<B>) -> Result<Arrival, Doubt> {
+    let fields: Vec<_> = request
+        .headers()
+        .iter()
+        // What is no text means nothing to anybody; dropped, it could hide that there are two.
+        .map(|(name, value)| (name.as_str(), value.to_str().unwrap_or("\0")))
+        .collect();
+    let head = RequestHead {
+        method: request.method().as_str(),
+        uri: request.uri().path_and_query().map_or("", PathAndQuery::as_str),
+        host: host_of(request),
+        fields: &fields,
     };
+    let target = profile.target(&head)?;
     let hosts = shared.hosts();
     let mut found = BTreeSet::new();
-    for host in hosts_of(request) {
-        found.extend(hosts.find(host, &location));
+    for host in &target.hosts {
+        found.extend(hosts.find(host, &target.location));
     }
     // Names that lead to different doors: one of them is not the proxy's.
-    let (Some(key), None) = (found.pop_first(), found.pop_first()) else { return Err(StatusCode::NOT_FOUND) };
-    let door = shared.door(key).ok_or(StatusCode::NOT_FOUND)?;
-    Ok((door, location))
+    let (Some(key), None) = (found.pop_first(), found.pop_first()) else { return Err(Doubt::Whom) };
+    if target.service.is_some_and(|named| named != (key.namespace.as_str(), key.service.as_str())) {
+        return Err(Doubt::Whom);
+    }
+    let door = shared.door(key).ok_or(Doubt::Whom)?;
+    let method = (target.method != head.method).then(|| target.method.parse().map_err(|_| Doubt::Whom));
+    Ok(Arrival {
+        door,
+        method: method.transpose()?,
+        location: target.location,
+        reach: target.reach,
+        upgrade: target.upgrade,
+    })
 }
 
-/// Where the client wanted to go: as the proxy says, or else where the request itself goes.
-fn target<B>(request: &Request<B>) -> Option<String> {
-    let told = ["x-original-uri", "x-forwarded-uri"].into_iter().find_map(|name| {
-        let mut values = request.headers().get_all(name).into_iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return None };
-        safe_location(value.to_str().ok()?)
-    });
-    let own = || safe_location(request.uri().path_and_query()?.as_str());
-    told.or_else(own).map(str::to_owned)
-}
-
-/// Every name that the request may be for.
-fn hosts_of<B>(request: &Request<B>) -> impl Iterator<Item = &str> {
-    let headers = request.headers();
-    let own = headers.get_all(HOST).into_iter().filter_map(|host| host.to_str().ok());
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    let forwarded = HeaderName::from_static("x-forwarded-host");
-    let told: Vec<_> = tokens(headers, &forwarded).collect();
-    own.chain(authority).chain(told)
+/// The one name that the request is for.
+fn host_of<B>(request: &Request<B>) -> Option<&str> {
+    let mut named = request.headers().get_all(HOST).into_iter();
+    let own = named.next();
+    let authority = request.uri().authority().map(Authority::as_str);
+    match (own, named.next(), authority) {
+        (Some(own), None, None) => own.to_str().ok(),
+        (Some(own), None, Some(authority)) => own.to_str().ok().filter(|own| *own == authority),
+        (None, _, authority) => authority,
+        (Some(_), Some(_), _) => None,
+    }
 }
 
 #[cfg(test)]
@@ -163,13 +148,10 @@ mod tests {
         let parsed: ProxyListen = "any=127.0.0.1:8080".parse().unwrap();
         assert_eq!(parsed, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(parsed.to_string(), "any=127.0.0.1:8080");
-        assert_eq!(
-            "nginx=127.0.0.1:80".parse::<ProxyListen>().unwrap_err(),
-            "the proxy profile `nginx` comes in a later version; accepted: any"
-        );
+        assert_eq!("nginx=[::1]:80".parse::<ProxyListen>().unwrap().profile.to_string(), "nginx");
         assert_eq!(
             "x=127.0.0.1:80".parse::<ProxyListen>().unwrap_err(),
-            "`x` is not a proxy profile; accepted: any"
+            "`x` is not a proxy; accepted: any, nginx, traefik, envoy, istio, envoy-gateway, haproxy, caddy"
         );
         assert!("any=localhost".parse::<ProxyListen>().unwrap_err().contains("accepted: IP:PORT"));
     }

@@ -10,6 +10,7 @@ use http::header::{
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+use kubenap_core::proxy::head::{ASK, RETRY};
 
 use super::page;
 
@@ -62,6 +63,23 @@ pub(crate) fn redirect(location: &str) -> Response<WakeBody> {
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     response.headers_mut().insert(LOCATION, location);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Tells the proxy to send the request that it keeps once more. What else stands here would go to the client with the
+/// app's answer, so nothing does.
+pub(crate) fn send_again() -> Response<WakeBody> {
+    elsewhere(RETRY)
+}
+
+/// Tells the proxy to ask once more about the request that it keeps: another member will answer.
+pub(crate) fn ask_again() -> Response<WakeBody> {
+    elsewhere(ASK)
+}
+
+fn elsewhere(location: &'static str) -> Response<WakeBody> {
+    let mut response = Response::new(full(Bytes::new()));
+    response.headers_mut().insert("x-accel-redirect", HeaderValue::from_static(location));
     response
 }
 

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use kubenap_core::answer::{Answer, Readiness, WakeMode, Way, answer};
+use kubenap_core::proxy::{Doubt, Reach};
 use tokio::time::{Instant, sleep};
 
 use super::ask::{self, Ask, Goal};
@@ -21,7 +22,7 @@ use super::doors::Shared;
 use super::here;
 use super::hold::{Held, Hold, OnLeave};
 use super::pass::{Pass, PassError, Upstream};
-use super::proxy_listen;
+use super::proxy_listen::{self, Arrival};
 use super::redirect::{Caller, safe_location};
 use super::reply::{self, WakeBody};
 use crate::telemetry::AskAnswer;
@@ -44,17 +45,26 @@ pub(crate) async fn respond(
     {
         return answer;
     }
-    let (door, way, location) = match &connection.entry {
+    let mut told = Told::default();
+    let (door, way, location, upstream) = match &connection.entry {
         Entry::WakePort(door, _) => {
             let target = request.uri().path_and_query().map(http::uri::PathAndQuery::as_str);
-            (Arc::clone(door), Way::WakePort, target.and_then(safe_location).map(str::to_owned))
+            (Arc::clone(door), Way::WakePort, target.and_then(safe_location).map(str::to_owned), upstream)
         }
         Entry::ErrorPath(profile, _) => match proxy_listen::find(shared, *profile, &request) {
-            Ok((door, location)) => (door, Way::ErrorPath, Some(location)),
-            Err(status) => {
+            Ok(Arrival { door, location, reach, method, upgrade }) => {
+                told = Told { method, upgrade };
+                // A proxy's connection carries requests for many apps: a pod's connection is for one of them only.
+                let upstream = match upstream {
+                    Upstream::Http1 => Upstream::Http1,
+                    Upstream::Http2(_) => Upstream::Http2(Arc::default()),
+                };
+                (door, Way::ErrorPath(reach), Some(location), upstream)
+            }
+            Err(doubt) => {
                 let (parts, body) = request.into_parts();
                 discard(shared, &parts.headers, body).await;
-                return reply::text(status, "nothing sleeps under this name and path");
+                return doubted(doubt);
             }
         },
     };
@@ -73,7 +83,7 @@ pub(crate) async fn respond(
     let forwarded_for = request.headers().get("x-forwarded-for").map_or(&b""[..], |value| value.as_bytes());
     let caller =
         shared.pacer.caller(connection.peer, forwarded_for, host, location.as_deref().unwrap_or_default());
-    let visit = Visit { shared, door, behind, slot, way, location, caller, upstream };
+    let visit = Visit { shared, door, behind, slot, way, told, location, caller, upstream };
     visit.answer(request).await
 }
 
@@ -84,10 +94,18 @@ struct Visit<'a> {
     behind: Behind,
     slot: Arc<Slot>,
     way: Way,
+    told: Told,
     /// Where a redirect would lead, if one may.
     location: Option<String>,
     caller: Caller,
     upstream: Upstream,
+}
+
+/// What a proxy says of the client's own request, where it sent another one.
+#[derive(Debug, Default)]
+struct Told {
+    method: Option<Method>,
+    upgrade: bool,
 }
 
 /// What must be known of a request after its body was taken away.
@@ -104,7 +122,11 @@ impl Visit<'_> {
     async fn answer(self, request: Request<Incoming>) -> Response<WakeBody> {
         let found = self.door.readiness();
         let manners = Arc::clone(&self.behind.manners);
-        let asked = ask::read(&request, self.way);
+        let mut asked = ask::read(&request, self.way);
+        if let Some(method) = &self.told.method {
+            asked.method = method.as_str();
+        }
+        asked.upgrade |= self.told.upgrade;
         let answer = answer(&asked, &manners.borrowed(), found);
         let safe = matches!(asked.method, "GET" | "HEAD")
             && !(asked.body || asked.upgrade || asked.grpc || asked.h2c);
@@ -117,6 +139,9 @@ impl Visit<'_> {
                 reply::unavailable("asleep, and this request wakes nothing", self.shared.limits.retry_after)
             }
             Answer::PassQuietly => self.pass_quietly(request, traits).await,
+            Answer::Pass { hold } if self.way == Way::ErrorPath(Reach::Kept) => {
+                self.hold_and_have_it_sent_again(request, traits, hold).await
+            }
             Answer::Pass { hold } => self.hold_and_pass(request, traits, hold).await,
             Answer::Redirect { hold } => match self.location.clone() {
                 Some(location) => self.hold_and_redirect(request, traits, hold, &location).await,
@@ -189,11 +214,7 @@ impl Visit<'_> {
             // The proxy has not heard of it, or it sends us what the app itself answered.
             let Some(pause) = self.shared.pacer.comes_back(self.caller) else {
                 body.finish(&self.shared.limits).await;
-                ask.end(AskAnswer::Looping);
-                return reply::unavailable(
-                    "the app is ready, but the proxy in front still sends requests here",
-                    self.shared.limits.retry_after,
-                );
+                return self.looping(ask);
             };
             body.during(sleep(pause)).await;
             body.finish(&self.shared.limits).await;
@@ -223,6 +244,45 @@ impl Visit<'_> {
         }
     }
 
+    /// The proxy keeps the request: once the app is ready it is told to send it once more.
+    async fn hold_and_have_it_sent_again(
+        self,
+        request: Request<Incoming>,
+        traits: Traits,
+        time: Duration,
+    ) -> Response<WakeBody> {
+        let ask = self.ask(traits);
+        self.leave_body(request).await;
+        if traits.found == Readiness::Ready {
+            let Some(pause) = self.shared.pacer.comes_back(self.caller) else { return self.looping(ask) };
+            sleep(pause).await;
+            ask.end(AskAnswer::SentAgain);
+            return reply::send_again();
+        }
+        let held = self.hold(&ask, Goal::SendBack).until(Instant::now() + time, OnLeave::ComeAgain).await;
+        match held {
+            Held::Ready => {
+                self.door.settle(self.shared.limits.settle).await;
+                ask.end(AskAnswer::SentAgain);
+                reply::send_again()
+            }
+            Held::Leaving => {
+                ask.end(AskAnswer::Leaving);
+                reply::ask_again()
+            }
+            held => self.not_held(ask, &held, traits),
+        }
+    }
+
+    /// The same request came too often although the app is ready.
+    fn looping(&self, ask: Ask) -> Response<WakeBody> {
+        ask.end(AskAnswer::Looping);
+        reply::unavailable(
+            "the app is ready, but the proxy in front still sends requests here",
+            self.shared.limits.retry_after,
+        )
+    }
+
     async fn hold_and_show_page(
         self,
         request: Request<Incoming>,
@@ -232,7 +292,7 @@ impl Visit<'_> {
         let ask = self.ask(traits);
         let until = Instant::now() + patience;
         let (mut request, _) = with_read_ahead(self.shared, request);
-        let by_redirect = traits.forwarded || self.way == Way::ErrorPath;
+        let by_redirect = traits.forwarded || self.way != Way::WakePort;
         let held = {
             let wait = self.hold(&ask, if by_redirect { Goal::SendBack } else { Goal::Pass });
             request.body_mut().during(wait.until(until, OnLeave::ComeAgain)).await
@@ -335,6 +395,19 @@ impl Visit<'_> {
                 (broken(StatusCode::GATEWAY_TIMEOUT, "the app does not answer"), AskAnswer::TimedOut)
             }
         }
+    }
+}
+
+/// The answer to a request for no app that is known, or for one that was reached already.
+fn doubted(doubt: Doubt) -> Response<WakeBody> {
+    const NOTHING: &str = "nothing sleeps under this name and path";
+    match doubt {
+        Doubt::Whom => reply::text(StatusCode::NOT_FOUND, NOTHING),
+        Doubt::Where => reply::text(StatusCode::BAD_REQUEST, NOTHING),
+        Doubt::Reached(code) => reply::text(
+            StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY),
+            "the app was reached and broke off; what it may have carried out is not asked for again",
+        ),
     }
 }
 

@@ -21,3 +21,4 @@ mod by_hand;
 mod chaos;
 mod rights;
 mod budget;
+mod error_path;

@@ -14,7 +14,11 @@ impl ProxyPlugin for Any {
     }
 
     fn forms(&self) -> &'static [Form] {
-        &[Form { name: "substitution", about: "whatever follows EndpointSlices, with no configuration" }]
+        &[Form {
+            name: "substitution",
+            about: "whatever follows EndpointSlices, with no configuration",
+            route: Some("HTTPRoute"),
+        }]
     }
 
     fn render(&self, app: &App, _: &WakeAddress) -> Result<Rendered, Unfit> {

@@ -1,7 +1,7 @@
 //! An app as a proxy sees it, and where KubeNap is asked for it.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -97,10 +97,16 @@ impl App {
 
     /// Where a proxy that is configured by hand finds its main Service: by address where that is known, since not every
     /// proxy can ask the cluster's DNS.
-    pub(super) fn address(&self) -> Result<String, Unfit> {
+    pub(super) fn place(&self) -> Result<Place, Unfit> {
         let service = self.service()?;
         let name = format!("{}.{}.svc", service.name, self.id.namespace);
-        Ok(dialled(service.ip, &name, service.port))
+        Ok(Place { host: service.ip.map_or(name, |ip| ip.to_string()), port: service.port })
+    }
+
+    /// Its name as every configuration takes one: letters, digits and `_`.
+    pub(super) fn word(&self) -> String {
+        let sign = |sign: char| if sign.is_ascii_alphanumeric() { sign } else { '_' };
+        self.id.to_string().chars().map(sign).collect()
     }
 
     /// How long a proxy waits for KubeNap's answer, in seconds.
@@ -122,7 +128,10 @@ impl App {
         let Some(wanted) = &self.form else { return Ok(fits) };
         forms.iter().find(|form| form.name == wanted).map(|form| form.name).ok_or_else(|| {
             let names: Vec<_> = forms.iter().map(|form| form.name).collect();
-            Unfit::new(format!("there is no form `{wanted}`; accepted: {}", names.join(", ")), "leave --form out")
+            Unfit::new(
+                format!("there is no form `{wanted}`; accepted: {}", names.join(", ")),
+                "leave --form out",
+            )
         })
     }
 }
@@ -151,8 +160,8 @@ impl WakeAddress {
     }
 
     /// Where a proxy that is configured by hand finds it.
-    pub fn address(&self) -> String {
-        dialled(self.ip, &self.host(), self.port)
+    pub(super) fn place(&self) -> Place {
+        Place { host: self.ip.map_or_else(|| self.host(), |ip| ip.to_string()), port: self.port }
     }
 
     /// Its cluster address, or what to do to have one.
@@ -166,8 +175,18 @@ impl WakeAddress {
     }
 }
 
-fn dialled(ip: Option<IpAddr>, name: &str, port: u16) -> String {
-    ip.map_or_else(|| format!("{name}:{port}"), |ip| SocketAddr::new(ip, port).to_string())
+/// A host and a port. Shown as `web.shop.svc:80` or `[::1]:80`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 impl Default for WakeAddress {
@@ -182,14 +201,18 @@ impl FromStr for WakeAddress {
 
     /// `NAMESPACE/SERVICE[:PORT]`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refuse = || format!("`{text}` is no Service; accepted: NAMESPACE/SERVICE or NAMESPACE/SERVICE:PORT");
+        let refuse =
+            || format!("`{text}` is no Service; accepted: NAMESPACE/SERVICE or NAMESPACE/SERVICE:PORT");
         let (namespace, rest) = text.split_once('/').ok_or_else(refuse)?;
         let (service, port) = match rest.split_once(':') {
-            Some((service, port)) => (service, port.parse().ok().filter(|port| *port > 0).ok_or_else(refuse)?),
+            Some((service, port)) => {
+                (service, port.parse().ok().filter(|port| *port > 0).ok_or_else(refuse)?)
+            }
             None => (rest, 80),
         };
         let name = |text: &str| {
-            !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            !text.is_empty()
+                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
         if !name(namespace) || !name(service) {
             return Err(refuse());

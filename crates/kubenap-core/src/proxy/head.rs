@@ -56,8 +56,10 @@ pub enum Doubt {
     Reached(u16),
 }
 
-/// Where NGINX and those like it keep a request until it is sent again.
+/// Where NGINX sends a request that it keeps to the app once more.
 pub const RETRY: &str = "@kubenap_retry";
+/// Where NGINX asks KubeNap about a request that it keeps.
+pub const ASK: &str = "@kubenap";
 
 impl<'a> RequestHead<'a> {
     /// A field that is there at most once.

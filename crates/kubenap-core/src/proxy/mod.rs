@@ -18,6 +18,11 @@ mod objects;
 mod any;
 mod nginx;
 mod traefik;
+mod envoy;
+mod istio;
+mod envoy_gateway;
+mod haproxy;
+mod caddy;
 
 pub use app::{App, AppService, Route, Version, WakeAddress};
 pub use head::{Doubt, Reach, RequestHead, Target};
@@ -46,10 +51,21 @@ pub struct Form {
     pub name: &'static str,
     /// What it is for, in one line.
     pub about: &'static str,
+    /// The kind of route that it hangs on; none: it is text for a file.
+    pub route: Option<&'static str>,
 }
 
 /// Every proxy.
-pub const PLUGINS: &[&dyn ProxyPlugin] = &[&any::Any, &nginx::Nginx, &traefik::Traefik];
+pub const PLUGINS: &[&dyn ProxyPlugin] = &[
+    &any::Any,
+    &nginx::Nginx,
+    &traefik::Traefik,
+    &envoy::Envoy,
+    &istio::Istio,
+    &envoy_gateway::EnvoyGateway,
+    &haproxy::HaProxy,
+    &caddy::Caddy,
+];
 
 /// A proxy out of [`PLUGINS`]; by default `any`.
 #[derive(Clone, Copy)]

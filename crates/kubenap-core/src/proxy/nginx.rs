@@ -11,13 +11,22 @@ use super::{App, Form, Hook, ProxyPlugin, Rendered, Route, Unfit, WakeAddress};
 pub(super) struct Nginx;
 
 const FORMS: &[Form] = &[
-    Form { name: "plain", about: "an nginx.conf that somebody writes" },
-    Form { name: "ingress-nginx", about: "an Ingress of ingress-nginx: its default-backend annotation" },
+    Form { name: "plain", about: "an nginx.conf that somebody writes", route: None },
+    Form {
+        name: "ingress-nginx",
+        about: "an Ingress of ingress-nginx: its default-backend annotation",
+        route: Some("Ingress"),
+    },
     Form {
         name: "ingress-nginx-errors",
         about: "the same, and its custom-http-errors for endpoints that are gone but still listed",
+        route: Some("Ingress"),
     },
-    Form { name: "f5", about: "an Ingress of F5's NGINX Ingress Controller: use-cluster-ip and snippets" },
+    Form {
+        name: "f5",
+        about: "an Ingress of F5's NGINX Ingress Controller: use-cluster-ip and snippets",
+        route: Some("Ingress"),
+    },
 ];
 
 impl ProxyPlugin for Nginx {
@@ -43,10 +52,18 @@ impl ProxyPlugin for Nginx {
     }
 
     fn target<'a>(&self, head: &RequestHead<'a>) -> Result<Target<'a>, Doubt> {
-        // Connected once is once too often: the app may have carried it out.
-        if head.one("x-upstream-connect")?.is_some_and(|times| times.contains(|sign: char| sign.is_ascii_digit())) {
-            let last = head.one("x-upstream-status")?.unwrap_or_default().rsplit([',', ':']).next();
-            return Err(Doubt::Reached(if last.is_some_and(|last| last.trim() == "504") { 504 } else { 502 }));
+        // Connected once is once too often: the app may have carried it out. Behind a colon stands KubeNap itself, asked
+        // before about the same request.
+        let first = |name: &str| -> Result<&'a str, Doubt> {
+            Ok(head.one(name)?.unwrap_or_default().split(':').next().unwrap_or_default())
+        };
+        if first("x-upstream-connect")?.contains(|sign: char| sign.is_ascii_digit()) {
+            let last = first("x-upstream-status")?.rsplit(',').next();
+            return Err(Doubt::Reached(if last.is_some_and(|last| last.trim() == "504") {
+                504
+            } else {
+                502
+            }));
         }
         let told = head.one("x-original-uri")?;
         if head.one("x-code")?.is_some() {
@@ -75,8 +92,7 @@ fn is_f5(route: &Route) -> bool {
 }
 
 fn plain(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
-    let name: String = app.id.to_string().chars().map(|sign| if sign.is_ascii_alphanumeric() { sign } else { '_' }).collect();
-    let (address, hosts) = (app.address()?, app.hosts());
+    let (name, address, hosts) = (app.word(), app.place()?, app.hosts());
     let hosts = if hosts.is_empty() { "_".to_owned() } else { hosts.join(" ") };
     let text = format!(
         r#"# max_fails=0: a server that refused once would be left out for 10 s, also when its pods are back.
@@ -147,7 +163,7 @@ location @kubenap_retry {{
 {again}
 }}"#,
         patience = app.patience(),
-        wake = wake.address(),
+        wake = wake.place(),
     )
 }
 
@@ -167,6 +183,7 @@ fn ingress_nginx(app: &App, wake: &WakeAddress, form: &'static str) -> Result<Re
         pieces,
         notes: notes(&[
             "ingress-nginx reloads for a nap and for a wake, at most every 3.3 s: until then KubeNap passes what still comes to it.",
+            "With rewrite-target, or paths that are patterns, the path that the client asked for is lost: leave such an Ingress to substitution.",
         ]),
         hook: Hook::Silent,
         by_hand,
@@ -184,7 +201,7 @@ fn f5(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
   proxy_set_header Upgrade $http_upgrade;
   proxy_set_header Connection $http_connection;
   proxy_pass http://{};"#,
-        app.address()?
+        app.place()?
     );
     let texts = json!({
         "nginx.org/use-cluster-ip": "true",
@@ -212,7 +229,8 @@ fn annotate(app: &App, pieces: &mut Vec<super::Piece>, texts: &Value) -> Result<
     for route in app.routes.iter().filter(|route| route.kind() == "Ingress") {
         found = true;
         let wanted = texts.as_object().into_iter().flatten();
-        let taken = wanted.filter(|(name, text)| route.annotation(name).is_some_and(|own| text.as_str() != Some(own)));
+        let taken = wanted
+            .filter(|(name, text)| route.annotation(name).is_some_and(|own| text.as_str() != Some(own)));
         if taken.count() > 0 {
             by_hand = Some("the Ingress has one of these annotations already");
         }
@@ -226,7 +244,8 @@ fn no_ingress(app: &App) -> Unfit {
 }
 
 fn notes(notes: &[&str]) -> Vec<String> {
-    let listener = "Run KubeNap with `--proxy-listen nginx=0.0.0.0:8080`, so that nothing but what NGINX sets is read.";
+    let listener =
+        "Run KubeNap with `--proxy-listen nginx=0.0.0.0:8080`, so that nothing but what NGINX sets is read.";
     std::iter::once(&listener).chain(notes).map(|note| (*note).to_owned()).collect()
 }
 

@@ -63,9 +63,9 @@ fn short(name: &str) -> String {
         return name.to_owned();
     }
     // FNV-1a: the same on every machine and in every version.
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     let head: String = name.chars().map(|sign| if sign == '.' { '-' } else { sign }).take(46).collect();
     format!("{head}-{hash:016x}")
 }

@@ -24,18 +24,22 @@ pub fn read(id: &AppId, objects: &[Value]) -> Result<Found, Unfit> {
     let here = |object: &&Value| {
         object["metadata"]["namespace"].as_str().is_none_or(|namespace| namespace == id.namespace)
     };
-    let of_kind = |kind: &'static str| objects.iter().filter(here).filter(move |object| object["kind"] == kind);
-    let deployment = of_kind("Deployment").find(|object| object["metadata"]["name"] == *id.name).ok_or_else(|| {
-        let there: Vec<_> = of_kind("Deployment").filter_map(|object| object["metadata"]["name"].as_str()).collect();
-        let hint = if there.is_empty() {
-            "name the file of the Deployment too, beside those of its Services and routes".to_owned()
-        } else {
-            format!("Deployments that are there: {}", there.join(", "))
-        };
-        Unfit::new(format!("there is no Deployment {id}"), hint)
-    })?;
+    let of_kind =
+        |kind: &'static str| objects.iter().filter(here).filter(move |object| object["kind"] == kind);
+    let deployment =
+        of_kind("Deployment").find(|object| object["metadata"]["name"] == *id.name).ok_or_else(|| {
+            let there: Vec<_> =
+                of_kind("Deployment").filter_map(|object| object["metadata"]["name"].as_str()).collect();
+            let hint = if there.is_empty() {
+                "name the file of the Deployment too, beside those of its Services and routes".to_owned()
+            } else {
+                format!("Deployments that are there: {}", there.join(", "))
+            };
+            Unfit::new(format!("there is no Deployment {id}"), hint)
+        })?;
     let metadata = &deployment["metadata"];
-    let reading = policy::read(&texts(&metadata["labels"]), &texts(&metadata["annotations"]), &Defaults::default());
+    let reading =
+        policy::read(&texts(&metadata["labels"]), &texts(&metadata["annotations"]), &Defaults::default());
     let pod = texts(&deployment["spec"]["template"]["metadata"]["labels"]);
     let services: Vec<_> =
         of_kind("Service").filter(|service| serves(service, &reading.policy, &pod)).flat_map(ports).collect();

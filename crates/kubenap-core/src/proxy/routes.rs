@@ -28,7 +28,7 @@ pub const KINDS: [(&str, &str, &str, &str); 4] = [
 /// All rules of an object. What is not understood leads nowhere: a rule too few costs a 404, one too many an app its nap.
 pub fn rules(object: &Value) -> Vec<Rule> {
     let spec = &object["spec"];
-    let mut rules = match object["kind"].as_str() {
+    let mut rules = match object["kind"].as_str().or_else(|| shape(spec)) {
         Some("Ingress") => ingress(spec),
         Some("IngressRoute") => ingress_route(spec, &object["metadata"]["namespace"]),
         Some("HTTPRoute") => http_route(spec, &object["metadata"]["namespace"]),
@@ -41,6 +41,17 @@ pub fn rules(object: &Value) -> Vec<Rule> {
     rules
 }
 
+/// The kind of an object that does not say so, as items of a list need not.
+fn shape(spec: &Value) -> Option<&'static str> {
+    let kinds = [
+        ("routes", "IngressRoute"),
+        ("http", "VirtualService"),
+        ("parentRefs", "HTTPRoute"),
+        ("rules", "Ingress"),
+    ];
+    kinds.into_iter().find(|(field, _)| spec[*field].is_array()).map(|(_, kind)| kind)
+}
+
 fn ingress(spec: &Value) -> Vec<Rule> {
     let rule = |host: &Value, path: &Value, exact: bool, backend: &Value| {
         let service = &backend["service"];
@@ -50,7 +61,11 @@ fn ingress(spec: &Value) -> Vec<Rule> {
             path: text(path).unwrap_or("/").to_owned(),
             exact,
             service: text(&service["name"]).unwrap_or_default().to_owned(),
-            port: number.as_u64().map(|n| n.to_string()).or(text(name).map(str::to_owned)).unwrap_or_default(),
+            port: number
+                .as_u64()
+                .map(|n| n.to_string())
+                .or(text(name).map(str::to_owned))
+                .unwrap_or_default(),
         }
     };
     let mut rules = vec![rule(&Value::Null, &Value::Null, false, &spec["defaultBackend"])];
@@ -131,7 +146,8 @@ fn ingress_route(spec: &Value, namespace: &Value) -> Vec<Rule> {
                 continue;
             }
             let port = &service["port"];
-            let port = port.as_u64().map(|n| n.to_string()).or(text(port).map(str::to_owned)).unwrap_or_default();
+            let port =
+                port.as_u64().map(|n| n.to_string()).or(text(port).map(str::to_owned)).unwrap_or_default();
             for (host, path, exact) in &places {
                 let paths = [(path.as_str(), *exact)];
                 rules.extend(cross(&[host], &paths, text(&service["name"]).unwrap_or_default(), &port));
@@ -186,7 +202,8 @@ fn places(expression: &str) -> Vec<(String, String, bool)> {
 /// Whether something stands in brackets that is no function's arguments: what belongs together is then not plain.
 fn has_groups(expression: &str) -> bool {
     let opens = expression.match_indices('(');
-    let mut before = opens.map(|(at, _)| expression.get(..at).and_then(|text| text.trim_end().chars().next_back()));
+    let mut before =
+        opens.map(|(at, _)| expression.get(..at).and_then(|text| text.trim_end().chars().next_back()));
     before.any(|sign| !sign.is_some_and(char::is_alphanumeric))
 }
 
@@ -251,10 +268,7 @@ mod tests {
             route("Host(`away.example`)", json!({ "name": "web", "namespace": "other", "port": 80 })),
             route("Host(`made.example`)", json!({ "name": "web", "kind": "TraefikService" })),
         ] } });
-        assert_eq!(
-            shown(&object),
-            ["head.example/ web:80", "web.example/a web:80", "www.example/a web:80"]
-        );
+        assert_eq!(shown(&object), ["head.example/ web:80", "web.example/a web:80", "www.example/a web:80"]);
     }
 
     #[test]

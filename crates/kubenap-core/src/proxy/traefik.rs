@@ -12,18 +12,35 @@ use super::{App, Form, Hook, Piece, ProxyPlugin, Rendered, Unfit, Version, WakeA
 pub(super) struct Traefik;
 
 const FORMS: &[Form] = &[
-    Form { name: "ingressroute", about: "an IngressRoute: a TraefikService that fails over to KubeNap (Traefik 3.7)" },
-    Form { name: "ingressroute-errors", about: "an IngressRoute: the middleware `errors`, which buffers nothing (Traefik 3.4)" },
-    Form { name: "ingress", about: "an Ingress: the middleware `errors` (Traefik 3.4)" },
+    Form {
+        name: "ingressroute",
+        about: "an IngressRoute: a TraefikService that fails over to KubeNap (Traefik 3.7)",
+        route: Some("IngressRoute"),
+    },
+    Form {
+        name: "ingressroute-errors",
+        about: "an IngressRoute: the middleware `errors`, which buffers nothing (Traefik 3.4)",
+        route: Some("IngressRoute"),
+    },
+    Form {
+        name: "ingress",
+        about: "an Ingress: the middleware `errors` (Traefik 3.4)",
+        route: Some("Ingress"),
+    },
     Form {
         name: "nginx-annotations",
         about: "an Ingress with the annotations of ingress-nginx, which Traefik reads: default-backend (Traefik 3.7)",
+        route: Some("Ingress"),
     },
-    Form { name: "substitution", about: "an HTTPRoute, or a Traefik that is too old for the rest" },
+    Form {
+        name: "substitution",
+        about: "an HTTPRoute, or a Traefik that is too old for the rest",
+        route: Some("HTTPRoute"),
+    },
 ];
 
 /// The priority of a route that goes before the app's own: Traefik takes a route's length, which is far below.
-const FIRST: u32 = 1_000_000;
+const FIRST: u64 = 1_000_000;
 
 /// The largest body that Traefik keeps for a request that may have to go to KubeNap.
 const LARGEST_BODY: u32 = 64 * 1024 * 1024;
@@ -134,7 +151,8 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
     }
     let mut routes = Vec::new();
     let mut templates = Vec::new();
-    for object in app.routes.iter().filter(|route| route.kind() == "IngressRoute").map(|route| &route.object) {
+    for object in app.routes.iter().filter(|route| route.kind() == "IngressRoute").map(|route| &route.object)
+    {
         let mut own = Vec::new();
         for route in object["spec"]["routes"].as_array().into_iter().flatten() {
             let services = route["services"].as_array().map_or(&[][..], Vec::as_slice);
@@ -146,11 +164,17 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
             let mut route = route.clone();
             let mut service = service.clone();
             service["nativeLB"] = json!(true);
-            route["priority"] = json!(FIRST);
+            // Among themselves as Traefik has it: the longer goes first.
+            let length = route["match"].as_str().map_or(0, str::len);
+            route["priority"] =
+                json!(route["priority"].as_u64().unwrap_or(length as u64).saturating_add(FIRST));
             if fails_over {
                 let port = service["port"].to_string();
                 let made = format!("{name}-{}", port.trim_matches('"'));
-                if !templates.iter().any(|piece| matches!(piece, Piece::Object(object) if object["metadata"]["name"] == made)) {
+                if !templates
+                    .iter()
+                    .any(|piece| matches!(piece, Piece::Object(object) if object["metadata"]["name"] == made))
+                {
                     templates.push(failover(&made, namespace, &service, &beside));
                 }
                 route["services"] = json!([{ "name": made, "kind": "TraefikService" }]);
@@ -168,13 +192,16 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
         let mut spec = object["spec"].clone();
         spec["routes"] = Value::Array(own);
         let original = object["metadata"]["name"].as_str().unwrap_or_default();
-        let mut metadata = json!({ "name": format!("{name}-{original}"), "namespace": namespace, "labels": labels() });
+        let mut metadata =
+            json!({ "name": format!("{name}-{original}"), "namespace": namespace, "labels": labels() });
         // Which of several Traefiks serves it.
         if let Some(class) = object["metadata"]["annotations"]["kubernetes.io/ingress.class"].as_str() {
             metadata["annotations"] = json!({ "kubernetes.io/ingress.class": class });
         }
         let (api_version, kind) = ("traefik.io/v1alpha1", "IngressRoute");
-        routes.push(Piece::Object(json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec })));
+        routes.push(Piece::Object(
+            json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec }),
+        ));
     }
     if routes.is_empty() {
         return Err(Unfit::new(
@@ -196,9 +223,13 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
         form,
         pieces,
         notes: notes(if fails_over {
-            &["Applied while the app sleeps only, it costs an awake app nothing: that is what --manage-proxies does. For good, take --form ingressroute-errors, which buffers nothing."]
+            &[
+                "Applied while the app sleeps only, it costs an awake app nothing: that is what --manage-proxies does. For good, take --form ingressroute-errors, which buffers nothing.",
+            ]
         } else {
-            &["After replacePath and replacePathRegex the original path is lost: leave such routes to substitution."]
+            &[
+                "After replacePath and replacePathRegex the original path is lost: leave such routes to substitution.",
+            ]
         }),
         hook: Hook::Touches(cost),
         by_hand: None,
@@ -234,13 +265,21 @@ fn ingress(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
     let mut found = false;
     for route in app.routes.iter().filter(|route| route.kind() == "Ingress") {
         found = true;
-        let before = route.annotation(MIDDLEWARES).map(|text| text.split(',').map(str::trim).filter(|one| *one != own));
+        let before = route
+            .annotation(MIDDLEWARES)
+            .map(|text| text.split(',').map(str::trim).filter(|one| *one != own));
         let others: Vec<_> = before.into_iter().flatten().collect();
         if !others.is_empty() {
             by_hand = Some("the Ingress names middlewares of its own already");
         }
         let all: Vec<_> = std::iter::once(own.as_str()).chain(others).collect();
-        pieces.push(annotations("networking.k8s.io/v1", "Ingress", app, route.name(), &json!({ MIDDLEWARES: all.join(",") })));
+        pieces.push(annotations(
+            "networking.k8s.io/v1",
+            "Ingress",
+            app,
+            route.name(),
+            &json!({ MIDDLEWARES: all.join(",") }),
+        ));
     }
     if !found {
         return Err(no_ingress(app));
@@ -253,7 +292,9 @@ fn ingress(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
             "The middleware asks by GET and makes a 307 of every answer: an app that cannot start answers 307 without a Location.",
             "After replacePath and replacePathRegex the original path is lost: leave such routes to substitution.",
         ]),
-        hook: Hook::Touches("a 502 of the app's own is taken for its sleep; kube-proxy instead of Traefik spreads its requests over its pods"),
+        hook: Hook::Touches(
+            "a 502 of the app's own is taken for its sleep; kube-proxy instead of Traefik spreads its requests over its pods",
+        ),
         by_hand,
     })
 }
@@ -270,7 +311,13 @@ fn nginx_annotations(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
         if route.annotation(BACKEND).is_some_and(|own| own != name) {
             by_hand = Some("the Ingress has a default backend already");
         }
-        pieces.push(annotations("networking.k8s.io/v1", "Ingress", app, route.name(), &json!({ BACKEND: name })));
+        pieces.push(annotations(
+            "networking.k8s.io/v1",
+            "Ingress",
+            app,
+            route.name(),
+            &json!({ BACKEND: name }),
+        ));
     }
     if !found {
         return Err(no_ingress(app));
@@ -286,7 +333,10 @@ fn service_names(app: &App) -> Vec<&str> {
 }
 
 fn no_ingress(app: &App) -> Unfit {
-    Unfit::new(format!("no Ingress leads to {}", app.id), "name its file with -f, or leave it to substitution")
+    Unfit::new(
+        format!("no Ingress leads to {}", app.id),
+        "name its file with -f, or leave it to substitution",
+    )
 }
 
 fn notes(notes: &[&str]) -> Vec<String> {

@@ -141,14 +141,19 @@ fn from_files(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Value>> {
 async fn from_cluster(cluster: &Cluster, app: &AppId) -> anyhow::Result<Vec<Value>> {
     let (client, space) = (cluster.client(), app.namespace.as_str());
     let mut objects = Vec::new();
-    add(&mut objects, "Deployment", list(cluster, Api::<Deployment>::namespaced(client.clone(), space)).await)?;
+    add(
+        &mut objects,
+        "Deployment",
+        list(cluster, Api::<Deployment>::namespaced(client.clone(), space)).await,
+    )?;
     add(&mut objects, "Service", list(cluster, Api::<Service>::namespaced(client.clone(), space)).await)?;
     add(&mut objects, "Ingress", list(cluster, Api::<Ingress>::namespaced(client.clone(), space)).await)?;
     // Which proxy serves an Ingress is good to know, and no more.
     let classes = list(cluster, Api::<IngressClass>::all(client.clone())).await;
     add(&mut objects, "IngressClass", unless_hidden(classes))?;
     for (kind, group, version, plural) in KINDS.into_iter().skip(1) {
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &resource);
         add(&mut objects, kind, unless_hidden(list(cluster, api).await))?;
     }

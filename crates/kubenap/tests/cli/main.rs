@@ -4,5 +4,6 @@
 mod command;
 mod help;
 mod usage;
+mod render;
 mod cluster;
 mod config;

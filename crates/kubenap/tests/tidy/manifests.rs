@@ -12,8 +12,9 @@ struct Manifest {
 }
 
 #[test]
-fn the_core_knows_only_jiff() {
-    assert_eq!(manifest("kubenap-core").normal, BTreeSet::from(["jiff".to_owned()]));
+fn the_core_knows_only_jiff_and_objects_as_plain_data() {
+    let known = ["jiff", "serde_json"].map(str::to_owned);
+    assert_eq!(manifest("kubenap-core").normal, BTreeSet::from(known));
 }
 
 #[test]

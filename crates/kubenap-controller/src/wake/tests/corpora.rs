@@ -3,18 +3,19 @@
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 
+use kubenap_core::proxy::Proxy;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::world::{World, hear, key, pod};
-use crate::wake::{DoorState, HostRule, Profile, serve_proxy};
+use crate::wake::{DoorState, HostRule, serve_proxy};
 
-const REDIRECTS: &str = include_str!("../../../tests/corpus/redirects.txt");
+pub(super) const REDIRECTS: &str = include_str!("../../../tests/corpus/redirects.txt");
 const SMUGGLING: &str = include_str!("../../../tests/corpus/smuggling.txt");
 
 /// The lines of a corpus: verdict, and the bytes that `\r`, `\n`, `\t`, `\\` and `\xNN` stand in for.
-fn lines(corpus: &str) -> impl Iterator<Item = (&str, Vec<u8>)> {
+pub(super) fn lines(corpus: &str) -> impl Iterator<Item = (&str, Vec<u8>)> {
     corpus.lines().filter(|line| !line.starts_with('#')).map(|line| {
         let (verdict, text) = line.split_once('|').unwrap();
         let mut bytes = Vec::new();
@@ -54,7 +55,7 @@ async fn no_line_of_the_corpus_is_redirected_to_another_host() {
     world.doors.set_hosts(vec![rule]);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(serve_proxy(listener, Profile::Any, world.doors.clone(), CancellationToken::new()));
+    tokio::spawn(serve_proxy(listener, Proxy::default(), world.doors.clone(), CancellationToken::new()));
     let too_long = format!("GET /wake?original=/{}", "a".repeat(8 * 1024)).into_bytes();
     let longest = format!("GET /wake?original=/{}", "a".repeat(8 * 1024 - 1)).into_bytes();
     let fits = format!("to /{}", "a".repeat(8 * 1024 - 1));

@@ -5,6 +5,7 @@ mod http1;
 mod http2;
 mod other;
 mod proxy;
+mod profiles;
 mod slow;
 mod corpora;
 mod silence;

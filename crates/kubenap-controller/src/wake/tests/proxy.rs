@@ -1,16 +1,18 @@
 //! The proxy listener.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use kubenap_core::proxy::Proxy;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::world::{World, hear, key, pod, say};
-use crate::wake::{DoorKey, HostRule, Profile, serve_proxy};
+use super::world::{World, app, hear, key, pod, say};
+use crate::wake::{DoorKey, HostRule, Question, serve_proxy};
 
 async fn listen(world: &World) -> u16 {
     let rule = |host: &str, key| HostRule { host: host.into(), path: "/".into(), exact: false, key };
@@ -23,7 +25,7 @@ async fn listen(world: &World) -> u16 {
     ]);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(serve_proxy(listener, Profile::Any, world.doors.clone(), CancellationToken::new()));
+    tokio::spawn(serve_proxy(listener, Proxy::default(), world.doors.clone(), CancellationToken::new()));
     port
 }
 
@@ -53,6 +55,22 @@ async fn a_wake_by_its_original_path_is_held_and_redirected() {
         assert!(answer.contains(&format!("\r\nlocation: {location}\r\n")), "{head:?}: {answer}");
     }
     assert!(heard.all().is_empty());
+}
+
+#[tokio::test]
+async fn who_is_here_is_answered_by_name_and_is_no_ask() {
+    let world = World::new();
+    let port = listen(&world).await;
+    let question = Question::new();
+    let members = BTreeSet::from(["kubenap-0".to_owned()]);
+    // Also where it comes under a name that leads to an app.
+    for host in ["kubenap.kubenap-system.svc", "web.example"] {
+        let answer = say(port, question.text(host)).await;
+        assert_eq!(question.answered_by(&answer, &members), Some("kubenap-0"), "{answer}");
+        assert!(!answer.contains("kubenap-0"), "a name is nobody's business: {answer}");
+    }
+    assert_eq!(world.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(world.doors.asks(&app()).total, 0);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kubenap_core::answer::{OwnedManners, WakeMode};
+use kubenap_core::proxy::Proxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::world::{World, free_port, key, pod, say};
 use crate::telemetry::AskAnswer;
 use crate::wake::reply::full;
-use crate::wake::{DoorState, HostRule, Limits, Profile, serve_proxy};
+use crate::wake::{DoorState, HostRule, Limits, serve_proxy};
 
 /// Stands in every part of every request.
 const MARK: &str = "zq7mark";
@@ -76,8 +77,8 @@ async fn nothing_of_a_request_is_logged_or_counted_whatever_becomes_of_it() {
     let mut metrics = String::new();
 
     let manners = OwnedManners {
-        hold_for: Duration::from_millis(40),
-        wake_timeout: Duration::from_millis(100),
+        hold_for: Duration::from_millis(200),
+        wake_timeout: Duration::from_millis(300),
         ignore_paths: vec!["/ignored".into()],
         ..OwnedManners::default()
     };
@@ -91,7 +92,11 @@ async fn nothing_of_a_request_is_logged_or_counted_whatever_becomes_of_it() {
     let rule = HostRule { host: format!("{MARK}.example"), path: "/".into(), exact: false, key: key() };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let proxy = listener.local_addr().unwrap().port();
-    tokio::spawn(serve_proxy(listener, Profile::Any, world.doors.clone(), CancellationToken::new()));
+    tokio::spawn(serve_proxy(listener, Proxy::default(), world.doors.clone(), CancellationToken::new()));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let nginx = listener.local_addr().unwrap().port();
+    let profile = Proxy::find("nginx").unwrap();
+    tokio::spawn(serve_proxy(listener, profile, world.doors.clone(), CancellationToken::new()));
 
     // Asleep: hops, gives up, ignores, is refused; on the error path nobody is known yet.
     world.say(request("GET", &forwarded, "")).await;
@@ -136,6 +141,9 @@ async fn nothing_of_a_request_is_logged_or_counted_whatever_becomes_of_it() {
     sealed.write_all(format!("\x16\x03\x01{MARK}").as_bytes()).await.unwrap();
     sealed.shutdown().await.unwrap();
     sealed.read_to_end(&mut Vec::new()).await.ok();
+    let told = format!("X-Original-URI: /{MARK}\r\nX-Original-Method: POST\r\n");
+    say(nginx, request("POST", &format!("{told}X-Upstream-Connect: -\r\nContent-Length: 0\r\n"), "")).await;
+    say(nginx, request("POST", &format!("{told}X-Upstream-Connect: 0.1\r\nContent-Length: 0\r\n"), "")).await;
     let loops = request("GET", "", "");
     let target = format!("/{MARK}/path?{MARK}=query");
     let host = format!("{MARK}.example");

@@ -4,13 +4,14 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use kubenap_core::answer::OwnedManners;
+use kubenap_core::proxy::Proxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::world::{World, eventually, free_port, hear, key, pod};
-use crate::wake::{DoorKey, DoorSpec, DoorState, HostRule, Limits, Profile, serve_proxy};
+use crate::wake::{DoorKey, DoorSpec, DoorState, HostRule, Limits, serve_proxy};
 
 /// Bounds so short that a test need not wait for them.
 fn quick() -> Limits {
@@ -30,7 +31,7 @@ async fn proxy(world: &World) -> u16 {
     world.doors.set_hosts(vec![rule]);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(serve_proxy(listener, Profile::Any, world.doors.clone(), CancellationToken::new()));
+    tokio::spawn(serve_proxy(listener, Proxy::default(), world.doors.clone(), CancellationToken::new()));
     port
 }
 

@@ -1,0 +1,99 @@
+//! Routes that are no Ingresses: IngressRoute, HTTPRoute, VirtualService. Their kinds may be missing, which is normal.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::{Api, ResourceExt as _};
+use kubenap_core::proxy::routes::{self, KINDS};
+
+use super::slim::{Slim, SlimIngress, SlimRule};
+use super::watched::Watched;
+use super::{Cluster, ClusterError};
+
+/// After which time it is tried again whether a kind is there, and may be listed, now.
+const ASK_AGAIN: Duration = Duration::from_mins(1);
+
+/// How many kinds of routes there are besides Ingresses.
+pub const ROUTE_KINDS: usize = KINDS.len() - 1;
+
+/// A route, in the form of an Ingress: which host and path go to which Service port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlimRoute(pub SlimIngress);
+
+impl Slim for SlimRoute {
+    type Object = DynamicObject;
+
+    fn of(object: DynamicObject) -> Self {
+        let created = object.creation_timestamp().map_or(Timestamp::MAX, |time| time.0);
+        let resource_version = object.resource_version().unwrap_or_default();
+        // What cannot be written again leads nowhere.
+        let rules = serde_json::to_value(&object).map(|object| routes::rules(&object)).unwrap_or_default();
+        let rules = rules.into_iter().map(|rule| SlimRule {
+            host: Some(rule.host).filter(|host| host != "*"),
+            path: rule.path,
+            exact: rule.exact,
+            service: rule.service,
+            port: rule.port,
+        });
+        Self(SlimIngress { created, class: None, rules: rules.collect(), resource_version })
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.0.resource_version
+    }
+}
+
+/// Follows one kind of [`KINDS`] as soon as it is there and may be listed.
+pub(super) async fn follow_routes(
+    cluster: Cluster,
+    store: Watched<SlimRoute>,
+    (kind, group, version, plural): (&'static str, &'static str, &'static str, &'static str),
+    namespace: Option<String>,
+) {
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+    let api: Api<DynamicObject> = match &namespace {
+        None => Api::all_with(cluster.client(), &resource),
+        Some(namespace) => Api::namespaced_with(cluster.client(), namespace, &resource),
+    };
+    let mut told = false;
+    // Whatever else goes wrong is the watch's to try again.
+    while let Err(error @ (ClusterError::Forbidden(_) | ClusterError::Gone(_))) =
+        cluster.call(api.list(&ListParams::default().limit(1))).await
+    {
+        if matches!(error, ClusterError::Forbidden(_)) && !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                kind,
+                error = error.chain(),
+                "may not be listed, so its hosts lead nowhere on proxies' error paths"
+            );
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    store.follow(api, namespace, None, std::sync::Arc::new(|_, _, _| {})).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_kept_as_an_ingress_with_its_hosts_and_paths() {
+        let object: DynamicObject = serde_json::from_value(serde_json::json!({
+            "apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute",
+            "metadata": { "name": "web", "namespace": "shop", "creationTimestamp": "2026-11-22T10:00:00Z", "resourceVersion": "7" },
+            "spec": { "routes": [{ "match": "Host(`web.example`) && PathPrefix(`/a`)", "services": [{ "name": "web", "port": "http" }] }] },
+        }))
+        .unwrap();
+        let SlimRoute(route) = SlimRoute::of(object);
+        assert_eq!(
+            (route.created.to_string().as_str(), route.resource_version.as_str()),
+            ("2026-11-22T10:00:00Z", "7")
+        );
+        let SlimRule { host, path, exact, service, port } = &route.rules[0];
+        assert_eq!(
+            (host.as_deref(), path.as_str(), *exact, service.as_str(), port.as_str()),
+            (Some("web.example"), "/a", false, "web", "http")
+        );
+    }
+}

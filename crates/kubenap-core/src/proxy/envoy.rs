@@ -1,0 +1,271 @@
+//! Envoy, by a static configuration: a filter in Lua that asks KubeNap, or without Lua a second priority or two hops.
+
+use super::app::Place;
+use super::head::{Doubt, Reach, RequestHead, Target};
+use super::{App, Form, Hook, Piece, ProxyPlugin, Rendered, Unfit, WakeAddress};
+
+/// Envoy.
+#[derive(Debug)]
+pub(super) struct Envoy;
+
+const FORMS: &[Form] = &[
+    Form {
+        name: "lua",
+        about: "a filter in Lua asks KubeNap when Envoy finds no app: any answer gets through",
+        route: None,
+    },
+    Form {
+        name: "priority",
+        about: "without Lua: KubeNap as the second priority of the app's cluster",
+        route: None,
+    },
+    Form {
+        name: "redirect",
+        about: "without Lua: Envoy's own reply is a redirect to KubeNap, which redirects back",
+        route: None,
+    },
+];
+
+/// The path that leads to KubeNap where a client is sent there by a redirect.
+const HOP: &str = "/.kubenap/wake";
+
+impl ProxyPlugin for Envoy {
+    fn name(&self) -> &'static str {
+        "envoy"
+    }
+
+    fn forms(&self) -> &'static [Form] {
+        FORMS
+    }
+
+    fn render(&self, app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
+        let form = app.form(FORMS, "lua")?;
+        let own = "What the app answers itself, 503 included, is left alone: only Envoy's own replies for no endpoint (UH) and no connection (UF) count.";
+        let (hook, note) = match form {
+            "lua" => (
+                Hook::Touches(
+                    "a few lines of Lua run for each request, which touch no response of the app's",
+                ),
+                "Envoy gives up on KubeNap only after the app's wakeTimeout, whatever the route's own timeout is.",
+            ),
+            "priority" => (
+                Hook::Touches(
+                    "up to 1 MiB of each body is kept for a second try, and the route's timeout is longer than KubeNap's longest hold",
+                ),
+                "A body that is larger than per_connection_buffer_limit_bytes, 1 MiB, cannot be sent a second time and gets 503.",
+            ),
+            _ => (
+                Hook::Silent,
+                "Each wake takes two redirects. Clients that follow none, WebSockets and gRPC are not served: take lua or priority for these.",
+            ),
+        };
+        let place = "envoy.yaml; or its parts in a configuration that is there";
+        Ok(Rendered {
+            form,
+            pieces: vec![Piece::Text { place, text: configuration(app, wake, form)? }],
+            notes: vec![listener("envoy"), own.to_owned(), note.to_owned()],
+            hook,
+            by_hand: Some("it is text for a file"),
+        })
+    }
+
+    fn target<'a>(&self, head: &RequestHead<'a>) -> Result<Target<'a>, Doubt> {
+        target(head)
+    }
+}
+
+/// What a request from any kind of Envoy is about.
+pub(super) fn target<'a>(head: &RequestHead<'a>) -> Result<Target<'a>, Doubt> {
+    if head.uri == "/wake" {
+        let mut target = head.about(head.one("x-original-uri")?.ok_or(Doubt::Where)?, Reach::Gone)?;
+        target.method = head.one("x-original-method")?.ok_or(Doubt::Whom)?;
+        return Ok(target);
+    }
+    if head.path() == HOP {
+        // Put there as it is, so it goes to the end of the query.
+        return head.about(head.query().strip_prefix("u=").ok_or(Doubt::Where)?, Reach::Gone);
+    }
+    // Set after a rewrite; Envoy takes a client's own away.
+    let original = head.one("x-envoy-original-path")?;
+    head.about(original.unwrap_or(head.uri), Reach::Here)
+}
+
+/// The note about the listener.
+pub(super) fn listener(profile: &str) -> String {
+    format!(
+        "Run KubeNap with `--proxy-listen {profile}=0.0.0.0:8080`, so that nothing but what this proxy sets is read."
+    )
+}
+
+/// The filter: it asks KubeNap, through this cluster of Envoy's, when Envoy itself has answered for want of an app.
+pub(super) fn script(cluster: &str, patience: u64) -> String {
+    format!(
+        r#"local told = {{"user-agent", "accept", "sec-fetch-mode", "content-type", "x-forwarded-for"}}
+local kept = {{"location", "retry-after", "cache-control", "content-type", "content-security-policy", "x-kubenap-reason"}}
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  headers:remove("x-kubenap-flags")
+  local seen = handle:streamInfo():dynamicMetadata()
+  seen:set("kubenap", "host", headers:get(":authority"))
+  seen:set("kubenap", "path", headers:get(":path"))
+  seen:set("kubenap", "method", headers:get(":method"))
+  for _, name in ipairs(told) do
+    local value = headers:get(name)
+    if value ~= nil then seen:set("kubenap", name, value) end
+  end
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local flags = headers:get("x-kubenap-flags")
+  if flags == nil then return end
+  headers:remove("x-kubenap-flags")
+  local seen = handle:streamInfo():dynamicMetadata():get("kubenap")
+  if seen == nil then return end
+  local ask = {{
+    [":method"] = "GET", [":path"] = "/wake", [":authority"] = seen["host"],
+    ["x-original-method"] = seen["method"], ["x-original-uri"] = seen["path"], ["x-response-flags"] = flags,
+  }}
+  for _, name in ipairs(told) do
+    if seen[name] ~= nil then ask[name] = seen[name] end
+  end
+  -- Read before the call: after it, this body has been sent.
+  handle:body(true)
+  local answer, body = handle:httpCall("{cluster}", ask, nil, {patience}000)
+  -- Not KubeNap's, or KubeNap is not there: Envoy's own answer stays.
+  if answer == nil or answer[":status"] == "404" then return end
+  -- Fetched again: no handle outlives a call.
+  headers = handle:headers()
+  headers:replace(":status", answer[":status"])
+  for _, name in ipairs(kept) do
+    if answer[name] ~= nil then headers:replace(name, answer[name]) end
+  end
+  local length = handle:body(true):setBytes(body or "")
+  handle:headers():replace("content-length", length)
+end
+"#
+    )
+}
+
+fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Unfit> {
+    let (name, patience, at, to) = (app.word(), app.patience(), app.place()?, wake.place());
+    let hosts = app.hosts();
+    let domains = match hosts.as_slice() {
+        [] => r#""*""#.to_owned(),
+        hosts => hosts.iter().map(|host| format!(r#""{host}", "{host}:*""#)).collect::<Vec<_>>().join(", "),
+    };
+    let mapper = match form {
+        "lua" => {
+            r#"          local_reply_config:
+            mappers:
+            # Only replies that Envoy makes itself because there is no app to connect to.
+            - filter: { response_flag_filter: { flags: [UH, UF] } }
+              headers_to_add:
+              - header: { key: x-kubenap-flags, value: "%RESPONSE_FLAGS%" }
+                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+"#
+        }
+        "redirect" => {
+            r#"          local_reply_config:
+            mappers:
+            # Only replies that Envoy makes itself because there is no app to connect to.
+            - filter: { response_flag_filter: { flags: [UH, UF] } }
+              status_code: 307
+              headers_to_add:
+              - header: { key: location, value: "/.kubenap/wake?u=%REQ(:PATH)%" }
+                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+              - header: { key: cache-control, value: no-store }
+                append_action: OVERWRITE_IF_EXISTS_OR_ADD
+"#
+        }
+        _ => "",
+    };
+    let hop = format!(
+        "              - match: {{ path: {HOP} }}\n                route: {{ cluster: kubenap, timeout: {patience}s }}\n"
+    );
+    let retry = format!(
+        r"
+                  # Longer than KubeNap's longest hold.
+                  timeout: {patience}s
+                  retry_policy:
+                    retry_on: connect-failure
+                    num_retries: 2
+                    retry_priority:
+                      name: envoy.retry_priorities.previous_priorities
+                      typed_config:
+                        '@type': type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig
+                        update_frequency: 1"
+    );
+    let filter = format!(
+        r"          - name: kubenap.lua
+            typed_config:
+              '@type': type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+              default_source_code:
+                inline_string: |
+{}
+",
+        indented(&script("kubenap", patience), 18)
+    );
+    let second = if form == "priority" { endpoint(&to, 1) } else { String::new() };
+    let kubenap = format!(
+        r"  - name: kubenap
+    type: STRICT_DNS
+    connect_timeout: 2s
+    load_assignment:
+      cluster_name: kubenap
+      endpoints:
+{}",
+        endpoint(&to, 0)
+    );
+    Ok(format!(
+        r"static_resources:
+  listeners:
+  - name: {name}
+    address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: {name}
+          use_remote_address: true
+          upgrade_configs: [{{ upgrade_type: websocket }}]
+{mapper}          route_config:
+            virtual_hosts:
+            - name: {name}
+              domains: [{domains}]
+              routes:
+{hop}              - match: {{ prefix: / }}
+                route:
+                  cluster: {name}{retry}
+          http_filters:
+{filter}          - name: envoy.filters.http.router
+            typed_config: {{ '@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+  clusters:
+  - name: {name}
+    type: STRICT_DNS
+    connect_timeout: 2s
+    load_assignment:
+      cluster_name: {name}
+      endpoints:
+{first}{second}{kubenap}",
+        hop = if form == "redirect" { hop.as_str() } else { "" },
+        retry = if form == "priority" { retry.as_str() } else { "" },
+        filter = if form == "lua" { filter.as_str() } else { "" },
+        first = endpoint(&at, 0),
+        kubenap = if form == "priority" { "" } else { kubenap.as_str() },
+    ))
+}
+
+fn endpoint(at: &Place, priority: u32) -> String {
+    let Place { host, port } = at;
+    format!(
+        "      - priority: {priority}\n        lb_endpoints:\n        - endpoint: {{ address: {{ socket_address: {{ address: '{host}', port_value: {port} }} }} }}\n"
+    )
+}
+
+fn indented(text: &str, by: usize) -> String {
+    let line = |line: &str| if line.is_empty() { String::new() } else { format!("{:by$}{line}", "") };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
