@@ -159,11 +159,10 @@ pub fn answer(request: &Request<'_>, manners: &Manners<'_>, app: Readiness) -> A
     let pass = Answer::Pass { hold: manners.wake_timeout };
     let redirect = Answer::Redirect { hold: manners.hold_for };
     match request.way {
-        // Whatever is answered, the client sees a redirect.
-        Way::ErrorPath(Reach::GoneForGood) => redirect,
         Way::ErrorPath(Reach::Gone | Reach::Kept) if request.grpc => Answer::GrpcUnavailable,
         Way::ErrorPath(Reach::Gone) if wants_page(request, manners.mode) && !ready => page(manners),
-        Way::ErrorPath(Reach::Gone) => redirect,
+        // Where it is gone for good the client sees a redirect, whatever is answered.
+        Way::ErrorPath(Reach::Gone | Reach::GoneForGood) => redirect,
         // The app is ready already: a proxy that has not heard of it yet. Passing ends every loop.
         Way::WakePort | Way::ErrorPath(_) if ready => pass,
         Way::WakePort | Way::ErrorPath(_) if must_pass(request, manners.mode) => pass,

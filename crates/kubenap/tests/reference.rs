@@ -181,7 +181,7 @@ fn complaints() -> Vec<policy::Complaint> {
         ("colour", "blue"),
         ("metrics", "graphite"),
         ("dependsOn", "shop/db"),
-        ("proxy", "nginx"),
+        ("proxy", "apache"),
     ];
     let defaults =
         Defaults { sources: vec!["ingress".to_owned(), "prometheus".to_owned()], ..Defaults::default() };

@@ -193,14 +193,14 @@ fn ingress_nginx(app: &App, wake: &WakeAddress, form: &'static str) -> Result<Re
 fn f5(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
     // A location of a snippet inherits nothing of what the controller writes into its own.
     let again = format!(
-        r#"  proxy_http_version 1.1;
+        r"  proxy_http_version 1.1;
   proxy_set_header Host $host;
   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
   proxy_set_header X-Forwarded-Host $host;
   proxy_set_header X-Forwarded-Proto $scheme;
   proxy_set_header Upgrade $http_upgrade;
   proxy_set_header Connection $http_connection;
-  proxy_pass http://{};"#,
+  proxy_pass http://{};",
         app.place()?
     );
     let texts = json!({

@@ -10,7 +10,7 @@ fn help_names_every_command_with_one_line_about_it() {
     let (_, after) = help.out.split_once("Commands:\n").unwrap();
     let list = after.split("\n\n").next().unwrap();
     let names: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["run", "demo", "status", "why", "nap", "wake", "restore", "doctor", "help"]);
+    assert_eq!(names, ["run", "demo", "status", "why", "nap", "wake", "restore", "render", "doctor", "help"]);
     for line in list.lines() {
         assert!(line.split_whitespace().count() > 3, "a command without a line about it: {line}");
     }

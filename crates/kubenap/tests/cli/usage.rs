@@ -70,9 +70,9 @@ fn every_mistake_in_the_sources_of_a_file_is_told_at_once() {
 }
 
 #[test]
-fn a_listener_s_profile_of_a_later_version_says_so() {
-    let ended = Home::empty().kubenap(&["run", "--proxy-listen", "nginx=0.0.0.0:8080"]);
-    ended.fails(2, &["`nginx`", "comes in a later version", "accepted: any"]);
+fn a_listener_s_profile_that_does_not_exist_is_refused_with_those_that_do() {
+    let ended = Home::empty().kubenap(&["run", "--proxy-listen", "apache=0.0.0.0:8080"]);
+    ended.fails(2, &["`apache` is not a proxy", "accepted: any, nginx, traefik"]);
     Home::empty().kubenap(&["run", "--proxy-listen", "8080"]).fails(2, &["`8080`", "accepted: IP:PORT"]);
 }
 
