@@ -59,7 +59,7 @@ pub fn annotations(bytes: &[u8]) {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
         texts.insert(format!("kubenap/{name}"), value.trim_start().to_owned());
     }
-    let defaults = Defaults { idle_after: Duration::from_secs(600), sources: vec!["ingress".to_owned()] };
+    let defaults = Defaults { sources: vec!["ingress".to_owned()], ..Defaults::default() };
     let labels = BTreeMap::from([("kubenap/enabled".to_owned(), text.chars().take(70).collect())]);
     for labels in [labels, BTreeMap::from([("kubenap/enabled".to_owned(), "true".to_owned())])] {
         let reading = policy::read(&labels, &texts, &defaults);

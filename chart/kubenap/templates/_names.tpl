@@ -59,6 +59,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{/* The flags of `kubenap run`. */}}
 {{- define "kubenap.flags" -}}
+{{- if not (index .Values.flags "wake-service") }}
+- --wake-service={{ .Release.Namespace }}/{{ include "kubenap.name" . }}:{{ .Values.service.port }}
+{{- end }}
 {{- range .Values.namespaces }}
 - --namespace={{ . }}
 {{- end }}

@@ -21,13 +21,14 @@ use crate::cluster::members::Members;
 use crate::cluster::slices::SlimSlice;
 use crate::cluster::space::Tag;
 use crate::cluster::stores::{Stores, Touched};
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::{Cluster, ClusterError, observe};
 use crate::decide::board::Board;
 use crate::decide::events::Events;
 use crate::decide::memory::Memories;
 use crate::decide::queue::Queue;
 use crate::decide::{Context, entrances, work};
 use crate::eager;
+use crate::nap::wake_address::{self, WakeAddress};
 use crate::nap::{by_hand, leave};
 use crate::routes;
 use crate::settings::Settings;
@@ -106,6 +107,7 @@ pub async fn start_with(
     let doors = Doors::new(DoorsSettings {
         advertise: settings.advertise.clone(),
         limits: Limits::default().within(settings.open_files),
+        identity: settings.identity.clone(),
         clock: settings.clock,
         telemetry: Arc::clone(&telemetry),
         on_ask: Arc::new(move |app| asked.add(app)),
@@ -149,8 +151,13 @@ pub async fn start_with(
     claims.spawn(members.clone().attend(cluster.clone(), admin_url, settings.clock, leaving.clone()));
     claims.spawn(lead.clone().seek(cluster.clone(), space, identity, settings.clock, leaving.clone()));
 
+    let wake_address = WakeAddress::new(settings.wake_service.clone());
     let cx = Arc::new(Context {
-        defaults: Defaults { idle_after: settings.idle_after, sources: names },
+        defaults: Defaults {
+            idle_after: settings.idle_after,
+            sources: names,
+            substitute: settings.substitute,
+        },
         addresses: settings.advertise.iter().copied().collect::<BTreeSet<_>>(),
         settings,
         cluster,
@@ -167,6 +174,7 @@ pub async fn start_with(
         telemetry,
         board: Board::default(),
         events,
+        wake_address,
         budget: WakeBudget::new(Instant::now()),
         asking: Arc::new(Semaphore::new(eager::ASKING)),
         choosing: Mutex::new(()),
@@ -175,6 +183,7 @@ pub async fn start_with(
     tasks.spawn(look_at_touched(Arc::clone(&cx)));
     tasks.spawn(heed_polls(Arc::clone(&cx)));
     tasks.spawn(heed_members(Arc::clone(&cx)));
+    tasks.spawn(wake_address::heed(Arc::clone(&cx)));
     for app in cx.stores.apps() {
         cx.queue.add(&app);
     }
@@ -298,6 +307,10 @@ async fn become_ready(cx: Arc<Context>, ready: Ready) {
         deployment
             .is_some_and(|deployment| policy::opted_in(&deployment.labels) || deployment.seen.record.any)
     };
+    let substituted = |app: &AppId| {
+        let deployment = cx.stores.deployments.find(&app.namespace, &app.name);
+        deployment.is_none_or(|deployment| observe::reading(&deployment, &cx.defaults).policy.substitute)
+    };
     let placed = |app: &AppId| {
         cx.stores.slices.within(&app.namespace).tagged(Tag::app(&app.name)).any(|(_, slice)| {
             matches!(&**slice, SlimSlice::Ours(slice)
@@ -308,7 +321,7 @@ async fn become_ready(cx: Arc<Context>, ready: Ready) {
     loop {
         // Sleeping, by its reason: one that is at zero for another reason has no slices to wait for.
         let done = |app: &AppId| match cx.board.look(app, |row| row.why.label() == "asleep") {
-            Some(asleep) => !asleep || placed(app),
+            Some(asleep) => !asleep || placed(app) || !substituted(app),
             None => !shown(app),
         };
         left.retain(|app| !done(app));

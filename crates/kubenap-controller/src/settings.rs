@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use kubenap_core::decide::Timing;
+use kubenap_core::proxy::WakeAddress;
 
 use crate::activity::{Credentials, SourceSpec};
 use crate::clock::Clock;
@@ -21,6 +22,10 @@ pub struct Settings {
     pub wake_ports: RangeInclusive<u16>,
     /// Listeners for asks on proxies' error paths.
     pub proxy_listen: Vec<ProxyListen>,
+    /// The Service through which proxies' error paths find the proxy listeners of all members.
+    pub wake_service: WakeAddress,
+    /// Apps may be substituted; if not, proxies' error paths alone wake them.
+    pub substitute: bool,
     /// The listener for metrics, health and the API of the command line.
     pub admin_listen: SocketAddr,
     /// The sources of traffic.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::decide::Facts;
 use crate::policy::Weight;
-use crate::seen::Phase;
+use crate::seen::{HookSeen, Phase};
 use crate::why::Why;
 
 type Question = fn(&Facts<'_>) -> Option<Why>;
@@ -14,6 +14,7 @@ const REFUSALS: &[Question] = &[
     bad_annotation,
     service_problem,
     ingress_missing,
+    hook_problem,
     shared,
     reverted,
     unsettled,
@@ -40,7 +41,7 @@ pub fn refusal(facts: &Facts<'_>) -> Option<Why> {
     REFUSALS.iter().find_map(|question| question(facts))
 }
 
-/// Why KubeNap cannot stand in for the app's Services, if it cannot.
+/// Why no request could come through the app's Services while it sleeps, if so.
 pub fn service_problem(facts: &Facts<'_>) -> Option<Why> {
     if let Some(name) = facts.seen.missing_services.first() {
         return Some(Why::ServiceMissing(name.clone()));
@@ -48,11 +49,23 @@ pub fn service_problem(facts: &Facts<'_>) -> Option<Why> {
     if facts.seen.services.is_empty() {
         return Some(Why::NoService);
     }
-    facts
-        .seen
-        .services
-        .iter()
-        .find_map(|service| service.refusal.map(|why| Why::ServiceRefused(service.name.clone(), why)))
+    // A proxy's error path does not care what kind of Service it is that has no pods.
+    let mut services = facts.seen.services.iter().filter(|_| facts.reading.policy.substitute);
+    services.find_map(|service| service.refusal.map(|why| Why::ServiceRefused(service.name.clone(), why)))
+}
+
+/// Why it cannot be told that requests find KubeNap while an app sleeps that is not substituted.
+fn hook_problem(facts: &Facts<'_>) -> Option<Why> {
+    if facts.reading.policy.substitute {
+        return None;
+    }
+    match facts.seen.hook {
+        HookSeen::Unknown => Some(Why::HookUnknown),
+        HookSeen::Missing(gap) => Some(Why::HookMissing(gap)),
+        HookSeen::Declared | HookSeen::Seen => {
+            (!facts.wake_address_answers).then_some(Why::WakeAddressSilent)
+        }
+    }
 }
 
 fn ingress_missing(facts: &Facts<'_>) -> Option<Why> {

@@ -106,13 +106,19 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
     match &decision.step {
         Step::Stay => Vec::new(),
         Step::Arm { epoch, ports } => {
-            let ports = (key::WAKE_PORTS, ports.text());
-            let mut clear = vec![key::RESTORE];
+            let mut set = phase(Phase::Drowsy, *epoch, [(key::WAKE_PORTS, ports.text())]);
+            let mut clear = Vec::new();
+            if facts.reading.policy.substitute {
+                clear.push(key::RESTORE);
+            } else {
+                // Its ReplicaSet gets a copy before the zero is written, and so the count outlives an undo.
+                set.insert(key::RESTORE, facts.seen.deployment.replicas.to_string());
+            }
             let reverts = &facts.seen.deployment.record.reverts;
             if !reverts.is_empty() && reverts.lately(facts.now).is_empty() {
                 clear.push(key::REVERTS);
             }
-            patch(None, phase(Phase::Drowsy, *epoch, [ports]), clear)
+            patch(None, set, clear)
         }
         Step::ScaleDown { epoch, restore } => {
             let restore = (key::RESTORE, restore.to_string());
@@ -171,9 +177,12 @@ pub fn mine<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Slice> {
     facts.seen.slices.iter().filter(of_app)
 }
 
-/// Those of them whose Service is the app's no more.
+/// Those of them that must not be: their Service is the app's no more, or the app is not substituted any more.
 pub fn strays<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = &'a Slice> {
-    mine(facts).filter(|slice| facts.seen.services.iter().all(|service| service.name != slice.service))
+    let substitute = facts.reading.policy.substitute;
+    mine(facts).filter(move |slice| {
+        !substitute || facts.seen.services.iter().all(|service| service.name != slice.service)
+    })
 }
 
 /// The slices of members that no longer live.
@@ -186,8 +195,17 @@ pub fn slices_missing(facts: &Facts<'_>) -> bool {
     wanted(facts).iter().any(|(wanted, _)| !facts.seen.slices.iter().any(|slice| same(slice, wanted)))
 }
 
+/// N3: enough members are in the Services, or without substitution the proxy's hook is in place.
+pub fn stands_in(facts: &Facts<'_>) -> bool {
+    if facts.reading.policy.substitute {
+        substituted(facts) >= facts.here.living.len().min(2)
+    } else {
+        facts.seen.hook.in_place()
+    }
+}
+
 /// How many living members, this one among them, have a right slice for every Service; zero if this one has not.
-pub fn substituted(facts: &Facts<'_>) -> usize {
+fn substituted(facts: &Facts<'_>) -> usize {
     let Some(stamp) = own_stamp(facts) else { return 0 };
     let right = |member: &String| {
         facts.seen.services.iter().all(|service| {
@@ -253,6 +271,9 @@ fn wake_ports(facts: &Facts<'_>, service: &ServiceSeen) -> Option<Vec<ServicePor
 }
 
 fn own_stamp(facts: &Facts<'_>) -> Option<Stamp> {
+    if !facts.reading.policy.substitute {
+        return None;
+    }
     let deployment = &facts.seen.deployment;
     let (epoch, restore) = match situation(&facts.app.name, &facts.reading.policy, facts.seen) {
         Situation::Drowsy { epoch } => (epoch, deployment.replicas),
@@ -265,7 +286,7 @@ fn own_stamp(facts: &Facts<'_>) -> Option<Stamp> {
     Some(Stamp { epoch, restore })
 }
 
-/// What slices must say of the app now; none while it is awake.
+/// What slices must say of the app now; none while it is awake, or if it is not substituted.
 pub fn stamp(facts: &Facts<'_>) -> Option<Stamp> {
     own_stamp(facts)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::activity::Blind;
 use crate::duration;
 use crate::policy::Wish;
-use crate::seen::{MOST_REVERTS as MOST, ServiceRefusal, Trouble};
+use crate::seen::{HookGap, MOST_REVERTS as MOST, ServiceRefusal, Trouble};
 
 /// Why the next step is what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,14 @@ pub enum Why {
     IngressMissing(String),
     /// A Service is of a kind that KubeNap cannot stand in for.
     ServiceRefused(String, ServiceRefusal),
+    /// Not substituted, and nothing shows that the proxy in front turns to KubeNap.
+    HookMissing(HookGap),
+    /// Not substituted, and nobody has looked yet whether the proxy in front turns to KubeNap.
+    HookUnknown,
+    /// Not substituted, and no member answers where proxies are told to turn to.
+    WakeAddressSilent,
+    /// What it was armed for has changed since.
+    ArmedOtherwise,
     /// A Deployment that is not opted in shares a Service.
     SharedWith(String),
     /// Being deleted.
@@ -130,6 +138,21 @@ impl Why {
                 "service-refused",
                 format!("its Service {name} {}, which KubeNap cannot stand in for", why.sentence()),
             ),
+            Self::HookMissing(gap) => (
+                "hook-missing",
+                format!("it is not substituted, and no hook of a proxy is known to lead to KubeNap: {}", gap.sentence()),
+            ),
+            Self::HookUnknown => {
+                ("hook-unknown", "it is not substituted, and its proxy's hook could not be looked for yet".into())
+            }
+            Self::WakeAddressSilent => (
+                "wake-address-silent",
+                "it is not substituted, and no member of KubeNap answers at --wake-service, where its proxy turns to".into(),
+            ),
+            Self::ArmedOtherwise => (
+                "armed-otherwise",
+                "its replicas, its Services or its way to KubeNap changed while it was drowsy".into(),
+            ),
             Self::SharedWith(name) => {
                 ("shared-service", format!("it shares a Service with {name}, which is not opted in"))
             }
@@ -204,6 +227,12 @@ impl Why {
             Self::ServiceMissing("web".into()),
             Self::IngressMissing("web".into()),
             Self::ServiceRefused("web".into(), ServiceRefusal::Headless),
+            Self::HookMissing(HookGap::NoProxy),
+            Self::HookMissing(HookGap::NotShown),
+            Self::HookMissing(HookGap::NoRoute),
+            Self::HookUnknown,
+            Self::WakeAddressSilent,
+            Self::ArmedOtherwise,
             Self::SharedWith("shop/other".into()),
             Self::Deleting,
             Self::Paused,

@@ -25,6 +25,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("dependsOn", &["shop/api"]),
     ("adoptZero", &["true", "false", "yes"]),
     ("substitute", &["true", "false", "no"]),
+    ("hook", &["declared", "true", ""]),
     ("wish", &["nap", "forceNap", "wake", "sleep"]),
 ];
 
@@ -222,6 +223,7 @@ fn differences(said: &Policy) -> String {
             ignore_user_agents,
             adopt_zero,
             substitute,
+            hook_declared,
             wish,
         } = policy;
         [
@@ -238,6 +240,7 @@ fn differences(said: &Policy) -> String {
             format!("ignore user agents {ignore_user_agents:?}"),
             format!("adopt zero {adopt_zero:?}"),
             format!("substitute {substitute:?}"),
+            format!("hook declared {hook_declared:?}"),
             format!("wish {wish:?}"),
         ]
     };

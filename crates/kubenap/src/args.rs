@@ -120,7 +120,11 @@ pub(crate) struct RunArgs {
     /// Who this member is [default: $POD_NAME, else the host's name and a random tail]
     #[arg(long, env = "KUBENAP_IDENTITY", value_name = "NAME")]
     pub(crate) identity: Option<String>,
-    /// Use only the proxies' error paths, never EndpointSlices (comes in a later version)
+    /// KubeNap's Service, and its port that leads to --proxy-listen: what proxies' error paths are told
+    /// [default: the Service kubenap of --lease-namespace, port 80]
+    #[arg(long, env = "KUBENAP_WAKE_SERVICE", value_name = "NAMESPACE/SERVICE[:PORT]")]
+    pub(crate) wake_service: Option<WakeAddress>,
+    /// Use only the proxies' error paths, never EndpointSlices
     #[arg(long, env = "KUBENAP_NO_SUBSTITUTE")]
     pub(crate) no_substitute: bool,
     /// Apply what proxies must be told (comes in a later version)

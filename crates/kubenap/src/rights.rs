@@ -11,6 +11,8 @@ const RIGHTS: &str = include_str!("../../../chart/kubenap/rights.yaml");
 pub(crate) enum Place {
     /// Wherever apps are.
     Apps,
+    /// The same, where apps may be substituted.
+    Substitution,
     /// In all namespaces, or in none: proxies' pods and IngressClasses.
     Proxies,
     /// In KubeNap's own namespace.
@@ -46,11 +48,16 @@ impl Rule {
 }
 
 /// What `kubenap run` needs, place by place.
-pub(crate) fn controller() -> anyhow::Result<[(Place, Vec<Rule>); 3]> {
+pub(crate) fn controller() -> anyhow::Result<[(Place, Vec<Rule>); 4]> {
     let Rights { controller } =
         serde_saphyr::from_str(RIGHTS).context("the list of rights in this program is not understood")?;
-    let Controller { apps, proxies, own } = controller;
-    Ok([(Place::Apps, apps), (Place::Proxies, proxies), (Place::Own, own)])
+    let Controller { apps, substitution, proxies, own } = controller;
+    Ok([
+        (Place::Apps, apps),
+        (Place::Substitution, substitution),
+        (Place::Proxies, proxies),
+        (Place::Own, own),
+    ])
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,6 +69,7 @@ struct Rights {
 #[serde(deny_unknown_fields)]
 struct Controller {
     apps: Vec<Rule>,
+    substitution: Vec<Rule>,
     proxies: Vec<Rule>,
     own: Vec<Rule>,
 }
@@ -82,7 +90,7 @@ mod tests {
                 || right.resource == "*"
         });
         assert_eq!(bold, None);
-        let (_, own) = &all[2];
+        let (_, own) = &all[3];
         assert!(own.iter().flat_map(Rule::rights).all(|right| right.resource == "leases"));
         assert_eq!(all[0].0, Place::Apps);
     }

@@ -8,6 +8,7 @@ use kubenap_controller::activity::{Authorization, Credentials, Secret};
 use kubenap_controller::clock::Clock;
 use kubenap_controller::settings::Settings;
 use kubenap_core::decide::Timing;
+use kubenap_core::proxy::WakeAddress;
 
 use crate::args::{ClusterArgs, RunArgs};
 use crate::connect;
@@ -37,13 +38,11 @@ pub(crate) fn settings(
         drowsy,
         naps_per_minute,
         identity,
+        wake_service,
         no_substitute,
         manage_proxies,
     } = run;
     let mut mistakes = Vec::new();
-    if no_substitute {
-        mistakes.push("--no-substitute: comes in a later version; accepted: leave it out".to_owned());
-    }
     if manage_proxies {
         mistakes.push("--manage-proxies: comes in a later version; accepted: leave it out".to_owned());
     }
@@ -78,11 +77,14 @@ pub(crate) fn settings(
     // A Lease whose owner is not found in its namespace would be cleared away.
     let is_pod = variable("POD_NAME").as_ref() == Some(&identity)
         && variable("POD_NAMESPACE").as_ref() == Some(&lease_namespace);
+    let own = WakeAddress { namespace: lease_namespace.clone(), ..WakeAddress::default() };
     Ok(Settings {
         namespaces: cluster.namespace.clone(),
         advertise,
         wake_ports: wake_ports.from..=wake_ports.to,
         proxy_listen,
+        wake_service: wake_service.unwrap_or(own),
+        substitute: !no_substitute,
         admin_listen,
         sources,
         credentials: credentials(),

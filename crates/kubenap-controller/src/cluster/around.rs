@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use kubenap_core::app::AppId;
-use kubenap_core::seen::Scaler;
+use kubenap_core::seen::{self, Scaler, Stamp};
 
 use super::slices::SlimSlice;
 use super::slim::{Slim, SlimDeployment, SlimIngress, SlimPod, SlimService};
@@ -141,6 +141,17 @@ pub async fn settled_pods(
     }
     let pods = list(cluster, Api::<Pod>::namespaced(cluster.client(), space)).await?;
     Ok(Some(slim(pods)))
+}
+
+/// What the app's ReplicaSets remember of a nap.
+pub async fn remembered(
+    cluster: &Cluster,
+    deployment: &SlimDeployment,
+) -> Result<Option<Stamp>, ClusterError> {
+    let api: Api<ReplicaSet> = Api::namespaced(cluster.client(), &deployment.id.namespace);
+    let sets = list(cluster, api).await?;
+    let own = |set: &&ReplicaSet| set.owner_references().iter().any(|owner| owner.uid == deployment.seen.uid);
+    Ok(seen::remembered(sets.iter().filter(own).map(kube::ResourceExt::annotations)))
 }
 
 /// A whole list, in pages.

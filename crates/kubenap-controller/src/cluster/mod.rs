@@ -11,6 +11,7 @@ pub mod labels;
 pub mod lease;
 pub mod members;
 pub mod observe;
+pub mod pieces;
 pub mod ports;
 pub mod selector;
 pub mod slices;

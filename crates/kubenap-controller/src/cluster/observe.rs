@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kubenap_core::app::AppId;
 use kubenap_core::policy::{self, Defaults, Policy, Reading};
-use kubenap_core::seen::{EndpointSeen, Family, Seen, ServiceRefusal, ServiceSeen};
+use kubenap_core::seen::{EndpointSeen, Family, HookSeen, Seen, ServiceRefusal, ServiceSeen};
 
 use super::around::Around;
 use super::slices::SlimSlice;
@@ -52,6 +52,8 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         missing_services,
         missing_ingresses,
         slices,
+        hook: HookSeen::Unknown,
+        remembered: None,
         endpoints,
         pods,
         pods_confirmed: true,
@@ -215,7 +217,7 @@ mod tests {
             scaler: None,
             live: false,
         };
-        let defaults = Defaults { idle_after: std::time::Duration::from_secs(600), sources: Vec::new() };
+        let defaults = Defaults::default();
         let policy = reading(&around.deployment, &defaults).policy;
         let seen = observe(&around, &policy, &BTreeSet::new());
         assert_eq!(seen.targets("web", "http"), ["10.0.0.1:8080".parse().unwrap()]);

@@ -23,8 +23,12 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// Opens what must be open. Whether all of the app's wake ports listen here.
 pub fn open(cx: &Context, gathered: &Gathered) -> bool {
+    // Without substitution only those who follow a slice that is about to go.
+    let own =
+        |slice: &Slice| slice.member == cx.settings.identity && slice.apps.contains_key(&gathered.app.name);
+    let wanted_here = gathered.reading.policy.substitute || gathered.seen.slices.iter().any(own);
     let needed = match gathered.situation() {
-        Situation::Drowsy { .. } | Situation::Asleep { .. } | Situation::Waking { .. } => true,
+        Situation::Drowsy { .. } | Situation::Asleep { .. } | Situation::Waking { .. } => wanted_here,
         Situation::Awake | Situation::OwnersZero => false,
     };
     let record = &gathered.seen.deployment.record.wake_ports;

@@ -11,13 +11,14 @@ use kubenap_core::breaker::Barred;
 use kubenap_core::decide::{Facts, Here, decide, trouble};
 use kubenap_core::keep_awake::unwilling;
 use kubenap_core::policy::{self, Reading};
-use kubenap_core::seen::{Peer, Phase, PortKey, Seen, WakePorts};
+use kubenap_core::seen::{DeploymentSeen, Peer, Phase, PortKey, Seen, WakePorts};
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step;
 use kubenap_core::why::Why;
 use tokio::time::Instant;
 
 use super::Context;
+use super::hook;
 use super::memory::Wake;
 use crate::cluster::around::Around;
 use crate::cluster::watched::number;
@@ -45,6 +46,7 @@ pub struct Gathered {
     waiting: Duration,
     substituted_for: Duration,
     path_proved: bool,
+    wake_address_answers: bool,
     may_arm: bool,
     ports: Option<WakePorts>,
     barred: Option<Barred>,
@@ -68,6 +70,7 @@ impl Gathered {
             waiting: self.waiting,
             substituted_for: self.substituted_for,
             path_proved: self.path_proved,
+            wake_address_answers: self.wake_address_answers,
             may_arm: self.may_arm,
             ports: self.ports.clone(),
             barred: self.barred.clone(),
@@ -123,7 +126,12 @@ pub fn gather(cx: &Context, around: &Around) -> Gathered {
     // The pace, and which ports are free, are worked out only for a step that needs to know.
     if decide(&gathered.facts(cx)).step.takes_ports() {
         gathered.may_arm = may_arm(cx);
-        gathered.ports = allot(cx, &gathered.around, &gathered.seen);
+        // Nobody comes to a wake port where no slice says which.
+        gathered.ports = if gathered.reading.policy.substitute {
+            allot(cx, &gathered.around, &gathered.seen)
+        } else {
+            Some(WakePorts::default())
+        };
     }
     gathered
 }
@@ -148,7 +156,13 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
     let deployment = &around.deployment;
     let app = deployment.id.clone();
     let reading = observe::reading(deployment, &cx.defaults);
-    let seen = observe::observe(around, &reading.policy, &cx.addresses);
+    let mut seen = observe::observe(around, &reading.policy, &cx.addresses);
+    let DeploymentSeen { uid, generation, .. } = &seen.deployment;
+    seen.remembered = cx.memories.with(&app, |memory| memory.remembered.of(uid, *generation).flatten());
+    let substitute = reading.policy.substitute;
+    if !substitute {
+        seen.hook = hook::of(cx, &app, &reading.policy, &seen.services);
+    }
     let polled = cx.polled.borrow().clone();
     let activity = polled.activity(&app, reading.policy.metrics.as_deref());
     Gathered {
@@ -160,6 +174,7 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
             living: cx.members.living(),
         },
         now: cx.settings.clock.now(),
+        wake_address_answers: !substitute && cx.wake_address.answers(&app),
         app,
         around: around.clone(),
         reading,
@@ -222,7 +237,11 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
         let begins = [asks.last, memory.opted_in, Some(created)];
         let begin = begins.into_iter().flatten().max().unwrap_or(Timestamp::MIN);
         gathered.activity.last_seen = gathered.activity.last_seen.max(begin);
-        gathered.path_proved = arrivals > memory.arrivals_before;
+        gathered.path_proved = if gathered.reading.policy.substitute {
+            arrivals > memory.arrivals_before
+        } else {
+            memory.phase.is_some_and(|(_, _, since)| cx.wake_address.answered_since(since))
+        };
         if !matches!(situation, Situation::Asleep { .. } | Situation::Waking { .. }) {
             (memory.emptied, memory.confirmed, memory.connected) = (None, None, None);
         }
@@ -265,7 +284,7 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
     if phase == Phase::Drowsy {
         let enough = {
             let facts = gathered.facts(cx);
-            step::substituted(&facts) >= facts.here.living.len().min(2)
+            step::stands_in(&facts)
         };
         gathered.substituted_for = cx.memories.with(&gathered.app, |memory| {
             if !enough {

@@ -28,6 +28,7 @@ use crate::cluster::stores::Stores;
 use crate::cluster::watched::number;
 use crate::cluster::{Cluster, ClusterError};
 use crate::eager;
+use crate::nap::wake_address::WakeAddress;
 use crate::nap::{carry_out, prove};
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
@@ -37,10 +38,12 @@ pub mod board;
 pub mod entrances;
 pub mod events;
 pub mod gather;
+pub mod hook;
 pub mod memory;
 pub mod pace;
 pub mod queue;
 pub mod report;
+pub mod undone;
 
 use gather::{Gathered, gather};
 use memory::Memories;
@@ -83,6 +86,8 @@ pub struct Context {
     pub board: board::Board,
     /// Events on their way.
     pub events: events::Events,
+    /// Where proxies' hooks lead, and whether a member answers there.
+    pub wake_address: WakeAddress,
     /// How fast requests may wake apps.
     pub budget: WakeBudget,
     /// Bounds how many pods are asked at a time whether they are ready.
@@ -150,6 +155,9 @@ async fn known(cx: &Context, app: &AppId) -> Result<Option<Around>, ClusterError
 
 async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
     let mut gathered = gather(cx, &around);
+    if undone::look(cx, &gathered).await? || hook::look(cx, &gathered).await {
+        gathered = gather(cx, &around);
+    }
     let listening = entrances::open(cx, &gathered);
     gathered.set_listening(listening);
     confirm(cx, &mut gathered).await?;
@@ -280,6 +288,12 @@ fn assist(cx: &Arc<Context>, gathered: &Gathered) {
     if !cx.lead.holds()
         || cx.memories.with(&gathered.app, |memory| memory.proving.replace(epoch) == Some(epoch))
     {
+        return;
+    }
+    if !gathered.reading.policy.substitute {
+        cx.wake_address.ask_now();
+        let cx = Arc::clone(cx);
+        tokio::spawn(async move { cx.polls.ask_now().await });
         return;
     }
     let cx = Arc::clone(cx);

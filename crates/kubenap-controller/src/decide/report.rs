@@ -112,6 +112,8 @@ fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
         }
         Why::NoService
         | Why::ServiceRefused(..)
+        | Why::HookMissing(_)
+        | Why::WakeAddressSilent
         | Why::SharedWith(_)
         | Why::ScaledByOther(_)
         | Why::Reverted(_)
@@ -187,6 +189,8 @@ fn row(gathered: &Gathered, situation: Situation, why: &Why) -> Row {
     if let Why::ServiceMissing(_)
     | Why::IngressMissing(_)
     | Why::ServiceRefused(..)
+    | Why::HookMissing(_)
+    | Why::WakeAddressSilent
     | Why::NoService
     | Why::SharedWith(_)
     | Why::ScaledByOther(_) = why

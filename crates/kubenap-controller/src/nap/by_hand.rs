@@ -20,7 +20,7 @@ use kubenap_core::write::Write;
 use tokio::time::{Instant, sleep};
 
 use super::carry_out;
-use crate::cluster::around::{Around, list_labelled, settled_pods};
+use crate::cluster::around::{Around, list_labelled, remembered, settled_pods};
 use crate::cluster::slices::SlimSlice;
 use crate::cluster::slim::Slim;
 use crate::cluster::{Cluster, ClusterError, observe};
@@ -94,7 +94,11 @@ async fn step(
     let Some(mut around) = Around::live(cluster, app).await? else { return Ok(Progress::Gone) };
     let mut reading = observe::reading(&around.deployment, &Defaults::default());
     let mut seen = observe::observe(&around, &reading.policy, &BTreeSet::new());
-    let state = situation(&app.name, &reading.policy, &seen);
+    let mut state = situation(&app.name, &reading.policy, &seen);
+    if state == Situation::OwnersZero {
+        seen.remembered = remembered(cluster, &around.deployment).await?;
+        state = situation(&app.name, &reading.policy, &seen);
+    }
     if let Situation::Waking { .. } = state {
         let observed = seen.deployment.observed_generation >= seen.deployment.generation;
         let settled = settled_pods(cluster, &around.deployment).await?.filter(|_| observed);
@@ -130,6 +134,7 @@ async fn step(
         waiting: since,
         substituted_for: Duration::ZERO,
         path_proved: false,
+        wake_address_answers: false,
         may_arm: false,
         ports: None,
         barred: None,

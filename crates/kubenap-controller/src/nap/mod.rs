@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, ClusterError, FIELD_MANAGER, key_of};
 pub mod by_hand;
 pub mod leave;
 pub mod prove;
+pub mod wake_address;
 
 /// How long a turn waits to see its own write in the stores.
 const CATCH_UP: Duration = Duration::from_secs(2);

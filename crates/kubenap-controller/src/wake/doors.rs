@@ -1,6 +1,6 @@
 //! The registry of doors: the rest of the controller tells it what each app is like, and hears who asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -35,6 +35,8 @@ pub struct DoorsSettings {
     pub advertise: Vec<IpAddr>,
     /// All bounds.
     pub limits: Limits,
+    /// Who this member is.
+    pub identity: String,
     /// Where the moments in [`AskView`] come from.
     pub clock: Clock,
     /// Where asks are counted.
@@ -89,6 +91,7 @@ pub enum OpenError {
 pub(crate) struct Shared {
     pub(crate) advertise: Vec<IpAddr>,
     pub(crate) limits: Limits,
+    pub(crate) identity: String,
     pub(crate) clock: Clock,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) on_ask: Arc<dyn Fn(&AppId) + Send + Sync>,
@@ -120,6 +123,7 @@ struct Registry {
     arrivals: BTreeMap<u16, Arc<AtomicU64>>,
     asks: BTreeMap<AppId, Arc<AppAsks>>,
     hosts: Arc<HostTable>,
+    hosts_known: bool,
     /// Those that were declared last.
     manners: Option<Arc<OwnedManners>>,
 }
@@ -134,9 +138,10 @@ struct OpenPort {
 impl Doors {
     /// No door yet.
     pub fn new(settings: DoorsSettings) -> Self {
-        let DoorsSettings { advertise, limits, clock, telemetry, on_ask } = settings;
+        let DoorsSettings { advertise, limits, identity, clock, telemetry, on_ask } = settings;
         let shared = Shared {
             advertise,
+            identity,
             clock,
             telemetry,
             on_ask,
@@ -294,6 +299,14 @@ impl Doors {
         if *registry.hosts != table {
             registry.hosts = Arc::new(table);
         }
+        registry.hosts_known = true;
+    }
+
+    /// Whether some host and path leads to one of these doors; none: the rules were not told yet.
+    pub fn is_on_a_route(&self, keys: &BTreeSet<DoorKey>) -> Option<bool> {
+        let registry = self.shared.registry();
+        let hosts = Arc::clone(&registry.hosts);
+        registry.hosts_known.then(|| hosts.leads_to_any(keys))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which host and path belong to which door, as Ingresses and routes say.
 
+use std::collections::BTreeSet;
+
 use super::door::DoorKey;
 
 /// One host and path prefix that leads to a door.
@@ -60,6 +62,11 @@ impl HostTable {
         let host = if self.knows(&host) { host } else { self.wildcard(&host)? };
         let exact = self.claim(&host, true, whole(path));
         exact.or_else(|| prefixes(path).find_map(|prefix| self.claim(&host, false, prefix)))?.as_ref()
+    }
+
+    /// Whether some request could be told to be for one of these doors.
+    pub(crate) fn leads_to_any(&self, keys: &BTreeSet<DoorKey>) -> bool {
+        self.claims.iter().filter_map(|(_, door)| door.as_ref()).any(|door| keys.contains(door))
     }
 
     /// A wildcard stands for exactly one label.

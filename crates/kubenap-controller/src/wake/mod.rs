@@ -28,6 +28,7 @@ mod redirect;
 mod reply;
 mod refuse;
 mod proxy_listen;
+mod here;
 mod drain;
 
 pub(crate) use budget::{Bucket, Rate};
@@ -36,6 +37,7 @@ pub(crate) use connection::judge;
 pub(crate) use crowd::Crowd;
 pub use door::{AskView, DoorKey, DoorSpec, DoorState};
 pub use doors::{Doors, DoorsSettings, OpenError};
+pub(crate) use here::Question;
 pub use hosts::HostRule;
 pub use limits::Limits;
 pub(crate) use listen::pause_after;

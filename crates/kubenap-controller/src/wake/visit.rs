@@ -20,6 +20,7 @@ use super::connection::{Connection, Entry};
 use super::crowd::Slot;
 use super::door::{Arrival, Behind, Door};
 use super::doors::Shared;
+use super::here;
 use super::hold::{Held, Hold, OnLeave};
 use super::pass::{Pass, PassError, Upstream};
 use super::proxy_listen::{self, Found};
@@ -40,6 +41,11 @@ pub(crate) async fn respond(
     let shared = &connection.shared;
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return reply::text(StatusCode::METHOD_NOT_ALLOWED, "this method is not passed on");
+    }
+    if let (Entry::ErrorPath(..), Some(answer)) =
+        (&connection.entry, here::answer(&request, &shared.identity))
+    {
+        return answer;
     }
     let mut told = Told::default();
     let (door, way, location, upstream) = match &connection.entry {

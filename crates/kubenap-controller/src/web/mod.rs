@@ -60,6 +60,14 @@ pub struct Room {
     pub open_files: Option<u64>,
     /// How many connections it takes at a time.
     pub connections: usize,
+    /// It may write EndpointSlices; if not, proxies' error paths alone wake apps.
+    #[serde(default = "yes")]
+    pub substitutes: bool,
+}
+
+/// A member that does not say was made before it could be told otherwise.
+fn yes() -> bool {
+    true
 }
 
 /// What one source knows of one app.
@@ -108,7 +116,8 @@ async fn apps(State(cx): State<Arc<Context>>) -> Json<Vec<AppStatus>> {
 async fn room(State(cx): State<Arc<Context>>) -> Json<Room> {
     let member = cx.settings.identity.clone();
     let connections = Limits::default().within(cx.settings.open_files).connections;
-    Json(Room { member, open_files: cx.settings.open_files, connections })
+    let substitutes = cx.settings.substitute;
+    Json(Room { member, open_files: cx.settings.open_files, connections, substitutes })
 }
 
 async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {

@@ -11,6 +11,7 @@ mod mistakes;
 mod eager;
 mod wakes;
 mod returns;
+mod error_paths;
 mod broken;
 mod owners;
 mod zeros;

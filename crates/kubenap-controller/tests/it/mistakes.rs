@@ -67,7 +67,7 @@ async fn each_wrong_annotation_leaves_the_app_alone_with_one_event() {
         ("ignoreUserAgents", "x", "is not understood"),
         ("adoptZero", "yes", "is not understood"),
         ("substitute", "no", "is not understood"),
-        ("substitute", "false", "not carried out by this version"),
+        ("hook", "yes", "is not understood"),
         ("query", "up", "not carried out by this version"),
         ("awakeDuring", "always", "not carried out by this version"),
         ("dependsOn", "shop/db", "not carried out by this version"),

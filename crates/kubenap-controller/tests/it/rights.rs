@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use kube::api::{ApiResource, GroupVersionKind};
 use kubenap_controller::cluster::Cluster;
 use kubenap_controller::cluster::lease::{give_back, occupy};
 use kubenap_controller::nap::by_hand::{Progress, Want, bring, sweep, touched};
@@ -88,6 +89,50 @@ async fn the_chart_grants_the_controller_what_it_uses_and_nothing_else() {
     one.leave().await;
 
     assert_eq!(asked(&world), granted("controller"), "left: what is used, right: what is granted");
+}
+
+#[test]
+fn the_chart_can_grant_a_look_at_every_kind_of_object_that_proxies_are_told_by() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let rights: Value = serde_saphyr::from_str(&read(&top.join("chart/kubenap/rights.yaml"))).unwrap();
+    let places = [&rights["hooks"], &rights["controller"]["apps"]];
+    let listed = |group: &str, plural: &str| {
+        let has = |list: &Value, text: &str| list.as_array().unwrap().iter().any(|one| one == text);
+        places.iter().flat_map(|rules| rules.as_array().unwrap()).any(|rule| {
+            has(&rule["apiGroups"], group) && has(&rule["resources"], plural) && has(&rule["verbs"], "list")
+        })
+    };
+    let mut kinds = BTreeSet::new();
+    // What is rendered for every proxy, as its golden files have it.
+    for folder in std::fs::read_dir(top.join("crates/kubenap-core/tests/proxies")).unwrap() {
+        let folder = folder.unwrap().path();
+        if !folder.is_dir() || folder.ends_with("apps") {
+            continue;
+        }
+        for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+            if file.extension().is_none_or(|end| end != "yaml") {
+                continue;
+            }
+            for object in serde_saphyr::from_multiple::<Value>(&read(&file)).unwrap() {
+                let version = object["apiVersion"].as_str().unwrap().to_owned();
+                let group = version.split_once('/').map_or("", |(group, _)| group).to_owned();
+                kinds.insert((group, version, object["kind"].as_str().unwrap().to_owned()));
+            }
+        }
+    }
+    assert!(kinds.len() > 5, "{kinds:?}");
+    let mut used = BTreeSet::new();
+    for (group, version, kind) in kinds {
+        let version = version.rsplit('/').next().unwrap();
+        let plural = ApiResource::from_gvk(&GroupVersionKind::gvk(&group, version, &kind)).plural;
+        assert!(listed(&group, &plural), "{plural}.{group} may not be listed");
+        used.insert(plural);
+    }
+    let granted = rights["hooks"].as_array().unwrap().iter();
+    for resource in granted.flat_map(|rule| rule["resources"].as_array().unwrap()) {
+        assert!(used.contains(resource.as_str().unwrap()), "no proxy is told by {resource}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

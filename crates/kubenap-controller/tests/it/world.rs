@@ -17,6 +17,7 @@ use kubenap_controller::clock::Clock;
 use kubenap_controller::run::{Running, start_with};
 use kubenap_controller::settings::Settings;
 use kubenap_core::decide::Timing;
+use kubenap_core::proxy::WakeAddress;
 use kubenap_sandbox::{Sandbox, Settings as SandboxSettings, Write};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -110,6 +111,8 @@ impl World {
             advertise: vec![IpAddr::V4(Ipv4Addr::new(127, 40 + nth, process, self.block))],
             wake_ports: 16000..=16400,
             proxy_listen: vec![format!("any={any}").parse().unwrap()],
+            wake_service: WakeAddress::default(),
+            substitute: true,
             admin_listen: any,
             sources: Vec::new(),
             credentials: Credentials::default(),
@@ -135,6 +138,28 @@ impl World {
     pub(crate) async fn join_as(&self, settings: Settings) -> Running {
         let source: Arc<dyn TrafficMetricsSource> = Arc::<Traffic>::clone(&self.traffic);
         start_with(self.client(), settings, vec![source]).await.unwrap()
+    }
+
+    /// Puts up KubeNap's own Service, which leads to the proxy listeners of these members; where it is.
+    pub(crate) fn serve_wakes(&self, members: &[&Running]) -> SocketAddr {
+        let meta = |name: &str| json!({"name": name, "namespace": "kubenap-system"});
+        if self.sandbox.get("services", "kubenap-system", "kubenap").is_none() {
+            self.put(json!({"apiVersion": "v1", "kind": "Service", "metadata": meta("kubenap"),
+                "spec": {"ports": [{"name": "proxy", "port": 80}]}}));
+        }
+        for slice in self.sandbox.list("endpointslices", Some("kubenap-system")) {
+            let name = slice["metadata"]["name"].as_str().unwrap();
+            assert!(self.sandbox.delete("endpointslices", "kubenap-system", name));
+        }
+        for (index, member) in members.iter().enumerate() {
+            let at = member.proxies[0];
+            let mut meta = meta(&format!("kubenap-{index}"));
+            meta["labels"] = json!({"kubernetes.io/service-name": "kubenap"});
+            self.put(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta,
+                "addressType": "IPv4", "ports": [{"name": "proxy", "port": at.port(), "protocol": "TCP"}],
+                "endpoints": [{"addresses": [at.ip().to_string()], "conditions": {"ready": true}}]}));
+        }
+        SocketAddr::new(self.cluster_ip_in("kubenap-system", "kubenap"), 80)
     }
 
     /// An app of `replicas` pods that is opted in, with a Service and an Ingress; ready when this returns.
@@ -309,6 +334,12 @@ impl World {
     pub(crate) fn cluster_ip(&self, service: &str, port: u16) -> SocketAddr {
         let service = self.sandbox.get("services", SPACE, service).unwrap();
         SocketAddr::new(service["spec"]["clusterIP"].as_str().unwrap().parse().unwrap(), port)
+    }
+
+    /// The cluster address of a Service of some namespace.
+    pub(crate) fn cluster_ip_in(&self, space: &str, service: &str) -> IpAddr {
+        let service = self.sandbox.get("services", space, service).unwrap();
+        service["spec"]["clusterIP"].as_str().unwrap().parse().unwrap()
     }
 
     pub(crate) fn show(&self) -> String {

@@ -9,9 +9,9 @@ use crate::app::AppId;
 use crate::breaker::Barred;
 use crate::keep_awake::{keep_awake, refusal, service_problem, unsettled};
 use crate::policy::{Reading, Wish};
-use crate::seen::{Phase, Seen, Slice, Trouble, WakePorts};
+use crate::seen::{Phase, Seen, ServiceSeen, Slice, Trouble, WakePorts};
 use crate::situation::{Situation, situation};
-use crate::step::{Step, dead, mine, slices_missing, strays, substituted, woken_by_other};
+use crate::step::{Step, dead, mine, slices_missing, stands_in, strays, woken_by_other};
 use crate::why::Why;
 
 mod here;
@@ -41,10 +41,13 @@ pub struct Facts<'a> {
     pub in_phase: Duration,
     /// How long this member has seen a wake wait while nothing said why.
     pub waiting: Duration,
-    /// How long this member has seen enough members' slices of this epoch.
+    /// How long this member has seen enough members' slices of this epoch; without substitution, the proxy's hook.
     pub substituted_for: Duration,
-    /// A connection to the Service arrived at a member since it was armed.
+    /// Since it was armed a connection to the Service arrived at a member; without substitution, a member answered at
+    /// the wake address.
     pub path_proved: bool,
+    /// A member answered lately at the wake address, to which proxies' hooks lead.
+    pub wake_address_answers: bool,
     /// The pace of naps allows one more.
     pub may_arm: bool,
     /// The wake ports to use, the present ones kept where they can be; none: not enough are free.
@@ -153,7 +156,7 @@ fn drowsy(facts: &Facts<'_>, epoch: u64) -> Decision {
     if let Some(why) = unsettled(facts) {
         return wait(why);
     }
-    if substituted(facts) < facts.here.living.len().min(2) {
+    if !stands_in(facts) {
         return wait(Why::Substituting);
     }
     match last_look(facts).filter(|_| wish.is_none()) {
@@ -170,6 +173,9 @@ fn drowsy(facts: &Facts<'_>, epoch: u64) -> Decision {
     // Where the path cannot be shown, by client-IP affinity for one, twice the window alone counts.
     if !facts.path_proved && facts.substituted_for < facts.timing.drowsy * 2 {
         return wait(Why::Proving);
+    }
+    if !facts.path_proved && !facts.reading.policy.substitute {
+        return act(Step::Cancel { epoch }, Why::WakeAddressSilent);
     }
     if let Some(peer) = facts.seen.peers.iter().find(|peer| peer.phase == Phase::Awake) {
         return wait(Why::PeerAwake(peer.id.to_string()));
@@ -199,7 +205,30 @@ fn cancels(facts: &Facts<'_>, wish: Option<Wish>) -> Option<Why> {
     if let Some(peer) = facts.seen.peers.iter().find(waking) {
         return Some(Why::PeerAwake(peer.id.to_string()));
     }
+    if armed_otherwise(facts) {
+        return Some(Why::ArmedOtherwise);
+    }
     if unsettled(facts).is_some() { None } else { refusal(facts) }
+}
+
+/// Whether what the arming wrote down does not fit any more. Without substitution the count goes into that patch, so
+/// that its ReplicaSet knows it before the zero is written.
+fn armed_otherwise(facts: &Facts<'_>) -> bool {
+    let deployment = &facts.seen.deployment;
+    if facts.reading.policy.substitute {
+        !ports_cover(facts)
+    } else {
+        deployment.record.restore != Some(deployment.replicas) || mine(facts).next().is_some()
+    }
+}
+
+/// Whether there is a wake port for every port through which the app is substituted.
+fn ports_cover(facts: &Facts<'_>) -> bool {
+    let record = &facts.seen.deployment.record.wake_ports;
+    let covers = |service: &ServiceSeen| {
+        service.ports.iter().all(|port| record.of(&service.name, port.number).is_some())
+    };
+    !facts.reading.policy.substitute || facts.seen.services.iter().all(covers)
 }
 
 /// One more poll with a watermark past the arming, and still quiet.
@@ -228,11 +257,7 @@ fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decisi
         return act(Step::ScaleUp { epoch, replicas: wake_to(facts, restore) }, why);
     }
     let remembered = facts.seen.stamp(&facts.app.name).is_some();
-    let ports_cover = facts.seen.services.iter().all(|service| {
-        let record = &facts.seen.deployment.record;
-        service.ports.iter().all(|port| record.wake_ports.of(&service.name, port.number).is_some())
-    });
-    if !recorded || !ports_cover {
+    if !recorded || !ports_cover(facts) {
         let why = match (recorded, remembered) {
             (true, _) => Why::PortsChanged,
             (false, true) => Why::RecordLost,
@@ -257,7 +282,9 @@ fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decisi
     if slices_missing(facts) {
         return act(Step::Substitute, Why::Sleeps);
     }
-    if strays(facts).next().is_some() {
+    // Where substitution was switched off meanwhile, its slices go when somebody answers on the other way.
+    let other_way = facts.reading.policy.substitute || facts.wake_address_answers;
+    if other_way && strays(facts).next().is_some() {
         return act(Step::WithdrawStrays, Why::Leftover);
     }
     if !dead(facts).is_empty() {
@@ -281,9 +308,12 @@ fn wakes(facts: &Facts<'_>) -> Option<Why> {
     if facts.reading.policy.wish == Some(Wish::Wake) {
         return Some(Why::Wished(Wish::Wake));
     }
-    // Without a Service that KubeNap can stand in for, no request could wake it.
+    // Without a Service that KubeNap can stand in for, or a hook, no request could wake it.
     if let Some(why) = service_problem(facts) {
         return Some(why);
+    }
+    if let Some(gap) = facts.seen.hook.gap().filter(|_| !facts.reading.policy.substitute) {
+        return Some(Why::HookMissing(gap));
     }
     facts.seen.peers.iter().find(up).map(|peer| Why::PeerAwake(peer.id.to_string()))
 }

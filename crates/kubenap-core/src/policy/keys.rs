@@ -14,14 +14,8 @@ pub struct Key {
     pub default: &'static str,
     /// What it means, for the reference page.
     pub meaning: &'static str,
-    later: Later,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Later {
-    Never,
-    Always(Weight),
-    Unless(&'static str, Weight),
+    /// Not carried out yet.
+    later: Option<Weight>,
 }
 
 pub(super) enum Status {
@@ -81,7 +75,7 @@ pub const KEYS: &[Key] = &[
         "Which sources say whether the app is used.",
     ),
     Key {
-        later: Later::Always(Weight::Refuses),
+        later: Some(Weight::Refuses),
         ..Key::now(
             "query",
             "a query, once the administrator allows it",
@@ -102,7 +96,7 @@ pub const KEYS: &[Key] = &[
         "Requests by these never wake the app.",
     ),
     Key {
-        later: Later::Always(Weight::Refuses),
+        later: Some(Weight::Refuses),
         ..Key::now(
             "awakeDuring",
             "time windows with a zone",
@@ -111,7 +105,7 @@ pub const KEYS: &[Key] = &[
         )
     },
     Key {
-        later: Later::Always(Weight::Refuses),
+        later: Some(Weight::Refuses),
         ..Key::now(
             "dependsOn",
             "apps as NAMESPACE/NAME, separated by commas",
@@ -125,15 +119,18 @@ pub const KEYS: &[Key] = &[
         "true where replicaCount is set",
         "Whether a zero that KubeNap did not make is woken by a request.",
     ),
-    Key {
-        later: Later::Unless("true", Weight::Refuses),
-        ..Key::now(
-            "substitute",
-            "true or false",
-            "true",
-            "`false`: only the proxy's error path. Not carried out by this version.",
-        )
-    },
+    Key::now(
+        "substitute",
+        "true or false",
+        "true, and false with `--no-substitute`",
+        "`false`: only the error path of the proxy in front wakes the app; nobody who goes past the proxy does. It naps where the proxy's hook is known to be in place.",
+    ),
+    Key::now(
+        "hook",
+        "declared",
+        "what the proxy's objects show",
+        "With substitution off: `declared` vouches that the proxy in front turns to KubeNap's wake address while the app has no pods, as a plain proxy's configuration may say.",
+    ),
     Key::now(
         "wish",
         "nap, forceNap or wake",
@@ -149,7 +146,7 @@ impl Key {
         default: &'static str,
         meaning: &'static str,
     ) -> Self {
-        Self { name: short, accepted, default, meaning, later: Later::Never }
+        Self { name: short, accepted, default, meaning, later: None }
     }
 
     /// The key as it stands on the object.
@@ -157,20 +154,8 @@ impl Key {
         format!("{PREFIX}{}", self.name)
     }
 
-    pub(super) fn status(&self, value: &str) -> Status {
-        match self.later {
-            Later::Always(weight) => Status::Later(weight),
-            Later::Unless(done, weight) if value != done && self.understands(value) => Status::Later(weight),
-            Later::Unless(..) | Later::Never => Status::Now,
-        }
-    }
-
-    // A value that is not understood gets that complaint, not this one.
-    fn understands(&self, value: &str) -> bool {
-        match self.name {
-            "substitute" => value == "false",
-            _ => true,
-        }
+    pub(super) fn status(&self) -> Status {
+        self.later.map_or(Status::Now, Status::Later)
     }
 }
 

@@ -42,8 +42,11 @@ pub struct Policy {
     pub ignore_user_agents: Vec<String>,
     /// Whether a zero that KubeNap did not make is woken.
     pub adopt_zero: Option<bool>,
-    /// Whether KubeNap puts its addresses into the Services; `false` is not carried out yet and forbids naps.
+    /// Whether KubeNap puts its addresses into the Services. If not, the error path of the proxy in front alone leads
+    /// to KubeNap while the app sleeps.
     pub substitute: bool,
+    /// Somebody vouches for the hook on the proxy's error path.
+    pub hook_declared: bool,
     /// A person's request.
     pub wish: Option<Wish>,
 }
@@ -66,11 +69,13 @@ pub struct Defaults {
     pub idle_after: Duration,
     /// The names of the sources that are configured; empty: not known, any name is accepted.
     pub sources: Vec<String>,
+    /// Whether EndpointSlices may be written at all; not with `--no-substitute`.
+    pub substitute: bool,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { idle_after: Duration::from_secs(600), sources: Vec::new() }
+        Self { idle_after: Duration::from_secs(600), sources: Vec::new(), substitute: true }
     }
 }
 
@@ -107,7 +112,7 @@ pub fn read(labels: &Texts, annotations: &Texts, defaults: &Defaults) -> Reading
                 "this key as a label, with the value true",
             ));
         } else if let Some(known) = keys::find(name) {
-            if let keys::Status::Later(weight) = known.status(value) {
+            if let keys::Status::Later(weight) = known.status() {
                 complaints.push(Complaint::later(name, value, weight, known.accepted));
             }
         } else if !key::STATE.contains(&name.as_str()) {
@@ -134,7 +139,8 @@ pub fn read(labels: &Texts, annotations: &Texts, defaults: &Defaults) -> Reading
             (text.len() >= 3 && text.len() <= 256).then(|| text.to_ascii_lowercase())
         }),
         adopt_zero: read.one_of("kubenap/adoptZero", |text| text.parse().ok()),
-        substitute: read.one_of("kubenap/substitute", |text| text.parse().ok()).unwrap_or(true),
+        substitute: read.substitute(defaults.substitute),
+        hook_declared: read.one_of("kubenap/hook", |text| (text == "declared").then_some(())).is_some(),
         wish: read.one_of(key::WISH, Wish::parse),
     };
     Reading { policy, complaints: read.complaints }
@@ -256,6 +262,16 @@ impl Reader<'_> {
             self.complaints.push(Complaint::refuses(NAME, stranger, problem, &accepted));
         }
         Some(names)
+    }
+
+    fn substitute(&mut self, possible: bool) -> bool {
+        const NAME: &str = "kubenap/substitute";
+        let wanted = self.one_of(NAME, |text| text.parse().ok());
+        if wanted == Some(true) && !possible {
+            let problem = "is not possible here: the controller runs with --no-substitute";
+            self.complaints.push(Complaint::refuses(NAME, "true", problem, "false"));
+        }
+        possible && wanted.unwrap_or(true)
     }
 
     fn refuse(&mut self, name: &str, value: impl AsRef<str>, problem: &str) {

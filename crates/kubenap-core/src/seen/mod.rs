@@ -5,11 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::app::AppId;
 
+mod hook;
 mod record;
 mod reverts;
 mod trouble;
 
-pub use record::{Phase, PortKey, Record, WakePorts};
+pub use hook::{HookGap, HookSeen};
+pub use record::{Phase, PortKey, Record, WakePorts, remembered};
 pub use reverts::{MOST as MOST_REVERTS, Reverts};
 pub use trouble::Trouble;
 
@@ -26,6 +28,11 @@ pub struct Seen {
     pub missing_ingresses: Vec<String>,
     /// KubeNap's own slices of these Services.
     pub slices: Vec<Slice>,
+    /// The hook on the error path of the proxy in front. Counts only for an app that is not substituted.
+    pub hook: HookSeen,
+    /// What its ReplicaSets remember of a nap, as copies of its annotations that `kubectl rollout undo` does not reach.
+    /// Read where the Deployment is at zero and nothing else says why.
+    pub remembered: Option<Stamp>,
     /// Everybody else's endpoints of these Services.
     pub endpoints: Vec<EndpointSeen>,
     /// The pods of the app and of those that share its Services.
@@ -260,16 +267,17 @@ impl Seen {
 
     /// The greatest epoch that anything says of the app called `name`.
     pub fn epoch(&self, name: &str) -> u64 {
-        let stamps = self.slices.iter().filter_map(|slice| slice.apps.get(name));
+        let stamps = self.slices.iter().filter_map(|slice| slice.apps.get(name)).chain(&self.remembered);
         stamps.map(|stamp| stamp.epoch).fold(self.deployment.record.epoch, u64::max)
     }
 
-    /// The newest stamp of the app called `name` on slices that are not about to go.
+    /// The newest stamp of the app called `name`: on slices that are not about to go, or in its ReplicaSets.
     pub fn stamp(&self, name: &str) -> Option<Stamp> {
         self.slices
             .iter()
             .filter(|slice| !slice.leaving)
             .filter_map(|slice| slice.apps.get(name))
+            .chain(&self.remembered)
             .copied()
             .max()
     }

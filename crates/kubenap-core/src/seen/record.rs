@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::app::key;
 use crate::policy::Texts;
-use crate::seen::Reverts;
+use crate::seen::{Reverts, Stamp};
 
 /// KubeNap's own annotations on a Deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,25 @@ impl Record {
     }
 }
 
+/// What the copies of a Deployment's annotations on its ReplicaSets remember of a nap that has not ended.
+///
+/// The Deployment's controller copies annotations to the current ReplicaSet before it says that it has observed them,
+/// and takes none away there; `kubectl rollout undo` brings old ones back on the Deployment alone. Of each nap the copy
+/// that has come furthest counts: what woke again, under whichever template, is remembered no more.
+pub fn remembered<'a>(copies: impl IntoIterator<Item = &'a Texts>) -> Option<Stamp> {
+    let copies = copies.into_iter().map(Record::read);
+    let newest = copies.max_by_key(|copy| (copy.epoch, copy.phase.map(Phase::order)))?;
+    let tells = match newest.phase? {
+        Phase::Asleep => true,
+        // Without substitution, for which no port was given, the count was written with the arming; otherwise the one
+        // that stands there is of an older nap.
+        Phase::Drowsy => newest.wake_ports.0.is_empty(),
+        Phase::Awake | Phase::Waking => false,
+    };
+    let restore = newest.restore.filter(|_| tells)?;
+    Some(Stamp { epoch: newest.epoch, restore })
+}
+
 impl Phase {
     /// Every phase.
     pub const ALL: [Self; 4] = [Self::Awake, Self::Drowsy, Self::Asleep, Self::Waking];
@@ -70,6 +89,16 @@ impl Phase {
     /// Reads the annotation's value.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|phase| phase.text() == text)
+    }
+
+    /// The place within one nap, which ends with the app awake.
+    fn order(self) -> u8 {
+        match self {
+            Self::Drowsy => 0,
+            Self::Asleep => 1,
+            Self::Waking => 2,
+            Self::Awake => 3,
+        }
     }
 
     /// The annotation's value.
@@ -110,5 +139,41 @@ impl WakePorts {
     /// The port that stands for a Service port.
     pub fn of(&self, service: &str, number: u16) -> Option<u16> {
         self.0.get(&(service.to_owned(), number)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(phase: Phase, epoch: u64, restore: Option<u32>) -> Texts {
+        let mut texts = Texts::from([
+            (key::PHASE.to_owned(), phase.text().to_owned()),
+            (key::EPOCH.to_owned(), epoch.to_string()),
+        ]);
+        texts.extend(restore.map(|count| (key::RESTORE.to_owned(), count.to_string())));
+        texts
+    }
+
+    #[test]
+    fn replica_sets_remember_the_newest_nap_that_has_not_ended() {
+        use Phase::{Asleep, Awake, Drowsy, Waking};
+        let some = |epoch, restore| Some(Stamp { epoch, restore });
+        for (copies, expected) in [
+            (vec![], None),
+            (vec![Texts::new()], None),
+            (vec![copy(Asleep, 4, Some(2))], some(4, 2)),
+            (vec![copy(Drowsy, 4, Some(2))], some(4, 2)),
+            (vec![copy(Asleep, 4, None)], None),
+            // Counts are never taken away from a ReplicaSet, so that they alone say nothing.
+            (vec![copy(Awake, 4, Some(2))], None),
+            (vec![copy(Waking, 4, Some(2))], None),
+            // Edited while it slept, and woken under the new template.
+            (vec![copy(Asleep, 4, Some(2)), copy(Awake, 4, Some(2))], None),
+            (vec![copy(Awake, 3, None), copy(Asleep, 4, Some(2)), copy(Asleep, 2, Some(9))], some(4, 2)),
+            (vec![copy(Asleep, 4, Some(2)), copy(Awake, 5, None)], None),
+        ] {
+            assert_eq!(remembered(&copies), expected, "{copies:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod world;
 mod broken;
+mod unsubstituted;
 
 use kubenap_core::activity::Blind;
 use kubenap_core::app::{AppId, key};
@@ -398,7 +399,11 @@ fn service_becomes_headless(day: &mut Day) {
 
 /// Tells a story: each row's step and reason must be as it says.
 fn tell(chapters: &[&[Row]]) {
-    let mut day = Day::new();
+    tell_from(Day::new(), chapters);
+}
+
+/// The same, of a day that begins otherwise.
+fn tell_from(mut day: Day, chapters: &[&[Row]]) {
     let mut told = String::new();
     let mut wrong = false;
     for (now, event, step, why) in chapters.iter().copied().flatten().copied() {
@@ -417,5 +422,5 @@ fn tell(chapters: &[&[Row]]) {
 fn answers(day: &Day) -> bool {
     let member =
         day.seen.slices.iter().any(|slice| !slice.leaving && day.here.living.contains(&slice.member));
-    !day.seen.endpoints.is_empty() || member || day.owners
+    !day.seen.endpoints.is_empty() || member || day.is_behind_a_hook() || day.owners
 }

@@ -10,10 +10,10 @@ use kubenap_core::breaker::Breaker;
 use kubenap_core::decide::{Decision, Facts, Here, Timing, decide};
 use kubenap_core::policy::{Defaults, Reading, Texts, opted_in, read};
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, Phase, PodSeen, Record, Seen, ServicePort, ServiceSeen, Slice,
-    WakePorts,
+    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PodSeen, Record, Seen, ServicePort, ServiceSeen,
+    Slice, WakePorts, remembered,
 };
-use kubenap_core::situation::situation;
+use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{self, Step, slice_name, writes};
 use kubenap_core::write::Write;
 
@@ -35,12 +35,15 @@ pub(crate) struct Day {
     pub(crate) here: Here,
     pub(crate) asked: bool,
     pub(crate) path_proved: bool,
+    pub(crate) wake_address_answers: bool,
     pub(crate) breaker: Breaker,
     pub(crate) push: bool,
     /// The field manager that scaled it up while it slept.
     pub(crate) reverter: Option<String>,
     /// Its owner took away what could answer.
     pub(crate) owners: bool,
+    /// The copies of its annotations on its ReplicaSets, the current one last.
+    pub(crate) copies: Vec<Texts>,
     in_phase: (Phase, u64, u64),
     troubled: u64,
     substituted: Option<u64>,
@@ -84,10 +87,12 @@ impl Day {
             here,
             asked: false,
             path_proved: false,
+            wake_address_answers: true,
             breaker: Breaker::default(),
             push: false,
             reverter: None,
             owners: false,
+            copies: vec![Texts::new()],
             in_phase: (Phase::Awake, 0, 0),
             troubled: 0,
             substituted: None,
@@ -97,8 +102,25 @@ impl Day {
         day
     }
 
+    /// The same, not substituted: a proxy in front turns to KubeNap, as its administrator says.
+    pub(crate) fn behind_a_hook() -> Self {
+        let mut day = Self::new();
+        day.annotations.insert("kubenap/substitute".to_owned(), "false".to_owned());
+        day.seen.hook = HookSeen::Declared;
+        day.settle();
+        day
+    }
+
+    /// Whether the proxy turns to a living member where it finds no pod.
+    pub(crate) fn is_behind_a_hook(&self) -> bool {
+        self.seen.hook.in_place() && !self.here.living.is_empty()
+    }
+
     /// Kubernetes' controllers act on the newest spec; new pods are not ready yet.
     pub(crate) fn settle(&mut self) {
+        if let Some(copy) = self.copies.last_mut() {
+            copy.extend(self.annotations.clone());
+        }
         let seen = &mut self.seen;
         seen.deployment.observed_generation = seen.deployment.generation;
         let wanted = seen.deployment.replicas as usize;
@@ -150,6 +172,10 @@ impl Day {
     pub(crate) fn turn(&mut self) -> Decision {
         self.seen.deployment.record = Record::read(&self.annotations);
         let reading = self.reading();
+        self.seen.remembered = None;
+        if situation(&self.app.name, &reading.policy, &self.seen) == Situation::OwnersZero {
+            self.seen.remembered = remembered(&self.copies);
+        }
         self.watch_time(&reading);
         let (decision, writes) = self.with_facts(&reading, |facts| {
             let decision = decide(facts);
@@ -203,8 +229,7 @@ impl Day {
         if self.seen.trouble().is_some() {
             self.troubled = self.now;
         }
-        let enough =
-            self.with_facts(reading, |facts| step::substituted(facts) >= facts.here.living.len().min(2));
+        let enough = self.with_facts(reading, |facts| step::stands_in(facts));
         self.substituted = if enough { self.substituted.or(Some(self.now)) } else { None };
     }
 
@@ -228,8 +253,10 @@ impl Day {
             waiting: since(self.in_phase.2.max(self.troubled)),
             substituted_for: self.substituted.map_or(Duration::ZERO, since),
             path_proved: self.path_proved,
+            wake_address_answers: self.wake_address_answers,
             may_arm: true,
-            ports: Some(WakePorts(numbers.collect())),
+            // Without substitution nobody comes to a wake port.
+            ports: Some(WakePorts(numbers.filter(|_| reading.policy.substitute).collect())),
             barred: self.breaker.barred(time(self.now)),
             push: self.push,
             reverter: self.reverter.clone(),

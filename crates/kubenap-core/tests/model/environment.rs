@@ -56,6 +56,8 @@ pub(crate) enum Action {
     Save,
     /// `kubectl rollout undo`.
     Undo,
+    /// Somebody takes the proxy's hook away, or puts it back.
+    Unhook,
 }
 
 impl Action {
@@ -71,7 +73,8 @@ impl Action {
             | Self::CrashSending(_)
             | Self::Edit
             | Self::Save
-            | Self::Undo => false,
+            | Self::Undo
+            | Self::Unhook => false,
             Self::Return(..) => world.members.iter().all(|member| !member.alive),
             _ => true,
         }
@@ -83,7 +86,7 @@ impl Model for Protocol {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(self.budget, self.processes)]
+        vec![World { hook: self.hooked, ..World::new(self.budget, self.processes) }]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -128,7 +131,8 @@ impl Model for Protocol {
             }
             let listed = world.slices[member.name].iter().flatten();
             let listed = listed.filter(|slice| !slice.leaving && slice.life == member.life).count() > 0;
-            if world.left.requests > 0 && listed && !member.asked {
+            let turned_to = !self.substitute && world.hook && !world.pods_ready() && !world.dying;
+            if world.left.requests > 0 && (listed || turned_to) && !member.asked {
                 actions.push(Action::Request(index));
             }
         }
@@ -138,6 +142,9 @@ impl Model for Protocol {
         }
         if world.left.edits > 0 && world.replicas != 3 {
             actions.push(Action::Edit);
+        }
+        if world.left.hooks > 0 && !self.substitute {
+            actions.push(Action::Unhook);
         }
         if world.left.undos > 0 && world.saved != world.note {
             actions.push(Action::Undo);
@@ -208,11 +215,16 @@ impl Model for Protocol {
                 (next.replicas, next.desired) = (3, 3);
                 next.deployment_written();
             }
+            Action::Unhook => {
+                next.left.hooks -= 1;
+                next.hook = !next.hook;
+            }
             Action::Save => next.saved = next.note,
             Action::Undo => {
                 next.left.undos -= 1;
                 // Epochs may be used again: history was rewritten.
                 (next.note, next.woken) = (next.saved, 0);
+                next.copies = [next.copies[1], Note::default()];
                 next.deployment_written();
                 self.forget_wake(&mut next);
             }
@@ -225,7 +237,7 @@ impl Model for Protocol {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("somebody answers", |model: &Self, world: &World| {
-                (0..model.services).all(|service| world.answering(service) != Answering::Nobody)
+                (0..model.services).all(|service| model.answering(world, service) != Answering::Nobody)
             }),
             Property::always("the count is never lost", |model: &Self, world: &World| {
                 world.broken != Some(Broken::WrongCount) && model.remembers(world)
@@ -275,6 +287,9 @@ impl Protocol {
         match action {
             Action::Observe => {
                 world.observed = true;
+                if !self.substitute {
+                    world.copy_note();
+                }
                 world.set.acted &= world.set.spec == world.replicas;
                 world.set.spec = world.replicas;
             }

@@ -71,7 +71,7 @@ pub(crate) fn explore(protocol: &Protocol) -> Graph {
     let stuck = if broken.is_some() { Vec::new() } else { found.stuck(&good) };
     let fault = broken.or_else(|| Some((NEVER_STUCK, *stuck.first()?)));
     let only_dead = |world: &&World| {
-        (0..protocol.services).any(|service| world.answering(service) == Answering::OnlyTheDead)
+        (0..protocol.services).any(|service| protocol.answering(world, service) == Answering::OnlyTheDead)
     };
     let well = |asleep: bool| {
         let worlds = found.worlds.iter().zip(&good);

@@ -20,7 +20,7 @@ const HOLE: &str = "somebody answers";
 const COUNT: &str = "the count is never lost";
 
 /// One nap, one request, and nothing bad.
-const CALM: Budget = Budget { naps: 1, requests: 1, crashes: 0, edits: 0, undos: 0, lapses: 0 };
+const CALM: Budget = Budget { naps: 1, requests: 1, crashes: 0, edits: 0, undos: 0, lapses: 0, hooks: 0 };
 
 #[test]
 fn the_shipped_protocol_holds_over_two_naps_with_crashes_and_edits() {
@@ -69,6 +69,39 @@ fn the_shipped_protocol_holds_with_one_leader_and_with_one_member() {
 fn the_shipped_protocol_holds_when_a_living_member_is_taken_for_dead() {
     let states = holds(&Protocol::shipped(Budget { naps: 2, lapses: 1, ..CALM }));
     println!("a lapsed Lease of a living member: {states}");
+}
+
+#[test]
+fn without_substitution_the_shipped_protocol_holds_over_two_naps_with_crashes_and_edits() {
+    let naps = holds(&Protocol::behind_a_hook(Budget { naps: 2, requests: 2, crashes: 2, ..CALM }));
+    let edit = holds(&Protocol::behind_a_hook(Budget { crashes: 1, edits: 1, ..CALM }));
+    println!("behind a hook, two naps, two crashes: {naps}\nbehind a hook, a crash, an edit: {edit}");
+}
+
+#[test]
+fn without_substitution_the_shipped_protocol_holds_when_annotations_are_undone() {
+    let crash = holds(&Protocol::behind_a_hook(Budget { crashes: 1, undos: 1, ..CALM }));
+    let naps = holds(&Protocol::behind_a_hook(Budget { naps: 2, requests: 2, undos: 1, ..CALM }));
+    println!("behind a hook, an undo and a crash: {crash}\nbehind a hook, an undo, two naps: {naps}");
+}
+
+#[test]
+fn without_substitution_an_app_whose_hook_is_taken_away_is_never_stuck() {
+    let states = holds(&Protocol::behind_a_hook(Budget { naps: 2, crashes: 1, hooks: 2, ..CALM }));
+    println!("behind a hook that goes and comes: {states}");
+}
+
+#[test]
+fn without_a_hook_nobody_answers_for_an_app_that_is_not_substituted() {
+    let unhooked = Protocol { hooked: false, ..Protocol::behind_a_hook(CALM) };
+    assert_eq!(explore(&unhooked).asleep, 0, "it never naps");
+    breaks("naps without a hook", &unhooked.without(&[Precaution::Hook]), HOLE);
+}
+
+#[test]
+fn without_waiting_for_the_replica_sets_copy_an_undo_loses_the_count() {
+    let protocol = Protocol::behind_a_hook(Budget { requests: 0, undos: 1, ..CALM });
+    breaks("zero before the copy, and an undo", &protocol.without(&[Precaution::Settled]), COUNT);
 }
 
 #[test]

@@ -7,16 +7,17 @@ use jiff::Timestamp;
 use kubenap_core::activity::Activity;
 use kubenap_core::app::key;
 use kubenap_core::decide::{Facts, Here, Timing, decide};
+use kubenap_core::policy::Texts;
 use kubenap_core::seen::{
-    DeploymentSeen, Family, Phase, PodSeen, Record, Reverts, Seen, ServicePort, ServiceSeen, Slice, Stamp,
-    WakePorts,
+    DeploymentSeen, Family, HookGap, HookSeen, Phase, PodSeen, Record, Reverts, Seen, ServicePort,
+    ServiceSeen, Slice, Stamp, WakePorts, remembered,
 };
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{Step, slice_name, writes};
 use kubenap_core::write::{DeploymentPatch, Write};
 
 use crate::protocol::{DYING, LIVING, Precaution, Protocol, SERVICE_NAMES, endpoints};
-use crate::world::{Change, Emptied, Entry, NAMES, Op, What, World};
+use crate::world::{Change, Emptied, Entry, NAMES, Note, Op, What, World};
 
 /// The time of every decision.
 const NOW: Timestamp = Timestamp::constant(1_000_000, 0);
@@ -87,6 +88,7 @@ impl Protocol {
             waiting: timing.drowsy,
             substituted_for: timing.drowsy,
             path_proved: true,
+            wake_address_answers: true,
             may_arm: world.left.naps > 0,
             ports: Some(self.wake_ports()),
             barred: None,
@@ -127,7 +129,11 @@ impl Protocol {
                         .note
                         .phase
                         .map(|phase| if phase == Phase::Drowsy { NOW } else { Timestamp::UNIX_EPOCH }),
-                    wake_ports: if world.note.ports { self.wake_ports() } else { WakePorts::default() },
+                    wake_ports: if world.note.ports && self.substitute {
+                        self.wake_ports()
+                    } else {
+                        WakePorts::default()
+                    },
                     reverts: Reverts::default(),
                     any: world.note != crate::world::Note::default(),
                 },
@@ -136,6 +142,8 @@ impl Protocol {
             missing_services: Vec::new(),
             missing_ingresses: Vec::new(),
             slices: self.slices(world),
+            hook: if world.hook { HookSeen::Declared } else { HookSeen::Missing(HookGap::NotShown) },
+            remembered: None,
             endpoints: endpoints(world, self.services),
             pods: living.into_iter().chain(dying).collect(),
             pods_confirmed: true,
@@ -144,6 +152,9 @@ impl Protocol {
             strangers: Vec::new(),
         };
         self.bend_seen(world, reader, &mut seen);
+        if !self.substitute && self.situation(&seen) == Situation::OwnersZero {
+            seen.remembered = remembered(&world.copies.map(texts_of));
+        }
         if let (Situation::Waking { epoch, .. }, Some(index)) = (self.situation(&seen), reader) {
             let confirmed = world.members[index].confirmed == Some(u8_of(epoch));
             seen.pods_confirmed = confirmed || !self.has(Precaution::DyingPods);
@@ -221,6 +232,14 @@ impl Protocol {
         };
         WakePorts(SERVICE_NAMES.iter().take(self.services).enumerate().map(port).collect())
     }
+}
+
+/// A copy of the annotations, as it stands on a ReplicaSet.
+fn texts_of(note: Note) -> Texts {
+    let mut texts = Texts::from([(key::EPOCH.to_owned(), note.epoch.to_string())]);
+    texts.extend(note.phase.map(|phase| (key::PHASE.to_owned(), phase.text().to_owned())));
+    texts.extend(note.restore.map(|count| (key::RESTORE.to_owned(), count.to_string())));
+    texts
 }
 
 fn http() -> ServicePort {

@@ -3,11 +3,11 @@
 use kubenap_core::app::AppId;
 use kubenap_core::decide::{Decision, Facts};
 use kubenap_core::policy::{Defaults, Reading, Texts, read};
-use kubenap_core::seen::{EndpointSeen, Phase, Seen, Stamp};
+use kubenap_core::seen::{EndpointSeen, HookSeen, Phase, Seen, Stamp};
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{Step, mine};
 
-use crate::world::{Budget, Change, Entry, MEMBERS, Op, SERVICES, What, World};
+use crate::world::{Answering, Budget, Change, Entry, MEMBERS, Op, SERVICES, What, World};
 
 /// What is checked, and how far.
 #[derive(Clone, Debug)]
@@ -16,6 +16,10 @@ pub(crate) struct Protocol {
     pub(crate) budget: Budget,
     /// How many Services the app has.
     pub(crate) services: usize,
+    /// The app is substituted; if not, a proxy in front turns to KubeNap.
+    pub(crate) substitute: bool,
+    /// The proxy's hook is there from the start.
+    pub(crate) hooked: bool,
     /// How many members KubeNap is run with.
     pub(crate) processes: usize,
     /// Members' caches of slices may be behind those of everything else.
@@ -55,6 +59,10 @@ pub(crate) enum Precaution {
     Readiness,
     /// The phase stands on the Deployment, and not in a member's memory.
     Phase,
+    /// Without substitution pods go only where the proxy's hook is in place.
+    Hook,
+    /// Pods go only when the ReplicaSet has its copy of the arming.
+    Settled,
 }
 
 impl Protocol {
@@ -63,6 +71,8 @@ impl Protocol {
         Self {
             budget,
             services: 1,
+            substitute: true,
+            hooked: true,
             processes: MEMBERS,
             torn: false,
             leaders: [true; MEMBERS],
@@ -70,6 +80,18 @@ impl Protocol {
             app: AppId::new("shop", "web"),
             reading: read(&Texts::new(), &Texts::new(), &Defaults::default()),
         }
+    }
+
+    /// The shipped protocol for an app that is not substituted.
+    pub(crate) fn behind_a_hook(budget: Budget) -> Self {
+        let annotations = Texts::from([("kubenap/substitute".to_owned(), "false".to_owned())]);
+        let reading = read(&Texts::new(), &annotations, &Defaults::default());
+        Self { substitute: false, reading, ..Self::shipped(budget) }
+    }
+
+    /// Who answers a request for a Service.
+    pub(crate) fn answering(&self, world: &World, service: usize) -> Answering {
+        if self.substitute { world.answering(service) } else { world.answering_behind_a_hook(service) }
     }
 
     /// The same with these precautions taken away.
@@ -94,6 +116,12 @@ impl Protocol {
             let memory = reader.and_then(|index| world.members[index].memory);
             let remembered = memory.filter(|(_, epoch)| u64::from(*epoch) == seen.deployment.record.epoch);
             seen.deployment.record.phase = remembered.map(|(phase, _)| phase);
+        }
+        if !self.has(Precaution::Hook) {
+            seen.hook = HookSeen::Declared;
+        }
+        if !self.has(Precaution::Settled) {
+            seen.deployment.observed_generation = seen.deployment.generation;
         }
         let record = seen.deployment.record.clone();
         if !self.has(Precaution::DyingPods) {
@@ -213,6 +241,10 @@ impl Protocol {
             Situation::Awake => {
                 let shown = (0..self.services).all(|service| world.shown_living[service]);
                 world.replicas == world.desired && world.pods_ready() && shown
+            }
+            Situation::Asleep { restore, .. } if !self.substitute => {
+                let slices = world.slices.iter().flatten().any(Option::is_some);
+                world.hook && !slices && restore == u32::from(world.desired)
             }
             Situation::Asleep { epoch, restore, .. } => {
                 let right = |slice: Option<Entry>, life| {

@@ -21,6 +21,10 @@ pub(crate) struct World {
     pub(crate) note: Note,
     /// The annotations that `kubectl rollout undo` would bring back.
     pub(crate) saved: Note,
+    /// The copies of the annotations on the ReplicaSets: before the last undo, and now.
+    pub(crate) copies: [Note; 2],
+    /// The proxy in front turns to KubeNap where there are no pods; counts only without substitution.
+    pub(crate) hook: bool,
     /// The ReplicaSet.
     pub(crate) set: ReplicaSet,
     /// Pods that are not being deleted.
@@ -41,6 +45,8 @@ pub(crate) struct World {
     pub(crate) buried: [bool; NAMES],
     /// What may still happen.
     pub(crate) left: Budget,
+    /// How often the hook could be taken away or put back at the start.
+    pub(crate) had_hooks: u8,
     /// What the user wants.
     pub(crate) desired: u8,
     /// The last epoch in which a scale-up took effect.
@@ -151,6 +157,8 @@ pub(crate) struct Budget {
     pub(crate) undos: u8,
     /// Leases of living members that lapse all the same.
     pub(crate) lapses: u8,
+    /// The proxy's hook is taken away, or put back.
+    pub(crate) hooks: u8,
 }
 
 /// A promise that a single write can break.
@@ -214,6 +222,8 @@ pub(crate) enum Answering {
     Somebody,
     /// Only addresses of members that died: excused, the promise is about living ones.
     OnlyTheDead,
+    /// The proxy's hook was taken away while the app slept: its owner's doing.
+    Unhooked,
     /// Nobody: a hole.
     Nobody,
 }
@@ -237,6 +247,8 @@ impl World {
             observed: true,
             note: Note::default(),
             saved: Note::default(),
+            copies: [Note::default(); 2],
+            hook: true,
             set: ReplicaSet { spec: 2, deletes: false, acted: true },
             living: Some(Pods { count: 2, ready: true }),
             dying: false,
@@ -247,6 +259,7 @@ impl World {
             in_flight: None,
             buried: [false, processes < MEMBERS, false],
             left,
+            had_hooks: left.hooks,
             desired: 2,
             woken: 0,
             broken: None,
@@ -283,6 +296,26 @@ impl World {
             (false, Some(_)) => Answering::OnlyTheDead,
             (false, None) => Answering::Nobody,
         }
+    }
+
+    /// Who answers a request that comes through a proxy, whose hook turns to KubeNap where it finds no pod.
+    pub(crate) fn answering_behind_a_hook(&self, service: usize) -> Answering {
+        let pods = self.shown_living[service] && self.pods_ready() || self.shown_dying[service] && self.dying;
+        match (pods, self.hook, self.members.iter().any(|member| member.alive)) {
+            (true, ..) | (false, true, true) => Answering::Somebody,
+            (false, true, false) => Answering::OnlyTheDead,
+            (false, false, _) if self.left.hooks < self.had_hooks => Answering::Unhooked,
+            (false, false, _) => Answering::Nobody,
+        }
+    }
+
+    /// The Deployment's controller copies its annotations to the current ReplicaSet, and takes none away there.
+    pub(crate) fn copy_note(&mut self) {
+        let (note, copy) = (self.note, &mut self.copies[1]);
+        copy.phase = note.phase.or(copy.phase);
+        copy.epoch = if note == Note::default() { copy.epoch } else { note.epoch };
+        copy.restore = note.restore.or(copy.restore);
+        copy.ports |= note.ports;
     }
 
     /// The Deployment was written: what rests on an older reading of it is stale.

@@ -10,8 +10,8 @@ use kubenap_core::app::{AppId, key};
 use kubenap_core::decide::Here;
 use kubenap_core::policy::Texts;
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, Peer, Phase, PodSeen, Record, Reverts, Scaler, Seen, ServicePort,
-    ServiceRefusal, ServiceSeen, Slice, Stamp, Trouble, WakePorts,
+    DeploymentSeen, EndpointSeen, Family, HookGap, HookSeen, Peer, Phase, PodSeen, Record, Reverts, Scaler,
+    Seen, ServicePort, ServiceRefusal, ServiceSeen, Slice, Stamp, Trouble, WakePorts,
 };
 use kubenap_core::step::slice_name;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -77,6 +77,7 @@ fn wild_case() -> impl Strategy<Value = Case> {
                 in_phase,
                 substituted_for,
                 path_proved,
+                wake_address_answers: path_proved || may_arm,
                 may_arm,
                 ports,
                 barred: None,
@@ -87,6 +88,7 @@ fn wild_case() -> impl Strategy<Value = Case> {
 
 fn any_annotations() -> impl Strategy<Value = Texts> {
     let phase = option::of(select(&Phase::ALL[..]));
+    let without = option::weighted(0.3, Just("false".to_owned()));
     let wish = option::weighted(0.2, select(&["nap", "forceNap", "wake"][..]));
     let odd = prop_oneof![4 => Just(Texts::new()), 1 => btree_map(any_key(), any_text(), 0..3)];
     (
@@ -96,9 +98,10 @@ fn any_annotations() -> impl Strategy<Value = Texts> {
         option::of(any_ports()),
         wish,
         option::of(any_time()),
+        without,
         odd,
     )
-        .prop_map(|(phase, epoch, restore, ports, wish, since, odd)| {
+        .prop_map(|(phase, epoch, restore, ports, wish, since, without, odd)| {
             let mut texts = Texts::new();
             let mut put = |name: &str, text: Option<String>| {
                 texts.extend(text.map(|text| (name.to_owned(), text)));
@@ -109,6 +112,7 @@ fn any_annotations() -> impl Strategy<Value = Texts> {
             put(key::WAKE_PORTS, ports.map(|ports| ports.text()));
             put(key::WISH, wish.map(str::to_owned));
             put(key::SINCE, since.map(|since| since.to_string()));
+            put("kubenap/substitute", without);
             texts.extend(odd);
             texts
         })
@@ -172,6 +176,9 @@ fn any_ports() -> impl Strategy<Value = WakePorts> {
     })
 }
 
+const HOOKS: [HookSeen; 4] =
+    [HookSeen::Unknown, HookSeen::Missing(HookGap::NotShown), HookSeen::Declared, HookSeen::Seen];
+
 fn any_seen() -> impl Strategy<Value = Seen> {
     let peer = (select(&Phase::ALL[..]), any::<bool>(), option::of(any_stamp()))
         .prop_map(|(phase, willing, stamp)| Peer { id: AppId::new("shop", "api"), phase, willing, stamp });
@@ -188,15 +195,19 @@ fn any_seen() -> impl Strategy<Value = Seen> {
         prop_oneof![8 => Just(Vec::new()), 1 => vec("[a-z]{1,3}", 1..2)],
         prop_oneof![8 => Just(Vec::new()), 1 => vec("[a-z]{1,3}", 1..2)],
         any::<bool>(),
+        select(&HOOKS[..]),
+        option::weighted(0.2, any_stamp()),
     );
     (any_deployment(), lists, rest).prop_map(|(deployment, (services, slices, pods, endpoints), rest)| {
-        let (scaler, peers, strangers, missing_services, pods_confirmed) = rest;
+        let (scaler, peers, strangers, missing_services, pods_confirmed, hook, remembered) = rest;
         Seen {
             deployment,
             services,
             missing_services,
             missing_ingresses: Vec::new(),
             slices,
+            hook,
+            remembered,
             endpoints,
             pods,
             pods_confirmed: pods_confirmed || strangers.is_empty(),

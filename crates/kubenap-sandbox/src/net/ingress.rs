@@ -4,7 +4,7 @@ use crate::net::{backend, routes};
 use crate::{Refused, Sandbox, Shared};
 use axum::Router;
 use axum::routing::get;
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::{Bytes, Incoming};
@@ -30,16 +30,20 @@ pub struct Ingress {
     address: SocketAddr,
     metrics_address: SocketAddr,
     sandbox: Sandbox,
+    proxy: Arc<Proxy>,
     _end: DropGuard,
 }
 
 /// What all requests share.
+#[derive(Debug)]
 struct Proxy {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     /// Keeps connections alive, one pool for each endpoint.
     client: Client<HttpConnector, Incoming>,
     turns: Mutex<BTreeMap<String, usize>>,
+    /// Who is asked instead where a request finds nobody.
+    error_path: Mutex<Option<SocketAddr>>,
 }
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
@@ -70,9 +74,14 @@ impl Ingress {
             .build(connector);
         let stop = sandbox.shared.stop.child_token();
         let shared = Arc::clone(&sandbox.shared);
-        let proxy =
-            Arc::new(Proxy { shared, metrics: Arc::clone(&metrics), client, turns: Mutex::default() });
-        tokio::spawn(accept(listener, proxy, stop.clone()));
+        let proxy = Arc::new(Proxy {
+            shared,
+            metrics: Arc::clone(&metrics),
+            client,
+            turns: Mutex::default(),
+            error_path: Mutex::default(),
+        });
+        tokio::spawn(accept(listener, Arc::clone(&proxy), stop.clone()));
         let router = Router::new().route("/metrics", get(move || std::future::ready(metrics.text())));
         let scraping = stop.clone();
         tokio::spawn(async move {
@@ -82,7 +91,7 @@ impl Ingress {
                 _ = axum::serve(scraped, router) => {}
             }
         });
-        Ok(Self { address, metrics_address, sandbox: sandbox.weak(), _end: stop.drop_guard() })
+        Ok(Self { address, metrics_address, sandbox: sandbox.weak(), proxy, _end: stop.drop_guard() })
     }
 
     /// Where requests come in.
@@ -93,6 +102,12 @@ impl Ingress {
     /// Where `/metrics` is.
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics_address
+    }
+
+    /// From now on a request for which there is no endpoint, or whose endpoint cannot be connected to, is asked there
+    /// instead, without its body: what proxies call an error page or a fallback. None: it is answered 503 or 502.
+    pub fn set_error_path(&self, address: Option<SocketAddr>) {
+        *self.proxy.error_path.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
     /// Shows the ingress in the cluster, as a ready pod `traefik` with a port named metrics, and a Service.
@@ -160,8 +175,10 @@ impl Proxy {
         let Some(route) = routes::route(&self.shared.store(), &name, request.uri().path()) else {
             return plain(StatusCode::NOT_FOUND, "404 page not found\n");
         };
+        let instead = self.instead(&request, &host, peer);
         let Some(address) = self.next_of(&route) else {
-            return plain(StatusCode::SERVICE_UNAVAILABLE, "no available server\n");
+            let answer = self.ask_instead(instead).await;
+            return answer.unwrap_or_else(|| plain(StatusCode::SERVICE_UNAVAILABLE, "no available server\n"));
         };
         let method = request.method().to_string();
         let upgrade = request
@@ -184,7 +201,11 @@ impl Proxy {
         let series = |code, protocol| Series { code, method, protocol, service: route.label };
         let mut response = match tokio::time::timeout(ANSWER, self.client.request(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(_)) => {
+            Ok(Err(error)) => {
+                // Whatever was connected once may have carried the request out.
+                if let Some(answer) = self.ask_instead(instead.filter(|_| error.is_connect())).await {
+                    return answer;
+                }
                 self.metrics.count(series(502, "http"));
                 return plain(StatusCode::BAD_GATEWAY, "Bad Gateway");
             }
@@ -202,6 +223,36 @@ impl Proxy {
         strip(response.headers_mut());
         let series = series(response.status().as_u16(), "http");
         response.map(|body| Counted::new(body, Arc::clone(&self.metrics), series).boxed())
+    }
+
+    /// What the error path is asked where a request finds nobody.
+    fn instead(
+        &self,
+        request: &Request<Incoming>,
+        host: &str,
+        peer: SocketAddr,
+    ) -> Option<Request<Full<Bytes>>> {
+        let address = (*self.error_path.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let mut instead = Request::builder()
+            .method(request.method())
+            .uri(format!("http://{address}{path}"))
+            .body(Full::default())
+            .ok()?;
+        *instead.headers_mut() = request.headers().clone();
+        strip(instead.headers_mut());
+        instead.headers_mut().remove(CONTENT_LENGTH);
+        forwarded(instead.headers_mut(), host, peer);
+        Some(instead)
+    }
+
+    async fn ask_instead(&self, instead: Option<Request<Full<Bytes>>>) -> Option<Answer> {
+        let asked: Client<HttpConnector, Full<Bytes>> =
+            Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        let asked = asked.request(instead?);
+        let mut response = tokio::time::timeout(ANSWER, asked).await.ok()?.ok()?;
+        strip(response.headers_mut());
+        Some(response.map(BodyExt::boxed))
     }
 
     /// The endpoint whose turn it is.

@@ -15,6 +15,7 @@ use kubenap_controller::clock::Clock;
 use kubenap_controller::run::start;
 use kubenap_controller::settings::Settings;
 use kubenap_core::decide::Timing;
+use kubenap_core::proxy::WakeAddress;
 use kubenap_sandbox::{Sandbox, Settings as SandboxSettings};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -139,6 +140,8 @@ async fn set_up() -> anyhow::Result<Stage> {
         advertise: vec![Ipv4Addr::LOCALHOST.into()],
         wake_ports: 16000..=29999,
         proxy_listen: vec![format!("any={any}").parse().map_err(|error| anyhow::anyhow!("{error}"))?],
+        wake_service: WakeAddress::default(),
+        substitute: true,
         admin_listen: any,
         sources: vec![metrics.parse::<SourceSpec>()?],
         credentials: Credentials::default(),

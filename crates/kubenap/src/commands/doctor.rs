@@ -10,6 +10,7 @@ use kube::api::PostParams;
 use kubenap_controller::cluster::Cluster;
 use kubenap_controller::decide::board::AppStatus;
 use kubenap_controller::web::{Room, SourceStatus};
+use kubenap_core::policy::{self, Defaults};
 use serde::Serialize;
 
 use super::status;
@@ -54,14 +55,17 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
             return finish(&findings, args.output);
         }
     }
-    if let Err(error) = rights(&cluster, at, &mut findings).await {
+    let namespace = connect::lease_namespace(at);
+    let room = members::ask::<Room>(&cluster, &namespace, "/api/v1/room").await.ok();
+    let substitute = room.as_ref().is_none_or(|room| room.substitutes);
+    let defaults = Defaults { substitute, ..Defaults::default() };
+    if let Err(error) = rights(&cluster, at, &defaults, &mut findings).await {
         failed(
             &mut findings,
             format!("{error:#}"),
             "every account may ask this by default; look at the API server's roles",
         );
     }
-    let namespace = connect::lease_namespace(at);
     match members::leader(&cluster, &namespace).await {
         Ok(Some(leader)) => ok(&mut findings, format!("{leader} leads")),
         Ok(None) => failed(
@@ -86,13 +90,14 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
         ),
     }
     // That nobody can be asked was told of above.
-    if let Ok(room) = members::ask::<Room>(&cluster, &namespace, "/api/v1/room").await {
-        tell_room(&room, &mut findings);
+    if let Some(room) = &room {
+        tell_room(room, &mut findings);
     }
     match status::all(&cluster, at).await {
         Ok(apps) => {
             for app in &apps {
-                tell_app(&cluster, app, sources.as_deref().unwrap_or_default(), &mut findings).await;
+                tell_app(&cluster, app, sources.as_deref().unwrap_or_default(), &defaults, &mut findings)
+                    .await;
             }
         }
         Err(error) => failed(
@@ -106,7 +111,7 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
 
 /// Each held request is an open file.
 fn tell_room(room: &Room, findings: &mut Vec<Finding>) {
-    let Room { member, open_files, connections } = room;
+    let Room { member, open_files, connections, substitutes: _ } = room;
     let files = open_files.map_or("no limit of open files".to_owned(), |files| format!("{files} open files"));
     let what = format!("{member} can hold {connections} requests at a time ({files})");
     if *connections < ROOM {
@@ -120,13 +125,19 @@ fn tell_room(room: &Room, findings: &mut Vec<Finding>) {
     }
 }
 
-async fn tell_app(cluster: &Cluster, app: &AppStatus, sources: &[SourceStatus], findings: &mut Vec<Finding>) {
+async fn tell_app(
+    cluster: &Cluster,
+    app: &AppStatus,
+    sources: &[SourceStatus],
+    defaults: &Defaults,
+    findings: &mut Vec<Finding>,
+) {
     let name = format!("{}/{}", app.namespace, app.name);
     ok(findings, format!("{name} is {}: {}", app.phase, app.why));
     for complaint in &app.complaints {
         warn(findings, format!("{name}: {complaint}"), "until it is mended the app does not nap");
     }
-    if let Err(error) = manners(cluster, &app.namespace, &app.name, findings).await {
+    if let Err(error) = manners(cluster, &app.namespace, &app.name, defaults, findings).await {
         failed(
             findings,
             format!("{name}: {error:#}"),
@@ -157,13 +168,19 @@ fn strangers(name: &str, sources: &[SourceStatus], findings: &mut Vec<Finding>) 
     }
 }
 
-async fn rights(cluster: &Cluster, at: &ClusterArgs, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
+async fn rights(
+    cluster: &Cluster,
+    at: &ClusterArgs,
+    defaults: &Defaults,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<()> {
     let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client());
     let mut missing = Vec::new();
     let mut asked = 0;
     for (place, rules) in rights::controller()? {
         let namespace = match place {
-            Place::Apps => at.namespace.first().cloned(),
+            Place::Substitution if !defaults.substitute => continue,
+            Place::Apps | Place::Substitution => at.namespace.first().cloned(),
             Place::Proxies => None,
             Place::Own => Some(connect::lease_namespace(at)),
         };
@@ -224,12 +241,25 @@ async fn manners(
     cluster: &Cluster,
     namespace: &str,
     name: &str,
+    defaults: &Defaults,
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<()> {
     let api: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
     let Some(deployment) = cluster.call(api.get_opt(name)).await.context("cannot read a Deployment")? else {
         return Ok(());
     };
+    let texts = |map: Option<policy::Texts>| map.unwrap_or_default();
+    let metadata = deployment.metadata;
+    let reading = policy::read(&texts(metadata.labels), &texts(metadata.annotations), defaults);
+    if !reading.policy.substitute {
+        warn(
+            findings,
+            format!(
+                "{namespace}/{name} is not substituted: whoever does not come through its proxy finds nobody while it sleeps"
+            ),
+            "callers inside the cluster, cron jobs and monitors must use the proxy's address, or leave substitution on",
+        );
+    }
     let pod = deployment.spec.and_then(|spec| spec.template.spec);
     let containers = pod.map(|pod| pod.containers).unwrap_or_default();
     if containers.iter().all(|container| container.readiness_probe.is_none()) {

@@ -1,5 +1,6 @@
 //! The proxy listener.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::world::{World, hear, key, pod, say};
-use crate::wake::{DoorKey, HostRule, serve_proxy};
+use super::world::{World, app, hear, key, pod, say};
+use crate::wake::{DoorKey, HostRule, Question, serve_proxy};
 
 async fn listen(world: &World) -> u16 {
     let rule = |host: &str, key| HostRule { host: host.into(), path: "/".into(), exact: false, key };
@@ -73,6 +74,22 @@ async fn what_comes_on_an_error_path_waits_until_the_service_leads_to_the_app() 
     for client in [&mut early, &mut late] {
         assert!(hear(client).await.starts_with("HTTP/1.1 307 "));
     }
+}
+
+#[tokio::test]
+async fn who_is_here_is_answered_by_name_and_is_no_ask() {
+    let world = World::new();
+    let port = listen(&world).await;
+    let question = Question::new();
+    let members = BTreeSet::from(["kubenap-0".to_owned()]);
+    // Also where it comes under a name that leads to an app.
+    for host in ["kubenap.kubenap-system.svc", "web.example"] {
+        let answer = say(port, question.text(host)).await;
+        assert_eq!(question.answered_by(&answer, &members), Some("kubenap-0"), "{answer}");
+        assert!(!answer.contains("kubenap-0"), "a name is nobody's business: {answer}");
+    }
+    assert_eq!(world.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(world.doors.asks(&app()).total, 0);
 }
 
 #[tokio::test]

@@ -56,6 +56,7 @@ impl World {
         let doors = Doors::new(DoorsSettings {
             advertise: vec![Ipv4Addr::LOCALHOST.into()],
             limits,
+            identity: "kubenap-0".to_owned(),
             clock: Clock::System,
             telemetry: Arc::clone(&telemetry),
             on_ask: Arc::new(move |_| {

@@ -1,0 +1,82 @@
+//! Objects of any kind: those around an app that say how a proxy leads to it, and those that a proxy is told by.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kubenap_core::app::AppId;
+use kubenap_core::proxy::routes::KINDS;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::around::list;
+use super::{Cluster, ClusterError};
+
+/// The Deployments, Services and routes of an app's namespace, and the classes of Ingresses, each saying what it is. What is
+/// not installed, or may not be listed, is as if there were none.
+pub async fn around(cluster: &Cluster, app: &AppId) -> Result<Vec<Value>, ClusterError> {
+    let (client, space) = (cluster.client(), app.namespace.as_str());
+    let mut objects = Vec::new();
+    add(
+        &mut objects,
+        "Deployment",
+        list(cluster, Api::<Deployment>::namespaced(client.clone(), space)).await?,
+    );
+    add(&mut objects, "Service", list(cluster, Api::<Service>::namespaced(client.clone(), space)).await?);
+    add(&mut objects, "Ingress", list(cluster, Api::<Ingress>::namespaced(client.clone(), space)).await?);
+    let classes = list(cluster, Api::<IngressClass>::all(client.clone())).await;
+    add(&mut objects, "IngressClass", unless_hidden(classes)?);
+    for (kind, group, version, plural) in KINDS.into_iter().skip(1) {
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &resource);
+        add(&mut objects, kind, unless_hidden(list(cluster, api).await)?);
+    }
+    Ok(objects)
+}
+
+/// The object of this kind, namespace and name as it is now; none: there is none, or its kind is not installed or may
+/// not be listed.
+pub async fn find(cluster: &Cluster, wanted: &Value) -> Result<Option<Value>, ClusterError> {
+    let (api, name) = api_of(cluster, wanted);
+    let params = ListParams::default().fields(&format!("metadata.name={name}"));
+    let found = match cluster.call(api.list(&params)).await {
+        Err(ClusterError::Gone(_) | ClusterError::Forbidden(_)) => return Ok(None),
+        found => found?.items.into_iter().next(),
+    };
+    Ok(found.and_then(|object| written(&object, &wanted["kind"], &wanted["apiVersion"])))
+}
+
+/// Where objects of this one's kind are, in its namespace; and its name.
+fn api_of(cluster: &Cluster, object: &Value) -> (Api<DynamicObject>, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, version) = (text(&object["kind"]), text(&object["apiVersion"]));
+    let (group, version) = version.split_once('/').unwrap_or(("", &version));
+    let gvk = GroupVersionKind::gvk(group, version, &kind);
+    let resource = ApiResource::from_gvk(&gvk);
+    let space = text(&object["metadata"]["namespace"]);
+    (Api::namespaced_with(cluster.client(), &space, &resource), text(&object["metadata"]["name"]))
+}
+
+/// Nothing, where a kind is not installed or may not be read.
+fn unless_hidden<T>(listed: Result<Vec<T>, ClusterError>) -> Result<Vec<T>, ClusterError> {
+    match listed {
+        Err(ClusterError::Gone(_) | ClusterError::Forbidden(_)) => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// Items of a list do not say what they are.
+fn add<T: Serialize>(objects: &mut Vec<Value>, kind: &str, listed: Vec<T>) {
+    objects.extend(listed.iter().filter_map(|item| written(item, &Value::from(kind), &Value::Null)));
+}
+
+fn written<T: Serialize>(object: &T, kind: &Value, version: &Value) -> Option<Value> {
+    let mut object = serde_json::to_value(object).ok()?;
+    object["kind"] = kind.clone();
+    if !version.is_null() {
+        object["apiVersion"] = version.clone();
+    }
+    Some(object)
+}
