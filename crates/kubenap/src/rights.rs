@@ -49,7 +49,8 @@ impl Rule {
 pub(crate) fn controller() -> anyhow::Result<[(Place, Vec<Rule>); 3]> {
     let Rights { controller } =
         serde_saphyr::from_str(RIGHTS).context("the list of rights in this program is not understood")?;
-    let Controller { apps, proxies, own } = controller;
+    // Whether logs of pods may be read, their source says by itself: most clusters have none.
+    let Controller { apps, proxies, pod_logs: _, own } = controller;
     Ok([(Place::Apps, apps), (Place::Proxies, proxies), (Place::Own, own)])
 }
 
@@ -59,10 +60,11 @@ struct Rights {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Controller {
     apps: Vec<Rule>,
     proxies: Vec<Rule>,
+    pod_logs: Vec<Rule>,
     own: Vec<Rule>,
 }
 

@@ -21,6 +21,7 @@ mod away;
 mod lies;
 mod clock;
 mod undone;
+mod sources;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
@@ -54,7 +55,8 @@ macro_rules! story {
 }
 
 /// Those that are told with `--all` only, or by name.
-pub(crate) const LONG: &[&str] = &["rolled", "killed", "leader", "away", "lies", "clock", "undone"];
+pub(crate) const LONG: &[&str] =
+    &["rolled", "killed", "leader", "away", "lies", "clock", "sources", "undone"];
 
 /// All stories, in the order in which they run.
 pub(crate) const STORIES: &[Story] = &[
@@ -97,6 +99,11 @@ pub(crate) const STORIES: &[Story] = &[
         clock,
         true,
         "a member whose clock is five minutes off neither naps too early nor fights for the lead"
+    ),
+    story!(
+        sources,
+        true,
+        "an app naps and wakes by one source alone: Prometheus, or the access log of Traefik's pods"
     ),
     story!(
         undone,
