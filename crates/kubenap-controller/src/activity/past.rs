@@ -155,13 +155,13 @@ impl Record {
             let keys: Vec<Arc<str>> = self.ledger.index().into_keys().map(Arc::from).collect();
             for key in &keys {
                 let begins =
-                    !self.shown.get(key).and_then(|spans| spans.last()).is_some_and(|last| last.to == since);
+                    self.shown.get(key).and_then(|spans| spans.last()).is_none_or(|last| last.to != since);
                 extend(&mut self.shown, key, Span::new(if begins { at } else { since }, at));
             }
         }
         if let Some(mark) = self.ledger.watermark() {
             match self.known.last_mut() {
-                Some(last) if whole => last.to = last.to.max(mark),
+                Some(known) if whole => known.to = known.to.max(mark),
                 _ => self.known.push(Span::new(at, at)),
             }
             self.mark = self.mark.max(mark);

@@ -159,7 +159,11 @@ async fn log(world: &World, name: &str, query: &BTreeMap<String, String>) -> Res
     }
     let since: Timestamp = query["sinceTime"].parse().unwrap();
     let lines = lines::of_process(world, name).into_iter().filter(|(at, _)| *at >= since);
-    lines.map(|(at, line)| format!("{at} {line}\n")).collect::<String>().into_response()
+    let mut text = String::new();
+    for (at, line) in lines {
+        writeln!(text, "{at} {line}").unwrap();
+    }
+    text.into_response()
 }
 
 async fn metrics(State(world): State<Shared>, Path(name): Path<String>) -> Response {

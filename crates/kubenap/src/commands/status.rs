@@ -118,8 +118,9 @@ fn status(object: Deployment) -> AppStatus {
 
 /// How each source is doing, where a member can be asked; that none can was told of before.
 async fn print_sources(cluster: &Cluster, at: &ClusterArgs) {
-    let asked = members::ask::<Vec<SourceStatus>>(cluster, &connect::lease_namespace(at), "/api/v1/sources");
-    let Ok(sources) = asked.await else { return };
+    let namespace = connect::lease_namespace(at);
+    let asked = members::ask::<Vec<SourceStatus>>(cluster, &namespace, "/api/v1/sources").await;
+    let Ok(sources) = asked else { return };
     let row = |source: &SourceStatus| {
         let blind = source.apps.iter().filter(|known| !known.blind.is_empty()).count();
         let oldest = source.apps.iter().filter_map(|known| known.watermark.clone()).min();

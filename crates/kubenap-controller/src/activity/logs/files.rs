@@ -25,14 +25,14 @@ pub(super) struct FilesSource {
     name: String,
     trust_silence: bool,
     every: Duration,
-    shelf: Arc<Mutex<Shelf>>,
+    desk: Arc<Mutex<Desk>>,
     /// Reads between polls, so that no rotation is missed.
     reading: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 /// The files, and what they have said.
 #[derive(Debug)]
-struct Shelf {
+struct Desk {
     /// When it was asked last, on the controller's clock and on the process's own.
     asked: Option<(Timestamp, Instant)>,
     files: Vec<OneFile>,
@@ -56,12 +56,12 @@ impl FilesSource {
             error: None,
         };
         let files = paths.iter().map(file).collect();
-        let shelf = Shelf { asked: None, files, book: Book::new(setup.service.clone()) };
+        let desk = Desk { asked: None, files, book: Book::new(setup.service.clone()) };
         Self {
             name,
             trust_silence: setup.trust_silence,
             every: setup.every,
-            shelf: Arc::new(Mutex::new(shelf)),
+            desk: Arc::new(Mutex::new(desk)),
             reading: Mutex::default(),
         }
     }
@@ -72,12 +72,12 @@ impl FilesSource {
         if reading.is_some() {
             return;
         }
-        let (shelf, every) = (Arc::downgrade(&self.shelf), self.every);
+        let (desk, every) = (Arc::downgrade(&self.desk), self.every);
         let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
-                let Some(shelf) = shelf.upgrade() else { return };
-                let read = move || lock(&shelf).read_meanwhile();
+                let Some(desk) = desk.upgrade() else { return };
+                let read = move || lock(&desk).read_meanwhile();
                 if tokio::task::spawn_blocking(read).await.is_err() {
                     return;
                 }
@@ -87,8 +87,8 @@ impl FilesSource {
     }
 }
 
-fn lock(shelf: &Mutex<Shelf>) -> std::sync::MutexGuard<'_, Shelf> {
-    shelf.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock(desk: &Mutex<Desk>) -> std::sync::MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -98,13 +98,13 @@ impl TrafficMetricsSource for FilesSource {
     }
 
     async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError> {
-        let (shelf, ask_for, trust) = (Arc::clone(&self.shelf), ask.clone(), self.trust_silence);
+        let (desk, ask_for, trust) = (Arc::clone(&self.desk), ask.clone(), self.trust_silence);
         let answer = tokio::task::spawn_blocking(move || {
-            let mut shelf = lock(&shelf);
-            shelf.book.rules = Rules::of(&ask_for.targets);
-            shelf.asked = Some((ask_for.now, Instant::now()));
-            shelf.read(ask_for.now);
-            shelf.answer(&ask_for, trust)
+            let mut desk = lock(&desk);
+            desk.book.rules = Rules::of(&ask_for.targets);
+            desk.asked = Some((ask_for.now, Instant::now()));
+            desk.read(ask_for.now);
+            desk.answer(&ask_for, trust)
         });
         let answer = answer.await.map_err(|_| SourceError::Crashed)?;
         self.read_on();
@@ -112,7 +112,7 @@ impl TrafficMetricsSource for FilesSource {
     }
 }
 
-impl Shelf {
+impl Desk {
     fn read_meanwhile(&mut self) {
         let Some((asked, then)) = self.asked else { return };
         let passed = SignedDuration::try_from(then.elapsed()).unwrap_or(SignedDuration::MAX);

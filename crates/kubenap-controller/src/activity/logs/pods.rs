@@ -53,12 +53,12 @@ pub(super) struct PodsSource {
 #[derive(Clone)]
 struct Reach {
     client: Client,
-    shelf: Arc<Mutex<Shelf>>,
+    desk: Arc<Mutex<Desk>>,
 }
 
 /// The logs, and what they have said.
 #[derive(Debug)]
-struct Shelf {
+struct Desk {
     /// When it was asked last, on the controller's clock and on the process's own.
     asked: (Timestamp, Instant),
     pods: BTreeMap<Arc<str>, PodLog>,
@@ -127,8 +127,8 @@ impl Choice {
 impl PodsSource {
     pub(super) fn new(name: String, client: Client, choice: Choice, setup: &LogsSetup) -> Self {
         let book = Book::new(setup.service.clone());
-        let shelf = Shelf { asked: (Timestamp::MIN, Instant::now()), pods: BTreeMap::new(), book };
-        let reach = Reach { client, shelf: Arc::new(Mutex::new(shelf)) };
+        let desk = Desk { asked: (Timestamp::MIN, Instant::now()), pods: BTreeMap::new(), book };
+        let reach = Reach { client, desk: Arc::new(Mutex::new(desk)) };
         Self { name, choice, format: setup.format, reach, streams: Mutex::default() }
     }
 
@@ -186,8 +186,8 @@ impl TrafficMetricsSource for PodsSource {
 }
 
 impl Reach {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Reads a log to its end.
@@ -195,8 +195,8 @@ impl Reach {
         let begun = self.lock().now();
         let read = tokio::time::timeout(DEADLINE, self.read(place, false)).await;
         let read = read.unwrap_or_else(|_| Err(format!("it does not end within {} s", DEADLINE.as_secs())));
-        let mut shelf = self.lock();
-        let Some(own) = shelf.pods.get_mut(&place.key) else { return };
+        let mut desk = self.lock();
+        let Some(own) = desk.pods.get_mut(&place.key) else { return };
         match read {
             Ok(()) => (own.read, own.error) = (Some(begun), None),
             Err(error) => {
@@ -227,12 +227,12 @@ impl Reach {
             let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else { break };
             self.lock().feed(place, &mut connection, read);
         }
-        self.lock().end(place, connection);
+        self.lock().end(place, &connection);
         Ok(())
     }
 }
 
-impl Shelf {
+impl Desk {
     fn now(&self) -> Timestamp {
         let (asked, then) = self.asked;
         let passed = SignedDuration::try_from(then.elapsed()).unwrap_or(SignedDuration::MAX);
@@ -316,9 +316,9 @@ impl Shelf {
         *begins = begins.or(reading.begins);
     }
 
-    fn end(&mut self, place: &Place, connection: Connection) {
+    fn end(&mut self, place: &Place, connection: &Connection) {
         let now = self.now();
-        let Connection { split: _, follows, first, begins, expects } = connection;
+        let &Connection { split: _, follows, first, begins, expects } = connection;
         if let Some(own) = self.pods.get_mut(&place.key) {
             own.ended = follows;
         }
