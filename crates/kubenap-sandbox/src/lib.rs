@@ -31,7 +31,7 @@ pub use journal::{RequestCounts, Write};
 pub use net::ingress::Ingress;
 pub use settings::Settings;
 
-use api::{Scope, Who};
+use api::{Printed, Scope, Who};
 use axum::Router;
 use clock::Clock;
 use jiff::Timestamp;
@@ -57,6 +57,7 @@ pub(crate) struct Shared {
     clock: Clock,
     store: Mutex<Store>,
     journal: Mutex<Journal>,
+    printed: Mutex<Printed>,
     faults: Faults,
     announce: Announce,
     stop: CancellationToken,
@@ -74,9 +75,17 @@ impl Sandbox {
         let announce = Announce::default();
         let store = Mutex::new(Store::new(&settings, clock, announce.clone()));
         let stop = CancellationToken::new();
-        let (journal, faults) = (Mutex::default(), Faults::default());
-        let shared =
-            Arc::new(Shared { settings, clock, store, journal, faults, announce, stop: stop.clone() });
+        let (journal, printed, faults) = (Mutex::default(), Mutex::default(), Faults::default());
+        let shared = Arc::new(Shared {
+            settings,
+            clock,
+            store,
+            journal,
+            printed,
+            faults,
+            announce,
+            stop: stop.clone(),
+        });
         let sandbox = Self { shared: Arc::clone(&shared), _end: Arc::new(stop.clone().drop_guard()) };
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             sandbox.shared.namespace(name);
@@ -204,6 +213,31 @@ impl Sandbox {
         self.journal().writes.iter().cloned().collect()
     }
 
+    /// A line that the containers of a pod print now, without its end.
+    pub fn print(&self, namespace: &str, pod: &str, line: &str) -> Result<(), Refused> {
+        let uid = self.uid_of(namespace, pod)?;
+        self.printed().print(&uid, self.now(), line);
+        Ok(())
+    }
+
+    /// Rotates a pod's log: what was printed so far is not read any more.
+    pub fn rotate_log(&self, namespace: &str, pod: &str) -> Result<(), Refused> {
+        let uid = self.uid_of(namespace, pod)?;
+        self.printed().rotate(&uid);
+        Ok(())
+    }
+
+    /// Ends every stream of a log.
+    pub fn cut_logs(&self) {
+        self.printed().cut();
+    }
+
+    fn uid_of(&self, namespace: &str, pod: &str) -> Result<String, Refused> {
+        let found = self.get("pods", namespace, pod);
+        let uid = found.and_then(|pod| pod["metadata"]["uid"].as_str().map(str::to_owned));
+        uid.ok_or_else(|| Refused(format!("pods {namespace}/{pod} is not there")))
+    }
+
     /// How many requests of each verb and resource came in.
     pub fn requests(&self) -> RequestCounts {
         self.journal().requests.clone()
@@ -235,6 +269,10 @@ impl Sandbox {
 
     pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
         self.shared.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn printed(&self) -> MutexGuard<'_, Printed> {
+        self.shared.printed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn changes(&self) -> Changes {

@@ -116,6 +116,32 @@ pub enum SourceError {
         /// What the system said of the first of them.
         why: String,
     },
+    /// No container whose log could be read.
+    #[error(
+        "no container of a pod with the labels {labels} runs; hint: `kubectl get pods -A -l '{labels}'` shows them"
+    )]
+    NoLogs {
+        /// The labels.
+        labels: String,
+    },
+    /// None of the containers' logs can be read.
+    #[error(
+        "{why}; hint: KubeNap's role needs `get` on pods/log, which the chart grants where a source is logs=pods:…"
+    )]
+    PodLogs {
+        /// What the API server said of the first of them.
+        why: String,
+    },
+    /// A server whose certificate is not to be trusted.
+    #[error(
+        "the certificate of {at} is not trusted: {cause}; hint: name the file of its authority with caFile, and the host as the certificate names it"
+    )]
+    Certificate {
+        /// Where to.
+        at: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// A source that cannot be asked about the past.
     #[error(
         "the source `{name}` keeps no history; accepted: a source of kind prometheus or influxdb; hint: name one with --source"

@@ -126,11 +126,8 @@ impl Fetch {
         let at = || question.endpoint.to_string();
         let limit = question.limit;
         let request = request(&question)?;
-        let response = self
-            .client
-            .request(request)
-            .await
-            .map_err(|error| SourceError::Connect { at: at(), cause: innermost(&error) })?;
+        let response =
+            self.client.request(request).await.map_err(|error| unreachable(at(), innermost(&error)))?;
         let status = response.status();
         if status.is_redirection() {
             return Err(SourceError::Redirect { at: at(), status: status.as_u16() });
@@ -296,6 +293,14 @@ fn tls() -> rustls::ClientConfig {
             tracing::info!(%error, "no certificate authorities are known: a source over https needs SSL_CERT_FILE");
             builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
         }
+    }
+}
+
+fn unreachable(at: String, cause: String) -> SourceError {
+    // rustls' words reach here as a text only.
+    match cause.strip_prefix("invalid peer certificate: ") {
+        Some(cause) => SourceError::Certificate { at, cause: cause.to_owned() },
+        None => SourceError::Connect { at, cause },
     }
 }
 

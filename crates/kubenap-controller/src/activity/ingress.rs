@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::exposition::{Line, Reader};
 use super::fetch::{Fetch, Question};
 use super::ledger::{BLINK, Ledger, Look, Sight};
-use super::preset::{OPEN, Preset, UNSURE};
+use super::preset::{DETAIL, OPEN, Preset, UNSURE};
 use super::proxy_pods::proxy_pods;
 use super::spec::{Kind, Setup, With, address};
 use super::verdict::{FRESH, View, samples};
@@ -115,6 +115,10 @@ struct Scrape {
     taken: Option<Timestamp>,
     entered: f64,
     spoiled: usize,
+    /// Requests that have begun, by key, of presets that count those.
+    begun: BTreeMap<(Preset, String), f64>,
+    /// Those that have ended.
+    ended: BTreeMap<(Preset, String), f64>,
 }
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -128,7 +132,7 @@ const ENTERED: &str = "traefik_entrypoint_requests_total";
 
 /// Every metric that is read. The others are skipped without being parsed.
 static WANTED: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
-    let of = |preset: Preset| [Some(preset.metric()), Some(preset.presence()), preset.open()];
+    let of = |preset: Preset| [Some(preset.metric()), Some(preset.presence()), preset.open(), preset.begun()];
     let presets = Preset::PROXIES.into_iter().flat_map(of).flatten();
     presets.chain([STARTED, UPTIME, ENTERED]).collect()
 });
@@ -183,6 +187,8 @@ impl IngressSource {
             taken: None,
             entered: 0.0,
             spoiled: 0,
+            begun: BTreeMap::new(),
+            ended: BTreeMap::new(),
         };
         let mut reader = Reader::new(&WANTED, |line: &Line<'_>| scrape.take(line));
         let question = Question {
@@ -196,6 +202,7 @@ impl IngressSource {
         };
         self.fetch.stream(question, &[], |chunk| reader.feed(chunk)).await?;
         scrape.spoiled = reader.finish();
+        scrape.compare();
         if scrape.presets.is_empty() {
             let why = "it has no metric of a known proxy; hint: switch the proxy's Prometheus metrics on";
             return Err(SourceError::NotUnderstood {
@@ -298,10 +305,25 @@ impl Scrape {
         self.started.or_else(by_uptime).map(|from| from.min(asked))
     }
 
+    /// What has begun and not ended is open.
+    fn compare(&mut self) {
+        for (of, begun) in std::mem::take(&mut self.begun) {
+            let open = (begun - self.ended.get(&of).copied().unwrap_or(0.0)).max(0.0);
+            let (preset, key) = of;
+            self.counters.entry(preset).or_default().insert(Arc::from(format!("{key}{DETAIL}{OPEN}")), open);
+        }
+        self.ended.clear();
+    }
+
     fn take(&mut self, line: &Line<'_>) {
         for preset in Preset::PROXIES {
             if line.name == preset.presence() {
                 self.presets.insert(preset);
+            }
+            if preset.begun() == Some(line.name) {
+                for key in preset.keys(|name| line.label(name)) {
+                    *self.begun.entry((preset, key)).or_default() += line.value;
+                }
             }
             let is_open = preset.open() == Some(line.name);
             if line.name != preset.metric() && !is_open {
@@ -310,6 +332,11 @@ impl Scrape {
             // What a sidecar or a gateway receives is counted by whoever sent it, too.
             if preset == Preset::Istio && !matches!(line.label("reporter"), "source" | "waypoint") {
                 continue;
+            }
+            if preset.begun().is_some() {
+                for key in preset.keys(|name| line.label(name)) {
+                    *self.ended.entry((preset, key)).or_default() += line.value;
+                }
             }
             let unsure = preset.is_unsure(|name| line.label(name)).then_some(UNSURE);
             let detail = if is_open { Some(OPEN) } else { unsure };

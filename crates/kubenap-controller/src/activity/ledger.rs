@@ -109,6 +109,10 @@ impl Ledger {
                 self.end(&instance, at, blink);
             }
         }
+        let first_seen = look.live.iter().filter(|(name, _)| self.unseen.contains(*name));
+        let begun = first_seen.map(|(_, sight)| sight.started.unwrap_or(at)).max();
+        // What it served before it was read first went with the process that served it.
+        self.floor = self.floor.max(begun.unwrap_or(self.floor));
         self.unseen = look.down.iter().filter(|name| !self.instances.contains_key(*name)).cloned().collect();
         for (name, sight) in look.live {
             self.read(name, sight, at, blink);
@@ -116,11 +120,18 @@ impl Ledger {
         self.forget(at);
     }
 
+    /// Whether a process has ended since the last look, and with it what it had counted until then.
+    pub(super) fn loses(&self, look: &Look) -> bool {
+        self.instances.iter().any(|(name, known)| match look.live.get(name) {
+            Some(sight) => restarted(known.started, sight.started).unwrap_or(false),
+            None => !look.down.contains(name),
+        })
+    }
+
     fn read(&mut self, name: Arc<str>, sight: Sight, at: Timestamp, blink: SignedDuration) {
         let mut before = self.instances.remove(&name);
         if let Some(known) = &before {
-            let named =
-                known.started.zip(sight.started).map(|(then, now)| then.duration_since(now).abs() > JITTER);
+            let named = restarted(known.started, sight.started);
             // Without a start time, a counter that lost something after a long silence tells of a restart.
             let lost = || {
                 known
@@ -277,6 +288,11 @@ impl Ledger {
         }
         index
     }
+}
+
+/// Whether these are the starts of two processes; none: they do not say.
+fn restarted(then: Option<Timestamp>, now: Option<Timestamp>) -> Option<bool> {
+    then.zip(now).map(|(then, now)| then.duration_since(now).abs() > JITTER)
 }
 
 /// The key without what tells series of it apart.

@@ -176,6 +176,8 @@ pub struct TargetPort {
 pub struct Samples {
     apps: BTreeMap<AppId, AppSample>,
     otherwise: Blind,
+    /// The apps whose requests it sees only when they end.
+    late: BTreeSet<AppId>,
 }
 
 /// What one source knows about one app, and how it came to know it.
@@ -192,7 +194,7 @@ pub struct AppSample {
 impl Samples {
     /// The same blind spot for every app.
     pub fn blind(why: Blind) -> Self {
-        Self { apps: BTreeMap::new(), otherwise: why }
+        Self { apps: BTreeMap::new(), otherwise: why, late: BTreeSet::new() }
     }
 
     /// What is known about the app; an app that is not in the answer is blind: absence is not silence.
@@ -205,6 +207,11 @@ impl Samples {
         self.apps.get(app)
     }
 
+    /// Whether requests to the app that are still open are seen: a WebSocket, a long download.
+    pub fn sees_open(&self, app: &AppId) -> bool {
+        !self.late.contains(app)
+    }
+
     /// Every app that the answer speaks of.
     pub fn iter(&self) -> impl Iterator<Item = (&AppId, &AppSample)> {
         self.apps.iter()
@@ -213,6 +220,6 @@ impl Samples {
 
 impl FromIterator<(AppId, AppSample)> for Samples {
     fn from_iter<I: IntoIterator<Item = (AppId, AppSample)>>(apps: I) -> Self {
-        Self { apps: apps.into_iter().collect(), otherwise: Blind::NoSeries }
+        Self { apps: apps.into_iter().collect(), otherwise: Blind::NoSeries, late: BTreeSet::new() }
     }
 }

@@ -143,8 +143,10 @@ impl Record {
 
     fn observe(&mut self, at: Timestamp, look: Look, gap: SignedDuration, blink: Duration, shows: bool) {
         let floor = self.ledger.floor();
+        // What a process has counted since the last look is lost with it.
+        let lost = self.ledger.loses(&look);
         self.ledger.observe(at, look, blink);
-        let whole = at.duration_since(self.last) <= gap && self.ledger.floor() == floor;
+        let whole = at.duration_since(self.last) <= gap && self.ledger.floor() == floor && !lost;
         for key in self.ledger.changed_at(at) {
             extend(&mut self.used, key, Span::new(self.mark, at));
         }
@@ -153,13 +155,13 @@ impl Record {
             let keys: Vec<Arc<str>> = self.ledger.index().into_keys().map(Arc::from).collect();
             for key in &keys {
                 let begins =
-                    !self.shown.get(key).and_then(|spans| spans.last()).is_some_and(|last| last.to == since);
+                    self.shown.get(key).and_then(|spans| spans.last()).is_none_or(|last| last.to != since);
                 extend(&mut self.shown, key, Span::new(if begins { at } else { since }, at));
             }
         }
         if let Some(mark) = self.ledger.watermark() {
             match self.known.last_mut() {
-                Some(last) if whole => last.to = last.to.max(mark),
+                Some(known) if whole => known.to = known.to.max(mark),
                 _ => self.known.push(Span::new(at, at)),
             }
             self.mark = self.mark.max(mark);
@@ -271,14 +273,14 @@ mod tests {
             step: Duration::from_secs(60),
         };
         let mut pieces = Pieces { most: 20, ..Pieces::until(100_030, &ask) };
-        assert_eq!(pieces.next(), Some((96_960, 98_160)), "the first step is a multiple of a minute");
+        assert_eq!(pieces.next(), Some((97_020, 98_220)), "the first step is a multiple of a minute");
         pieces.smaller(SourceError::TooLarge { at: String::new(), limit: 1 }).unwrap();
         let mut had = Vec::new();
         while let Some(piece) = pieces.next() {
             had.push(piece);
             pieces.had();
         }
-        assert_eq!(had.first(), Some(&(96_960, 97_560)));
+        assert_eq!(had.first(), Some(&(97_020, 97_620)));
         assert!(had.windows(2).all(|two| two[0].1 == two[1].0), "{had:?}");
         assert_eq!(had.last().map(|last| last.1), Some(100_031));
         let lasting = SourceError::NoProxy;

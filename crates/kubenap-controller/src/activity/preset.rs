@@ -125,6 +125,12 @@ impl Preset {
         }
     }
 
+    /// A counter of requests at their beginning, where [`Preset::metric`] counts them at their end. Traefik has one for
+    /// requests over TLS: as long as more have begun than ended, one is open. Of others it says nothing.
+    pub(super) fn begun(self) -> Option<&'static str> {
+        (self == Self::Traefik).then_some("traefik_service_requests_tls_total")
+    }
+
     /// A metric that every instance of the proxy shows from its start, requests or not.
     pub(super) fn presence(self) -> &'static str {
         match self {

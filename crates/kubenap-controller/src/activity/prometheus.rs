@@ -157,7 +157,14 @@ impl PrometheusSource {
             for preset in presets {
                 let here = ledgers.entry(*preset).or_insert_with(|| Ledger::since(at_ours));
                 match look(*preset, &beats, &rows, clocks, here) {
-                    Some(look) => here.observe(at_ours, look, blink),
+                    Some(look) => {
+                        let lost = here.loses(&look);
+                        here.observe(at_ours, look, blink);
+                        if lost {
+                            // Steps are long: what a process served after the last one went with it.
+                            here.begin_again(at_ours);
+                        }
+                    }
                     // Knowledge begins with the first proxy that is seen.
                     None if here.watermark().is_none() => drop(ledgers.remove(preset)),
                     None => {}
@@ -334,6 +341,16 @@ fn look(
     }
     if look.live.is_empty() {
         return None;
+    }
+    let starts = beats
+        .iter()
+        .filter(|beat| beat.row.label(promql::MARK).strip_suffix(promql::STARTED) == Some(preset.label()));
+    for beat in starts {
+        if let Some(sight) = look.live.get_mut(beat.row.label("instance")) {
+            let since = SignedDuration::try_from_secs_f64(beat.value).ok();
+            // Compared with itself only, so it stays on the clock of its machine.
+            sight.started = since.and_then(|since| Timestamp::from_duration(since).ok());
+        }
     }
     for row in rows {
         // A series of an instance with no heartbeat is from before its end.

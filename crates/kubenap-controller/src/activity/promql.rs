@@ -15,6 +15,9 @@ use super::{Endpoint, SourceError};
 pub(super) const MARK: &str = "kubenap";
 /// The mark of targets that could not be scraped.
 pub(super) const DOWN: &str = "down";
+/// Behind a preset's mark: when the processes of its instances began. A restart between two looks is told by this alone,
+/// where a count has come to the very same again.
+pub(super) const STARTED: &str = "~started";
 /// The mark of how many requests came in through Traefik's doors, to whichever service.
 const ENTERED: &str = "entered";
 
@@ -35,6 +38,11 @@ pub(super) fn heartbeat() -> String {
         };
         let beat = format!("max by (instance) (timestamp(up) * up and on (job, instance) {presence})");
         marked(&mut query, &beat, preset.label());
+        if Preset::PROXIES.contains(&preset) {
+            let start =
+                format!("max by (instance) (process_start_time_seconds and on (job, instance) {presence})");
+            marked(&mut query, &start, &format!("{}{STARTED}", preset.label()));
+        }
     }
     marked(&mut query, "max by (instance) (up == 0)", DOWN);
     let entered =
@@ -58,6 +66,12 @@ pub(super) fn counters(presets: &BTreeSet<Preset>) -> String {
         }
         if let Some(open) = preset.open() {
             part(open, &format!("{label}{OPEN}"));
+        }
+        if let Some(begun) = preset.begun() {
+            let [begun, ended] =
+                [begun, preset.metric()].map(|metric| format!("sum by ({by}, instance) ({metric})"));
+            let open = format!("clamp_min({begun} - {ended}, 0) or ({begun} unless {ended})");
+            marked(&mut query, &open, &format!("{label}{OPEN}"));
         }
     }
     query
@@ -267,12 +281,19 @@ mod tests {
         let parts = heartbeat().replace(" or label_replace", "\nor label_replace");
         expect![[r#"
             label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (traefik_config_last_reload_success)), "kubenap", "traefik", "", "")
+            or label_replace(max by (instance) (process_start_time_seconds and on (job, instance) group by (job, instance) (traefik_config_last_reload_success)), "kubenap", "traefik~started", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (nginx_ingress_controller_config_last_reload_successful)), "kubenap", "ingress-nginx", "", "")
+            or label_replace(max by (instance) (process_start_time_seconds and on (job, instance) group by (job, instance) (nginx_ingress_controller_config_last_reload_successful)), "kubenap", "ingress-nginx~started", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (nginx_ingress_nginx_http_requests_total)), "kubenap", "f5-nginx", "", "")
+            or label_replace(max by (instance) (process_start_time_seconds and on (job, instance) group by (job, instance) (nginx_ingress_nginx_http_requests_total)), "kubenap", "f5-nginx~started", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (envoy_server_live)), "kubenap", "envoy", "", "")
+            or label_replace(max by (instance) (process_start_time_seconds and on (job, instance) group by (job, instance) (envoy_server_live)), "kubenap", "envoy~started", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (istio_build{component="proxy"})), "kubenap", "istio", "", "")
+            or label_replace(max by (instance) (process_start_time_seconds and on (job, instance) group by (job, instance) (istio_build{component="proxy"})), "kubenap", "istio~started", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (haproxy_process_start_time_seconds)), "kubenap", "haproxy", "", "")
+            or label_replace(max by (instance) (process_start_time_seconds and on (job, instance) group by (job, instance) (haproxy_process_start_time_seconds)), "kubenap", "haproxy~started", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (kong_datastore_reachable)), "kubenap", "kong", "", "")
+            or label_replace(max by (instance) (process_start_time_seconds and on (job, instance) group by (job, instance) (kong_datastore_reachable)), "kubenap", "kong~started", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (http_requests_total{namespace!="",pod!="",handler!="",handler!~"/(metrics|healthz|readyz|livez|ping)"})), "kubenap", "own", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (request_total{direction="inbound",namespace!="",pod!="",route_name!="probe"})), "kubenap", "linkerd", "", "")
             or label_replace(max by (instance) (timestamp(up) * up and on (job, instance) group by (job, instance) (http_requests_total{namespace!="",pod!="",handler=""})), "kubenap", "own-plain", "", "")
@@ -282,6 +303,7 @@ mod tests {
         expect![[r#"
             label_replace(sum by (exported_service, service, instance) (traefik_service_requests_total{code!~"307|502|503"}), "kubenap", "traefik", "", "")
             or label_replace(sum by (exported_service, service, instance) (traefik_service_requests_total{code=~"307|502|503"}), "kubenap", "traefik~unsure", "", "")
+            or label_replace(clamp_min(sum by (exported_service, service, instance) (traefik_service_requests_tls_total) - sum by (exported_service, service, instance) (traefik_service_requests_total), 0) or (sum by (exported_service, service, instance) (traefik_service_requests_tls_total) unless sum by (exported_service, service, instance) (traefik_service_requests_total)), "kubenap", "traefik~open", "", "")
             or label_replace(sum by (exported_namespace, exported_service, namespace, service, canary, instance) (nginx_ingress_controller_requests{status!~"307|502|503"}), "kubenap", "ingress-nginx", "", "")
             or label_replace(sum by (exported_namespace, exported_service, namespace, service, canary, instance) (nginx_ingress_controller_requests{status=~"307|502|503"}), "kubenap", "ingress-nginx~unsure", "", "")
             or label_replace(sum by (exported_service, service, resource_namespace, server, instance) (nginx_ingress_controller_upstream_server_response_latency_ms_count{code!~"307|502|503"}), "kubenap", "f5-nginx", "", "")

@@ -40,9 +40,10 @@ const PAGE: u32 = 500;
 /// Every pod of a known proxy that runs: those that are ready must answer, those that are ending may.
 pub(super) async fn proxy_pods(client: &Client) -> Result<Vec<Instance>, SourceError> {
     let mut instances: Vec<Instance> = Vec::new();
+    let pods: Api<Pod> = Api::all(client.clone());
     for (label, values) in LABELS {
         let names: Vec<_> = values.iter().map(|(value, _)| *value).collect();
-        for pod in list(client, &format!("{label} in ({})", names.join(","))).await? {
+        for pod in list(&pods, &format!("{label} in ({})", names.join(","))).await? {
             let own = pod.labels().get(label).map(String::as_str);
             let preset = values.iter().find(|(value, _)| own == Some(*value)).map(|(_, preset)| *preset);
             let Some(instance) = preset.and_then(|preset| instance(&pod, preset)) else { continue };
@@ -54,8 +55,8 @@ pub(super) async fn proxy_pods(client: &Client) -> Result<Vec<Instance>, SourceE
     Ok(instances)
 }
 
-async fn list(client: &Client, labels: &str) -> Result<Vec<Pod>, SourceError> {
-    let pods: Api<Pod> = Api::all(client.clone());
+/// Every pod with these labels, in pages.
+pub(super) async fn list(pods: &Api<Pod>, labels: &str) -> Result<Vec<Pod>, SourceError> {
     let mut found = Vec::new();
     let mut params = ListParams::default().labels(labels).limit(PAGE);
     loop {

@@ -39,7 +39,16 @@ pub(super) fn proxies() -> impl Iterator<Item = Preset> {
 pub(super) fn samples(ask: &Ask, views: &BTreeMap<Preset, View<'_>>, dark: &BTreeSet<Preset>) -> Samples {
     let views: BTreeMap<Preset, Indexed<'_>> =
         views.iter().map(|(preset, view)| (*preset, Indexed { view, index: view.ledger.index() })).collect();
-    ask.targets.iter().map(|target| (target.app.clone(), sample(target, ask.now, &views, dark))).collect()
+    let mut late = BTreeSet::new();
+    let apps = ask.targets.iter().map(|target| {
+        let (sample, sees_open) = sample(target, ask.now, &views, dark);
+        if !sees_open {
+            late.insert(target.app.clone());
+        }
+        (target.app.clone(), sample)
+    });
+    let apps = apps.collect();
+    Samples { apps, otherwise: Blind::NoSeries, late }
 }
 
 struct Indexed<'a> {
@@ -59,8 +68,9 @@ fn sample(
     now: Timestamp,
     views: &BTreeMap<Preset, Indexed<'_>>,
     dark: &BTreeSet<Preset>,
-) -> AppSample {
+) -> (AppSample, bool) {
     let mut words = Vec::new();
+    let mut sees_open = true;
     let mut matched = 0;
     let mut looked_for = BTreeSet::new();
     let mut hints = Vec::new();
@@ -70,6 +80,10 @@ fn sample(
     let has_pods = target.pods.as_ref().is_none_or(|pods| !pods.is_empty());
     let mut fresh = SignedDuration::ZERO;
     for preset in proxies() {
+        // Of proxies that are not there nothing is looked for, unless there is none at all.
+        if !views.contains_key(&preset) && preset != Preset::Traefik {
+            continue;
+        }
         let expected = preset.expected(target);
         if let Some(indexed) = views.get(&preset) {
             fresh = fresh.max(indexed.view.fresh);
@@ -86,6 +100,7 @@ fn sample(
             let mapped = (is_born && is_routed(target)) || known();
             let routed = mapped && unserved.is_none();
             if indexed.view.live && routed {
+                sees_open &= preset.open().is_some();
                 words.push(proxy_word(indexed.view, seen));
             } else if let Some(seen) = seen {
                 // What was seen stays seen. A proxy that served the app and is gone now leaves it in the dark.
@@ -93,10 +108,7 @@ fn sample(
                 hints.push(Word { last_seen: seen, watermark: Timestamp::MAX, blind });
             }
         }
-        // Of proxies that are not there nothing is looked for, unless there is none at all.
-        if views.contains_key(&preset) || preset == Preset::Traefik {
-            looked_for.extend(expected);
-        }
+        looked_for.extend(expected);
     }
     for preset in Preset::OWN {
         let covered = !words.is_empty();
@@ -108,7 +120,11 @@ fn sample(
         let own = own(target, indexed);
         matched += own.matched;
         match own.word {
-            Some(word) if own.complete => words.push(word),
+            Some(word) if own.complete => {
+                // What pods count themselves is of no proxy that shows more.
+                sees_open &= covered;
+                words.push(word);
+            }
             Some(word) if covered => hints.push(Word { watermark: Timestamp::MAX, ..word }),
             _ => {}
         }
@@ -131,7 +147,7 @@ fn sample(
         }
         activity
     };
-    AppSample { activity, matched, looked_for: looked_for.into_iter().take(TOLD).collect() }
+    (AppSample { activity, matched, looked_for: looked_for.into_iter().take(TOLD).collect() }, sees_open)
 }
 
 pub(super) fn is_routed(target: &Target) -> bool {

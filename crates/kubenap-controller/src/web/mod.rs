@@ -78,6 +78,9 @@ pub struct SourceApp {
     pub app: String,
     /// How many series are its own.
     pub matched: usize,
+    /// Whether requests that are still open are seen.
+    #[serde(default)]
+    pub sees_open: bool,
     /// Which label values were looked for.
     pub looked_for: Vec<String>,
     /// The last activity; none: not known.
@@ -134,6 +137,7 @@ async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {
             .map(|(app, sample)| SourceApp {
                 app: app.to_string(),
                 matched: sample.matched,
+                sees_open: state.samples.sees_open(app),
                 looked_for: sample.looked_for.clone(),
                 last_seen: known(sample.activity.last_seen),
                 watermark: known(sample.activity.watermark),

@@ -11,7 +11,7 @@ mod mistakes;
 mod eager;
 mod wakes;
 mod returns;
-mod error_paths;
+mod unsubstituted;
 mod broken;
 mod owners;
 mod zeros;

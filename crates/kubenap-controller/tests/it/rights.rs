@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{ApiResource, GroupVersionKind};
+use kubenap_controller::activity::{Ask, Credentials, build};
 use kubenap_controller::cluster::Cluster;
 use kubenap_controller::cluster::lease::{give_back, occupy};
 use kubenap_controller::nap::by_hand::{Progress, Want, bring, sweep, touched};
@@ -54,6 +56,12 @@ async fn the_chart_grants_the_controller_what_it_uses_and_nothing_else() {
         }
         world.awake("web", 2).await;
     }
+    // A source reads logs of pods, which the chart grants where one is configured.
+    let spec = "logs=pods:app=web".parse().unwrap();
+    let source = build(&[spec], &Credentials::default(), &world.client()).unwrap().remove(0);
+    let ask = Ask { now: world.now(), targets: Arc::from([]), history: Duration::from_secs(600) };
+    source.poll(&ask).await.unwrap();
+    drop(source);
     // Somebody changes a slice, and it is written anew.
     world.asleep("web").await;
     let slice = world.slices("web")[0].clone();

@@ -36,8 +36,8 @@ pub(crate) async fn flux(State(world): State<Shared>, query: String) -> Response
         for (tags, points) in written(&world, measurement) {
             let points = match step {
                 Some(step) => {
-                    let stop = between(&query, "stop: ", ")");
-                    stepped(&points, step, [between(&query, "range(start: ", ","), stop], 1.0)
+                    let until = between(&query, "stop: ", ")");
+                    stepped(&points, step, [between(&query, "range(start: ", ","), until], 1.0)
                 }
                 None if query.contains("tail(n: 2)") => points,
                 None => points.last().copied().into_iter().collect(),
@@ -102,8 +102,8 @@ pub(crate) async fn influxql(
             .into_iter()
             .map(|(tags, mut points)| {
                 if let Some(step) = step {
-                    let stop = between(statement, "time < '", "'");
-                    points = stepped(&points, step, [between(statement, "time >= '", "'"), stop], 0.0);
+                    let until = between(statement, "time < '", "'");
+                    points = stepped(&points, step, [between(statement, "time >= '", "'"), until], 0.0);
                 } else if last_two {
                     points.reverse();
                     points.truncate(2);
@@ -127,13 +127,13 @@ pub(crate) async fn influxql(
 
 /// The last point of each step, at the step's beginning or, `end` steps later, its end.
 fn stepped(points: &Points, step: f64, span: [Option<&str>; 2], end: f64) -> Points {
-    let [start, stop] = span.map(|moment| moment.unwrap().parse::<Timestamp>().unwrap());
+    let [start, until] = span.map(|moment| moment.unwrap().parse::<Timestamp>().unwrap());
     let mut steps: BTreeMap<i64, f64> = BTreeMap::new();
     for (at, value) in points {
         #[expect(clippy::cast_possible_truncation, reason = "times of a test")]
         let window = (at / step).floor() as i64;
         #[expect(clippy::cast_precision_loss, reason = "times of a test")]
-        if *at >= start.as_second() as f64 && *at < stop.as_second() as f64 {
+        if *at >= start.as_second() as f64 && *at < until.as_second() as f64 {
             steps.insert(window, *value);
         }
     }

@@ -3,6 +3,7 @@
 mod stage;
 mod stand_in;
 mod influx_server;
+mod lines;
 
 mod scenarios;
 mod faults;
@@ -12,4 +13,7 @@ mod past;
 mod recorded;
 mod datadog;
 mod logs;
+mod pod_logs;
+mod outages;
+mod tls;
 mod proxies;

@@ -135,14 +135,14 @@ async fn a_source_without_a_memory_says_which_have_one() {
 #[tokio::test]
 async fn no_use_is_lost_whatever_happens_to_server_and_proxy() {
     // xorshift: the same days on every machine.
-    let mut state = 88_172_645_463_325_252_u64;
+    let mut random = 88_172_645_463_325_252_u64;
     let mut below = move |bound: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % bound
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % bound
     };
-    let (mut uses, mut naps, mut unknown) = (0, 0, 0);
+    let (mut requests, mut naps, mut unknown) = (0, 0, 0);
     for round in 0..30 {
         let kind = REMEMBER[round % 3];
         let stage = Stage::new(kind).await;
@@ -190,9 +190,12 @@ async fn no_use_is_lost_whatever_happens_to_server_and_proxy() {
             let inside = |span: &Span| span.from < *moment && seen < span.to;
             assert!(!asleep.iter().any(inside), "{kind:?}: used at {moment}, asleep {asleep:?}\n{past:?}");
         }
-        uses += moments.len();
+        requests += moments.len();
         naps += asleep.len();
         unknown += past.unknown.len();
     }
-    assert!(uses > 150 && naps > 50 && unknown > 20, "{uses} uses, {naps} naps, {unknown} unknown times");
+    assert!(
+        requests > 150 && naps > 50 && unknown > 20,
+        "{requests} uses, {naps} naps, {unknown} unknown times"
+    );
 }

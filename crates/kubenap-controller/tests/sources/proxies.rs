@@ -143,6 +143,13 @@ async fn an_open_request_keeps_the_app_awake_where_the_proxy_shows_it() {
             r#"haproxy_backend_sessions_total{proxy="shop_svc_web_80"}"#,
             r#"haproxy_backend_current_sessions{proxy="shop_svc_web_80"}"#,
         ),
+        (
+            // Over TLS one more has begun than ended.
+            "traefik_config_last_reload_success 1",
+            r#"traefik_service_requests_total{code="200",service="shop-web-80@kubernetes"}"#,
+            r#"traefik_service_requests_tls_total{service="shop-web-80@kubernetes"} 1
+traefik_service_requests_tls_total{service="shop-web-80@kubernetes",tls_version="1.2"}"#,
+        ),
     ] {
         let mut stage = Stage::new(format!("{presence}\n{count} 1\n{open} 1\n")).await;
         for _ in 0..10 {

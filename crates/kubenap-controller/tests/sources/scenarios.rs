@@ -15,6 +15,59 @@ macro_rules! scenarios {
     };
 }
 
+/// What also lines of access logs can tell. A log that ends unread, as with a replica that leaves or a container that
+/// begins anew, is a hole to them, even where a counter would show that nothing came.
+macro_rules! scenarios_of_lines {
+    ($($name:ident)*) => {
+        mod files { $(#[tokio::test] async fn $name() { super::$name(super::Stage::new(super::Source::Files).await).await; })* }
+        mod pods { $(#[tokio::test] async fn $name() { super::$name(super::Stage::new(super::Source::Pods).await).await; })* }
+    };
+}
+
+scenarios_of_lines! {
+    a_counter_that_stands_still_is_quiet
+    a_busy_counter_is_never_quiet
+    the_first_request_ever_is_activity
+    a_request_counts_once
+    a_reset_to_less_is_activity
+    a_reset_to_more_is_activity
+    a_gain_is_not_hidden_by_another_replica_s_loss
+    a_new_replica_s_requests_count
+    one_service_name_in_two_namespaces_is_two_apps
+    names_that_collide_keep_both_apps_awake
+    a_port_that_changes_is_followed
+    an_app_that_is_renamed_is_followed
+}
+
+mod files_alone {
+    use super::{Source, Stage};
+
+    #[tokio::test]
+    async fn ten_thousand_apps_are_told_apart() {
+        super::ten_thousand_apps_are_told_apart(Stage::new(Source::Files).await).await;
+    }
+}
+
+mod pods_alone {
+    use super::{Source, Stage};
+
+    #[tokio::test]
+    async fn a_replica_that_cannot_be_scraped_holds_everything() {
+        super::a_replica_that_cannot_be_scraped_holds_everything(Stage::new(Source::Pods).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_leaves_while_in_use_leaves_a_doubt() {
+        super::a_replica_that_leaves_while_in_use_leaves_a_doubt(Stage::new(Source::Pods).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_was_out_of_sight_for_long_and_restarted_leaves_a_hole() {
+        let stage = Stage::new(Source::Pods).await;
+        super::a_replica_that_was_out_of_sight_for_long_and_restarted_leaves_a_hole(stage).await;
+    }
+}
+
 scenarios! {
     a_counter_that_stands_still_is_quiet
     a_busy_counter_is_never_quiet

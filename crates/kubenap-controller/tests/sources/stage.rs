@@ -1,7 +1,10 @@
 //! The harness: one source, a world that it is asked about, and a clock that only the test moves.
 #![expect(clippy::unwrap_used, reason = "a harness that breaks should stop its test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,7 +16,9 @@ use kubenap_controller::activity::{
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
 use serde_json::json;
+use tempfile::TempDir;
 
+use crate::lines;
 use crate::stand_in::{Kind, Proxy, Shared, World, cluster, serve};
 
 /// Which source is on stage.
@@ -23,13 +28,19 @@ pub(crate) enum Source {
     Ingress,
     Flux,
     InfluxQl,
+    /// Access logs in files.
+    Files,
+    /// Access logs of the proxies' pods.
+    Pods,
 }
 
 impl Source {
     /// By how many ticks it may know of a thing later than it happened.
     fn lag(self) -> u64 {
         match self {
-            Self::Prometheus | Self::Ingress => 0,
+            Self::Prometheus | Self::Ingress | Self::Pods => 0,
+            // Without a line nothing is known.
+            Self::Files => 1,
             // Only what lies before the last sign of life has arrived for certain.
             Self::Flux | Self::InfluxQl => 2,
         }
@@ -43,6 +54,7 @@ pub(crate) struct Stage {
     source: Arc<dyn TrafficMetricsSource>,
     pub(crate) targets: Vec<Target>,
     last: Option<Samples>,
+    folder: TempDir,
 }
 
 /// How much time a tick is.
@@ -57,13 +69,14 @@ impl Stage {
         world.proxies.insert("a".to_owned(), traefik(START - 3600.0));
         let world = Arc::new(Mutex::new(world));
         let port = serve(Arc::clone(&world)).await;
-        let source = source(kind, &world, port);
-        Self { kind, world, port, source, targets: vec![target("shop", "web")], last: None }
+        let folder = TempDir::new().unwrap();
+        let source = source(kind, &world, port, folder.path());
+        Self { kind, world, port, source, targets: vec![target("shop", "web")], last: None, folder }
     }
 
     /// Another process takes over: only what the source can ask for is known.
     pub(crate) fn restart(&mut self) {
-        self.source = source(self.kind, &self.world, self.port);
+        self.source = source(self.kind, &self.world, self.port, self.folder.path());
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -87,6 +100,13 @@ impl Stage {
         world.now += TICK;
         let moment = (world.now, world.proxies.clone());
         world.log.push(moment);
+        if self.kind == Source::Files {
+            let lines = lines::at(&world, world.log.len() - 1);
+            let text: String = lines.into_iter().map(|(_, line)| line + "\n").collect();
+            let log = self.folder.path().join("access.log");
+            let mut file = OpenOptions::new().create(true).append(true).open(log).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        }
     }
 
     /// A tick passes, and the source is asked.
@@ -107,7 +127,18 @@ impl Stage {
     pub(crate) async fn ask(&self) -> Result<Samples, SourceError> {
         let now = self.now();
         let history = Duration::from_hours(1);
-        self.source.poll(&Ask { now, targets: self.targets.clone().into(), history }).await
+        let ask = Ask { now, targets: self.targets.clone().into(), history };
+        // A file that is away for a moment, in the middle of a rotation.
+        let moved = self.kind == Source::Files && self.world().fault.is_some();
+        let [log, other] = ["access.log", "moved.log"].map(|name| self.folder.path().join(name));
+        if moved {
+            std::fs::rename(&log, &other).unwrap();
+        }
+        let answer = self.source.poll(&ask).await;
+        if moved {
+            std::fs::rename(&other, &log).unwrap();
+        }
+        answer
     }
 
     /// What the source remembers of the last so many ticks, with a look each minute.
@@ -178,11 +209,13 @@ pub(crate) fn target(namespace: &str, name: &str) -> Target {
     Target { services: vec![service], ..Target::of(AppId::new(namespace, name)) }
 }
 
-fn source(kind: Source, world: &Shared, port: u16) -> Arc<dyn TrafficMetricsSource> {
+fn source(kind: Source, world: &Shared, port: u16, folder: &Path) -> Arc<dyn TrafficMetricsSource> {
     let url = format!("http://me:hunter2@127.0.0.1:{port}");
     let settings = match kind {
         Source::Prometheus => json!({"kind": "prometheus", "url": url}),
         Source::Ingress => json!({"kind": "ingress"}),
+        Source::Files => json!({"kind": "logs", "files": [folder.join("access.log")], "every": "1h"}),
+        Source::Pods => json!({"kind": "logs", "pods": "app.kubernetes.io/name in (traefik)"}),
         Source::Flux => json!({"kind": "influxdb", "url": url, "org": "shop", "bucket": "traffic"}),
         Source::InfluxQl => {
             json!({"kind": "influxdb", "url": url, "language": "influxql", "database": "traffic"})

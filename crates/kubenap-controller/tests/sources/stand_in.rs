@@ -11,9 +11,10 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::influx_server;
+use crate::{influx_server, lines};
 
 /// What there is: proxies with counters, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +92,12 @@ pub(crate) async fn serve(world: Shared) -> u16 {
 
 /// A client of an API server that lists the proxies' pods.
 pub(crate) fn cluster(world: Shared, port: u16) -> kube::Client {
-    let router: Router = Router::new().route(
+    let (of_logs, name) = (Arc::clone(&world), "/api/v1/namespaces/ingress/pods/{name}/log");
+    let log = get(move |Path(name): Path<String>, Query(query): Query<BTreeMap<String, String>>| {
+        let world = of_logs.lock().unwrap().clone();
+        async move { log(&world, &name, &query).await }
+    });
+    let router: Router = Router::new().route(name, log).route(
         "/api/v1/pods",
         get(move |Query(query): Query<BTreeMap<String, String>>| {
             let selector = query.get("labelSelector").cloned().unwrap_or_default();
@@ -130,12 +136,34 @@ fn pods(world: &World, selector: &str, port: u16) -> Value {
                 "spec": {"containers": [{"name": "proxy"}]},
                 "status": {
                     "phase": "Running", "podIP": "127.0.0.1",
+                    "containerStatuses": [{
+                        "name": "proxy", "image": "", "imageID": "", "ready": true,
+                        "restartCount": restarts(world, name),
+                        "state": {"running": {"startedAt": started(proxy)}},
+                    }],
                     "conditions": [{"type": "Ready", "status": if proxy.ready { "True" } else { "False" }}],
                 },
             })
         })
         .collect();
     json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": items})
+}
+
+/// What a proxy's container has printed. Nobody follows it: each poll reads it to its end.
+async fn log(world: &World, name: &str, query: &BTreeMap<String, String>) -> Response {
+    if query.get("follow").is_some_and(|follow| follow == "true") {
+        return std::future::pending().await;
+    }
+    if world.fault.is_some() || !world.proxies.get(name).is_some_and(|proxy| proxy.up) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let since: Timestamp = query["sinceTime"].parse().unwrap();
+    let lines = lines::of_process(world, name).into_iter().filter(|(at, _)| *at >= since);
+    let mut text = String::new();
+    for (at, line) in lines {
+        writeln!(text, "{at} {line}").unwrap();
+    }
+    text.into_response()
 }
 
 async fn metrics(State(world): State<Shared>, Path(name): Path<String>) -> Response {
@@ -192,6 +220,20 @@ pub(crate) async fn faulty(fault: &Fault) -> Response {
         }
         Fault::Nothing => axum::Json(success("vector", &[], &[])).into_response(),
     }
+}
+
+/// How often the proxy's process has begun anew.
+fn restarts(world: &World, name: &str) -> usize {
+    let own = world.log.iter().filter_map(|(_, proxies)| proxies.get(name));
+    let mut starts: Vec<_> = own.map(|proxy| proxy.started.to_bits()).collect();
+    starts.dedup();
+    starts.len().saturating_sub(1)
+}
+
+fn started(proxy: &Proxy) -> String {
+    #[expect(clippy::cast_possible_truncation, reason = "the tests' times are whole seconds")]
+    let started = Timestamp::from_second(proxy.started as i64).unwrap();
+    started.to_string()
 }
 
 async fn instant(State(world): State<Shared>, body: String) -> Response {
@@ -254,6 +296,8 @@ fn rows(query: &str, proxies: &BTreeMap<String, Proxy>, at: f64, exported: bool)
             let (mark, value) = if proxy.up { (mark, at - proxy.age) } else { ("down", 0.0) };
             rows.push((json!({"instance": name, "kubenap": mark}), value.to_string()));
             if proxy.up && proxy.kind == Kind::Traefik {
+                let started = json!({"instance": name, "kubenap": "traefik~started"});
+                rows.push((started, proxy.started.to_string()));
                 rows.push((json!({"instance": name, "kubenap": "entered"}), proxy.entered.to_string()));
             }
         } else if proxy.up && query.contains(metric) {

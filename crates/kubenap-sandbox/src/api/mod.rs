@@ -6,6 +6,7 @@ mod watch;
 mod write;
 mod admit;
 mod scale;
+mod logs;
 mod events;
 mod discovery;
 mod review;
@@ -27,6 +28,7 @@ use view::View;
 
 pub(crate) use admit::{Scope, Who, count_generation, create, replace};
 pub(crate) use events::stored as stored_event;
+pub(crate) use logs::Printed;
 pub(crate) use write::end;
 
 /// As large as a real API server takes.
@@ -134,6 +136,7 @@ async fn answer(sandbox: &Sandbox, call: Call) -> Response {
 fn carry_out(sandbox: &Sandbox, call: &Call, ago: u64) -> (String, Result<Response, ApiError>) {
     let mut name = call.place.name.clone();
     let outcome = match call.verb {
+        "get" if call.place.subresource == "log" => logs::read(sandbox, call),
         "get" => read::get(sandbox, call),
         "list" => read::list(sandbox, call, ago),
         "watch" => watch::watch(sandbox, call),
@@ -153,6 +156,7 @@ fn verb(method: &Method, place: &Place, query: &Query) -> Result<&'static str, A
         "" => true,
         "status" => place.kind.status,
         "scale" => place.kind.scale,
+        "log" => place.kind.plural == "pods" && *method == Method::GET && !place.name.is_empty(),
         _ => false,
     };
     if !known {

@@ -8,6 +8,8 @@ pub(crate) struct Query(BTreeMap<String, String>);
 
 /// What a read may be given.
 pub(crate) const READ: &[&str] = &["resourceVersion"];
+/// What may be given to read a log.
+pub(crate) const LOG: &[&str] = &["container", "follow", "sinceTime", "timestamps"];
 /// What a list may be given.
 pub(crate) const LIST: &[&str] = &[
     "labelSelector",

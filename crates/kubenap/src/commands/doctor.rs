@@ -221,7 +221,10 @@ async fn rights(
 
 fn tell_source(source: &SourceStatus, findings: &mut Vec<Finding>) {
     match &source.error {
-        None if source.up => ok(findings, format!("source {} answers since {}", source.name, source.since)),
+        None if source.up => {
+            ok(findings, format!("source {} answers since {}{}", source.name, source.since, age(source)));
+            late(source, findings);
+        }
         error => {
             let why = error.clone().unwrap_or_else(|| "not asked yet".to_owned());
             let (why, hint) = why
@@ -233,6 +236,31 @@ fn tell_source(source: &SourceStatus, findings: &mut Vec<Finding>) {
                 hint,
             );
         }
+    }
+}
+
+/// How old what it knows of the app is that it knows least of.
+fn age(source: &SourceStatus) -> String {
+    let known = source.apps.iter().filter(|known| known.blind.is_empty());
+    let marks = known.filter_map(|known| known.watermark.as_deref()?.parse::<jiff::Timestamp>().ok());
+    let Some(oldest) = marks.min() else { return String::new() };
+    let age = kubenap_controller::clock::Clock::System.now().duration_since(oldest);
+    format!(", and is {} s behind", age.as_secs().max(0))
+}
+
+/// Most proxies count a request when it ends, and what is open looks like quiet.
+fn late(source: &SourceStatus, findings: &mut Vec<Finding>) {
+    let apps: Vec<_> = source.apps.iter().filter(|known| known.matched > 0 && !known.sees_open).collect();
+    if let Some(first) = apps.first() {
+        let others = if apps.len() > 1 { format!(" and {} more", apps.len() - 1) } else { String::new() };
+        warn(
+            findings,
+            format!(
+                "source {} does not see requests of {}{others} that are still open",
+                source.name, first.app
+            ),
+            "where apps have WebSockets, streams or long downloads, set kubenap/idleAfter above the longest of them",
+        );
     }
 }
 

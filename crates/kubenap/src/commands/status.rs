@@ -9,6 +9,7 @@ use kube::{Api, ResourceExt as _};
 use kubenap_controller::cluster::slim::{Slim as _, SlimDeployment};
 use kubenap_controller::cluster::{Cluster, observe};
 use kubenap_controller::decide::board::AppStatus;
+use kubenap_controller::web::SourceStatus;
 use kubenap_core::app::key;
 use kubenap_core::duration;
 use kubenap_core::policy::Defaults;
@@ -30,7 +31,12 @@ pub(crate) async fn run(args: StatusArgs, at: &ClusterArgs) -> anyhow::Result<Ou
     }
     match args.output {
         Some(format @ (Format::Json | Format::Yaml)) => output::data(&apps, format)?,
-        wide => print(&apps, wide.is_some()),
+        wide => {
+            print(&apps, wide.is_some());
+            if wide.is_some() {
+                print_sources(&cluster, at).await;
+            }
+        }
     }
     Ok(Outcome::Done)
 }
@@ -108,6 +114,30 @@ fn status(object: Deployment) -> AppStatus {
         label,
         complaints: reading.complaints.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// How each source is doing, where a member can be asked; that none can was told of before.
+async fn print_sources(cluster: &Cluster, at: &ClusterArgs) {
+    let namespace = connect::lease_namespace(at);
+    let asked = members::ask::<Vec<SourceStatus>>(cluster, &namespace, "/api/v1/sources").await;
+    let Ok(sources) = asked else { return };
+    let row = |source: &SourceStatus| {
+        let blind = source.apps.iter().filter(|known| !known.blind.is_empty()).count();
+        let oldest = source.apps.iter().filter_map(|known| known.watermark.clone()).min();
+        let series: usize = source.apps.iter().map(|known| known.matched).sum();
+        vec![
+            source.name.clone(),
+            if source.up { "answers" } else { "is silent" }.to_owned(),
+            source.since.clone(),
+            oldest.unwrap_or_else(|| "-".to_owned()),
+            series.to_string(),
+            blind.to_string(),
+            source.error.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    };
+    output::line("");
+    let head = ["SOURCE", "STATE", "SINCE", "KNOWN-UP-TO", "SERIES", "BLIND-APPS", "ERROR"];
+    output::table(&head, sources.iter().map(row).collect());
 }
 
 fn print(apps: &[AppStatus], wide: bool) {

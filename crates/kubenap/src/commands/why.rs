@@ -67,6 +67,11 @@ pub(crate) async fn run(args: WhyArgs, at: &ClusterArgs) -> anyhow::Result<Outco
             } else {
                 output::line(&format!("  blind: {}", known.blind.join(", ")));
             }
+            if known.matched > 0 && !known.sees_open {
+                output::line(
+                    "  requests that are still open are not seen: idleAfter must be above the longest",
+                );
+            }
             if known.matched == 0 && !known.looked_for.is_empty() {
                 output::line(&format!("  looked for: {}", known.looked_for.join(", ")));
             }
@@ -104,6 +109,7 @@ mod tests {
         SourceApp {
             app: "shop/web".to_owned(),
             matched: 1,
+            sees_open: true,
             looked_for: Vec::new(),
             last_seen: Some(seen.to_owned()),
             watermark: Some(mark.to_owned()),

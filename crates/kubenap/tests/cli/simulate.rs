@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::routing::post;
+use kubenap_controller::clock::Clock;
 use kubenap_sandbox::{Sandbox, Settings};
 use serde_json::{Value, json};
 
@@ -36,13 +37,13 @@ fn answer(kind: &str, query: &str, moments: &[i64]) -> axum::Json<Value> {
 }
 
 async fn instant(body: String) -> axum::Json<Value> {
-    answer("vector", &body, &[jiff::Timestamp::now().as_second()])
+    answer("vector", &body, &[Clock::System.now().as_second()])
 }
 
 async fn range(body: String) -> axum::Json<Value> {
     let form: BTreeMap<_, _> = body.split('&').filter_map(|pair| pair.split_once('=')).collect();
     let [start, end, step] = ["start", "end", "step"].map(|name| form[name].parse::<i64>().unwrap());
-    let moments: Vec<_> = (0..).map(|number| start + number * step).take_while(|at| *at <= end).collect();
+    let moments: Vec<_> = (0..=(end - start) / step).map(|number| start + number * step).collect();
     answer("matrix", &body, &moments)
 }
 

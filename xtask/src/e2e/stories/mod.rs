@@ -22,6 +22,7 @@ mod lies;
 mod clock;
 mod undone;
 mod proxies;
+mod sources;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
@@ -56,7 +57,8 @@ macro_rules! story {
 }
 
 /// Those that are told with `--all` only, or by name.
-pub(crate) const LONG: &[&str] = &["rolled", "killed", "leader", "away", "lies", "clock", "undone", "clients"];
+pub(crate) const LONG: &[&str] =
+    &["rolled", "killed", "leader", "away", "lies", "clock", "sources", "undone", "clients"];
 
 /// All stories, in the order in which they run.
 pub(crate) const STORIES: &[Story] = &[
@@ -105,6 +107,11 @@ pub(crate) const STORIES: &[Story] = &[
         clock,
         true,
         "a member whose clock is five minutes off neither naps too early nor fights for the lead"
+    ),
+    story!(
+        sources,
+        true,
+        "an app naps and wakes by one source alone: Prometheus, or the access log of Traefik's pods"
     ),
     story!(
         undone,

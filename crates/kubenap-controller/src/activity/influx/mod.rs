@@ -241,7 +241,13 @@ impl InfluxSource {
         let step = Duration::from_secs(step);
         for ((preset, at), look) in self.moments(&beats.rows, &counters.rows, clocks, step) {
             let at = clocks.ours_of(at);
-            ledgers.entry(preset).or_insert_with(|| Ledger::since(at)).observe(at, look, BLINK + 2 * step);
+            let ledger = ledgers.entry(preset).or_insert_with(|| Ledger::since(at));
+            let lost = ledger.loses(&look);
+            ledger.observe(at, look, BLINK + 2 * step);
+            if lost {
+                // Steps are long: what a process served after the last one went with it.
+                ledger.begin_again(at);
+            }
         }
         Ok(ledgers)
     }
@@ -254,6 +260,16 @@ impl InfluxSource {
             let scraped = clocks.ours_of(row.at.checked_sub(step).unwrap_or(Timestamp::MIN));
             let look = moments.entry((preset, row.at)).or_default();
             look.live.insert(self.instance(row), Sight { scraped, started: None, counters: BTreeMap::new() });
+        }
+        // A restart between two steps is told by this alone, where the count has come to the very same again.
+        for row in beats {
+            let Some(started) = self.tables.started(row) else { continue };
+            let instance = self.instance(row);
+            for (_, look) in moments.iter_mut().filter(|((_, at), _)| *at == row.at) {
+                if let Some(sight) = look.live.get_mut(&instance) {
+                    sight.started = Some(started);
+                }
+            }
         }
         for row in counters {
             let Some(preset) = self.tables.counts(row) else { continue };

@@ -5,6 +5,8 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use super::split::Split;
+
 /// A file and how far it was read. Only a part of it is ever in memory.
 #[derive(Debug)]
 pub(super) struct Follower {
@@ -23,9 +25,7 @@ struct Open {
     /// How the file begins: another beginning is another content, whatever its length.
     head: Vec<u8>,
     /// A line whose end was not written yet.
-    tail: Vec<u8>,
-    /// Whether the rest of a line is skipped: it is too long, or was begun in the middle.
-    skipping: bool,
+    split: Split,
 }
 
 /// What became of the file meanwhile.
@@ -35,8 +35,6 @@ pub(super) struct Step {
     pub(super) lost: bool,
 }
 
-/// The longest line; proxies' own limits are below it.
-const LONGEST: usize = 64 << 10;
 /// So much is read at once.
 const CHUNK: usize = 256 << 10;
 /// At the start no more than this of a file's end is read.
@@ -105,8 +103,8 @@ impl Open {
     fn at(path: &std::path::Path, position: u64) -> io::Result<Self> {
         let file = File::open(path)?;
         let inode = file.metadata()?.ino();
-        let mut open =
-            Self { file, inode, position, head: Vec::new(), tail: Vec::new(), skipping: position > 0 };
+        let split = if position > 0 { Split::in_the_middle() } else { Split::default() };
+        let mut open = Self { file, inode, position, head: Vec::new(), split };
         open.head = open.begins()?;
         Ok(open)
     }
@@ -128,8 +126,7 @@ impl Open {
     fn rewind(&mut self) -> io::Result<()> {
         self.head = self.begins()?;
         self.position = 0;
-        self.tail.clear();
-        self.skipping = false;
+        self.split = Split::default();
         Ok(())
     }
 
@@ -140,32 +137,7 @@ impl Open {
             let count = self.file.read(&mut chunk)?;
             let Some(read) = chunk.get(..count).filter(|read| !read.is_empty()) else { return Ok(()) };
             self.position += count as u64;
-            self.feed(read, each);
-        }
-    }
-
-    fn feed(&mut self, read: &[u8], each: &mut dyn FnMut(&[u8])) {
-        let mut rest = read;
-        while let Some(end) = memchr::memchr(b'\n', rest) {
-            let (line, after) = rest.split_at(end);
-            rest = after.get(1..).unwrap_or_default();
-            if self.skipping {
-                self.skipping = false;
-            } else if self.tail.is_empty() {
-                each(line);
-            } else {
-                self.tail.extend_from_slice(line);
-                each(&self.tail);
-            }
-            self.tail.clear();
-        }
-        if !self.skipping {
-            self.tail.extend_from_slice(rest);
-        }
-        if self.tail.len() > LONGEST {
-            each(&self.tail);
-            self.tail.clear();
-            self.skipping = true;
+            self.split.feed(read, each);
         }
     }
 }
@@ -175,6 +147,7 @@ mod tests {
     use std::fs::{self, OpenOptions};
     use std::io::Write as _;
 
+    use super::super::split::LONGEST;
     use super::*;
 
     /// A folder of its own, which goes when the test is over.
