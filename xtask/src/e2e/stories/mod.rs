@@ -56,7 +56,8 @@ macro_rules! story {
 }
 
 /// Those that are told with `--all` only, or by name.
-pub(crate) const LONG: &[&str] = &["rolled", "killed", "leader", "away", "lies", "clock", "undone", "clients"];
+pub(crate) const LONG: &[&str] =
+    &["rolled", "killed", "leader", "away", "lies", "clock", "undone", "clients"];
 
 /// All stories, in the order in which they run.
 pub(crate) const STORIES: &[Story] = &[
