@@ -169,8 +169,13 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
         "redirect" => {
             r#"          local_reply_config:
             mappers:
-            # Only replies that Envoy makes itself because there is no app to connect to.
-            - filter: { response_flag_filter: { flags: [UH, UF] } }
+            # Only replies that Envoy makes itself because there is no app to connect to; and with KubeNap not there either
+            # its own 503, or a redirect would lead to the next one.
+            - filter:
+                and_filter:
+                  filters:
+                  - response_flag_filter: { flags: [UH, UF] }
+                  - header_filter: { header: { name: ":path", string_match: { prefix: /.kubenap/ }, invert_match: true } }
               status_code: 307
               headers_to_add:
               - header: { key: location, value: "/.kubenap/wake?u=%REQ(:PATH)%" }

@@ -66,6 +66,11 @@ impl Call {
         self
     }
 
+    /// Whether it asks for this path and query.
+    pub(crate) fn is_for(&self, target: &str) -> bool {
+        self.target == target
+    }
+
     fn new(method: http::Method, target: String, content: Content) -> Self {
         Self { method, target, content, headers: Vec::new() }
     }

@@ -51,8 +51,10 @@ mod tests {
 
     #[test]
     fn the_status_and_every_location_are_read() {
-        let read = head(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /a\r\nX: y\r\nLocation:/b \r\n\r\nLocation: /c")
-            .expect("a head");
+        let read = head(
+            b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /a\r\nX: y\r\nLocation:/b \r\n\r\nLocation: /c",
+        )
+        .expect("a head");
         assert_eq!((read.status, read.locations), (307, vec!["/a".to_owned(), "/b".to_owned()]));
         assert!(head(b"").is_none() && head(b"HTTP/1.1 200 OK\r\n").is_none());
     }

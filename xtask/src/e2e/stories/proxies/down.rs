@@ -35,7 +35,7 @@ pub(super) async fn play(lane: &Lane) -> Result<String> {
             ensure!(refused, "a visitor of the sleeping app was answered {reply:?}");
             format!("{}{}", "307 → ".repeat(redirects.len()), reply.status)
         }
-        Err(_) => "the connection closed".to_owned(),
+        Err(error) => return Err(error.context("a visitor of the sleeping app")),
     };
     Ok(format!("awake: untouched; asleep: {told} after {took}"))
 }

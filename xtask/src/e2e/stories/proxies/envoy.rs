@@ -20,8 +20,7 @@ pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
         "route_config": {"virtual_hosts": sites.iter().map(virtual_host).collect::<Vec<_>>()},
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}],
     });
-    let filter =
-        json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager});
+    let filter = json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager});
     let config = json!({"static_resources": {
         "listeners": [{
             "name": "web",
@@ -45,7 +44,8 @@ pub(super) fn envoy_filter(listen: &Listen, told: &Told) -> Result<String> {
     let patches = told.pieces.iter().find_map(|piece| piece["object"]["spec"]["configPatches"].as_array());
     let patches = patches.context("kubenap render gives no EnvoyFilter")?;
     let of = |kind: &str| {
-        let found = patches.iter().find(|patch| patch["applyTo"] == kind).map(|patch| &patch["patch"]["value"]);
+        let found =
+            patches.iter().find(|patch| patch["applyTo"] == kind).map(|patch| &patch["patch"]["value"]);
         found.with_context(|| format!("the EnvoyFilter has no patch for {kind}"))
     };
     let (manager, filter) = (of("NETWORK_FILTER")?, of("HTTP_FILTER")?);
@@ -54,8 +54,12 @@ pub(super) fn envoy_filter(listen: &Listen, told: &Told) -> Result<String> {
     let own = &mut resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
     own["local_reply_config"] = manager["typed_config"]["local_reply_config"].clone();
     own["http_filters"].as_array_mut().context("no filters")?.insert(0, filter.clone());
-    let script = filter["typed_config"]["default_source_code"]["inline_string"].as_str().context("no script")?;
-    let name = script.split('"').find(|word| word.starts_with("outbound|")).context("the script names no cluster")?;
+    let script =
+        filter["typed_config"]["default_source_code"]["inline_string"].as_str().context("no script")?;
+    let name = script
+        .split('"')
+        .find(|word| word.starts_with("outbound|"))
+        .context("the script names no cluster")?;
     let (ip, port) = (told.wake.ip().to_string(), told.wake.port());
     resources["clusters"].as_array_mut().context("no clusters")?.push(cluster(name, &ip, port));
     Ok(serde_json::to_string_pretty(&config)?)

@@ -13,7 +13,13 @@ use crate::e2e::members::{HOME, RELEASE};
 use crate::e2e::world::Space;
 
 /// Asks `kubenap render` what this proxy must be told of this app, from the cluster.
-pub(super) async fn ask(space: &Space, program: Program, proxy: &str, form: &str, site: &Site) -> Result<Told> {
+pub(super) async fn ask(
+    space: &Space,
+    program: Program,
+    proxy: &str,
+    form: &str,
+    site: &Site,
+) -> Result<Told> {
     let wake = wake(space, program).await?;
     let id = space.id(&site.app);
     let service = format!("{HOME}/{}:80", wake_service(program));
@@ -30,6 +36,36 @@ pub(super) async fn ask(space: &Space, program: Program, proxy: &str, form: &str
     Ok(Told { site: site.clone(), text, pieces, own, wake })
 }
 
+/// The rendered pieces as objects to apply: as they are, but for the proxy's own Service, see `direct`.
+pub(super) fn objects(told: &Told) -> Vec<Value> {
+    let (app, direct) = (&*told.site.app, told.site.direct());
+    let aimed = |piece: &Value| {
+        if let Some(fields) = piece["fields"].as_object() {
+            let mut fields = Value::Object(fields.clone());
+            fields["metadata"]["name"] = direct.clone().into();
+            return fields;
+        }
+        let mut object = piece["object"].clone();
+        aim(&mut object["spec"], app, &direct);
+        object
+    };
+    told.pieces.iter().map(aimed).collect()
+}
+
+/// Every reference to one Service becomes one to another.
+fn aim(value: &mut Value, from: &str, to: &str) {
+    match value {
+        Value::Object(map) => {
+            if map.contains_key("nativeLB") && map.get("name").is_some_and(|name| name == from) {
+                map.insert("name".to_owned(), to.into());
+            }
+            map.values_mut().for_each(|value| aim(value, from, to));
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| aim(value, from, to)),
+        _ => {}
+    }
+}
+
 /// A second Service of an app, in which `KubeNap` puts nothing, since the app does not name it: while the app sleeps, who
 /// comes by it finds nobody, as everybody does where `KubeNap` may not write EndpointSlices. An Ingress that no proxy
 /// serves says that the host is the app's. Its cluster address.
@@ -38,7 +74,8 @@ pub(super) async fn direct(space: &Space, app: &str, host: &str, mut service: Va
     let name = format!("{app}-direct");
     service = json!({"metadata": {"name": name}, "spec": service});
     let made = space.api::<Service>().create(&post, &serde_json::from_value(service)?).await;
-    let address = made.with_context(|| format!("create Service {name}"))?.spec.and_then(|spec| spec.cluster_ip);
+    let address =
+        made.with_context(|| format!("create Service {name}"))?.spec.and_then(|spec| spec.cluster_ip);
     let backend = json!({"service": {"name": app, "port": {"number": 80}}});
     let paths = json!([{"path": "/", "pathType": "Prefix", "backend": backend}]);
     let ingress = json!({

@@ -103,7 +103,9 @@ mod tests {
     fn every_mark_in_a_request_is_filled_in() {
         for request in requests("web.test", "space") {
             assert!(request.contains("web.test") || request.contains("evil.example"), "{request:?}");
-            assert!(!request.contains("OTHER") && !request.contains("HOST") && !request.contains("NAMESPACE"));
+            assert!(
+                !request.contains("OTHER") && !request.contains("HOST") && !request.contains("NAMESPACE")
+            );
         }
     }
 }

@@ -54,7 +54,8 @@ async fn upload(lane: &Lane, target: &str, content: fn(Bytes) -> Content) -> Res
     let journey = lane.visitor().follow(&Call::post(target, content(body.clone())), MOST_REDIRECTS).await?;
     journey.reply.ensure_from_app()?;
     let (method, bytes) = (journey.reply.said("method")?, journey.reply.said("bytes")?);
-    let whole = bytes == body.len().to_string() && journey.reply.said("fnv")? == format!("{:016x}", fnv(&body));
+    let whole =
+        bytes == body.len().to_string() && journey.reply.said("fnv")? == format!("{:016x}", fnv(&body));
     ensure!(method == "POST" && whole, "the app received another request: {:?}", journey.reply);
     Ok(told(&journey))
 }

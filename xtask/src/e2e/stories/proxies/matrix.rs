@@ -92,7 +92,8 @@ fn render_clients(table: &Table) -> Result<String> {
     columns.dedup();
     let mut text = format!("| | {} |\n|{}\n", columns.join(" | "), " --- |".repeat(columns.len() + 1));
     for (name, row) in table {
-        let cells = columns.iter().map(|column| row.get(*column).with_context(|| format!("{name}: no {column}")));
+        let cells =
+            columns.iter().map(|column| row.get(*column).with_context(|| format!("{name}: no {column}")));
         let cells = cells.collect::<Result<Vec<_>>>()?;
         let cells = cells.into_iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>();
         writeln!(text, "| {name} | {} |", cells.join(" | "))?;

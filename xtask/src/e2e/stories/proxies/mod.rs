@@ -31,7 +31,7 @@ use self::stage::{BYSTANDER, Lane, Place, Stage, bystander_host};
 use self::way::Program;
 use super::Counts;
 use crate::e2e::app::App;
-use crate::e2e::members::Settings;
+use crate::e2e::members::{HOME, Settings};
 use crate::e2e::say;
 use crate::e2e::world::{Space, eventually};
 
@@ -67,7 +67,8 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
         let apps: Vec<_> = stage.lanes.iter().flat_map(|lane| [&lane.site, &lane.slow]).collect();
         let apps: Vec<_> = apps.into_iter().map(|site| site.app.clone()).collect();
         cells.extend(play(stage, &programs).await?);
-        let done: Vec<_> = ["delete", "deployments"].into_iter().chain(apps.iter().map(String::as_str)).collect();
+        let done: Vec<_> =
+            ["delete", "deployments"].into_iter().chain(apps.iter().map(String::as_str)).collect();
         space.kubectl(&done).await?;
     }
     let counted = cells.len() as u64;
@@ -169,6 +170,13 @@ async fn everybody_leaves(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
         })
         .await?;
     }
+    let pods = ["-n", HOME, "get", "pods", "-l", "app.kubernetes.io/name=kubenap", "-o", "name"];
+    eventually("KubeNap's pods have ended", Duration::from_secs(90), async || {
+        let left = stage.space.world.kubectl(&pods).await?;
+        ensure!(left.trim().is_empty(), "{left}");
+        Ok(())
+    })
+    .await?;
     // Until kube-proxy and Traefik have heard of it.
     tokio::time::sleep(Duration::from_secs(3)).await;
     Ok(())

@@ -88,9 +88,84 @@ pub(super) fn f5(listen: &Listen, told: &Told) -> Result<String> {
     Ok(whole(listen, &text))
 }
 
+/// What the community's controller writes for the rendered annotations of an Ingress: a location that hands its own 502 and
+/// 503 to another one, which asks the default backend with the path `/` and says what it was about. (Its balancer in
+/// Lua stands here as the Service's cluster address.)
+pub(super) fn ingress_nginx(listen: &Listen, told: &Told) -> Result<String> {
+    const PREFIX: &str = "nginx.ingress.kubernetes.io";
+    let errors = annotation(told, &format!("{PREFIX}/custom-http-errors"))?;
+    let backend = annotation(told, &format!("{PREFIX}/default-backend"))?;
+    let kept = annotation(told, &format!("{PREFIX}/disable-proxy-intercept-errors"))?;
+    let intercept = if kept == "true" { "off" } else { "on" };
+    let namespace = told.pieces.iter().find_map(|piece| piece["object"]["metadata"]["namespace"].as_str());
+    let namespace = namespace.context("kubenap render gives no object with a namespace")?;
+    let Site { app, host, cluster_ip, timeout, .. } = &told.site;
+    let (wake, timeout, http) = (told.wake, timeout.as_secs(), listen.http);
+    let (mut pages, mut locations) = (String::new(), String::new());
+    for code in errors.split(',') {
+        let name = format!("@custom_custom-default-backend-{namespace}-{backend}_{code}");
+        writeln!(pages, "      error_page {code} = {name};")?;
+        write!(
+            locations,
+            "    location {name} {{
+      internal;
+      proxy_intercept_errors off;
+      proxy_set_header X-Code {code};
+      proxy_set_header X-Format $http_accept;
+      proxy_set_header X-Original-URI $request_uri;
+      proxy_set_header X-Namespace $namespace;
+      proxy_set_header X-Ingress-Name $ingress_name;
+      proxy_set_header X-Service-Name $service_name;
+      proxy_set_header X-Service-Port $service_port;
+      proxy_set_header X-Request-ID $request_id;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header Host $http_host;
+      rewrite (.*) / break;
+      proxy_pass http://{wake};
+    }}
+"
+        )?;
+    }
+    let text = format!(
+        "  server {{
+    listen {http};
+    server_name {host};
+{locations}    location / {{
+      set $namespace {namespace};
+      set $ingress_name {app};
+      set $service_name {app};
+      set $service_port 80;
+      proxy_intercept_errors {intercept};
+{pages}      client_max_body_size 1m;
+      proxy_set_header Host $http_host;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_upgrade;
+      proxy_set_header X-Request-ID $request_id;
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Forwarded-Host $http_host;
+      proxy_set_header X-Forwarded-Port $server_port;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_connect_timeout 5s;
+      proxy_send_timeout 60s;
+      proxy_read_timeout {timeout}s;
+      proxy_buffering off;
+      proxy_request_buffering on;
+      proxy_next_upstream error timeout;
+      proxy_next_upstream_tries 3;
+      proxy_pass http://{cluster_ip}:80;
+      proxy_redirect off;
+    }}
+  }}
+"
+    );
+    Ok(whole(listen, &text))
+}
+
 /// One of the rendered annotations.
 fn annotation<'a>(told: &'a Told, name: &str) -> Result<&'a str> {
-    let found = told.pieces.iter().find_map(|piece| piece["fields"]["metadata"]["annotations"][name].as_str());
+    let found =
+        told.pieces.iter().find_map(|piece| piece["fields"]["metadata"]["annotations"][name].as_str());
     found.with_context(|| format!("kubenap render gives no annotation {name}"))
 }
 

@@ -76,7 +76,8 @@ impl Programs {
         let mut child = started.with_context(|| format!("start {name}"))?;
         if let Some(number) = child.id() {
             // A story that is killed kills nothing: the cluster's end does.
-            let pids = OpenOptions::new().append(true).open(cluster.pids()).context("open the list of processes")?;
+            let pids =
+                OpenOptions::new().append(true).open(cluster.pids()).context("open the list of processes")?;
             writeln!(&pids, "{number}").context("note the process number")?;
         }
         eventually(&format!("the proxy {name} listens"), Duration::from_secs(30), async || {
@@ -84,7 +85,10 @@ impl Programs {
                 let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
                 bail!("{name} ended with {status}:\n{log}\n{text}");
             }
-            TcpStream::connect(listen.http).await.map(drop).with_context(|| format!("connect to {}", listen.http))
+            TcpStream::connect(listen.http)
+                .await
+                .map(drop)
+                .with_context(|| format!("connect to {}", listen.http))
         })
         .await?;
         Ok(Process { child, file, text })
@@ -108,7 +112,9 @@ impl Programs {
                 command.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
             }
             Program::Envoy => {
-                command.args(["--disable-hot-restart", "--concurrency", "1", "-l", "warning", "-c"]).arg(file);
+                command
+                    .args(["--disable-hot-restart", "--concurrency", "1", "-l", "warning", "-c"])
+                    .arg(file);
             }
             Program::Traefik => bail!("Traefik runs in the cluster"),
         }

@@ -22,6 +22,8 @@ use crate::e2e::world::{Space, eventually};
 
 /// An app that nobody asks for; whoever wakes it was led astray.
 pub(super) const BYSTANDER: &str = "bystander";
+/// As `kubenap render` says that its objects are to be applied.
+const MANAGER: &str = "--field-manager=kubenap-proxy";
 /// How many apps are put to sleep at a time.
 const NAPS: usize = 12;
 /// As in the story of fifty naps: an app that serves on for less loses something of its own in any roll-out.
@@ -46,6 +48,8 @@ pub(super) struct Lane {
     pub(super) slow: Site,
     processes: RefCell<Vec<Process>>,
     objects: Vec<Value>,
+    /// What `kubenap render` gave, as it was applied.
+    applied: RefCell<Vec<Value>>,
     before: RefCell<Vec<Value>>,
 }
 
@@ -84,7 +88,7 @@ impl<'a> Stage<'a> {
     /// Takes it back.
     pub(super) async fn unhook(&self, programs: &Programs) -> Result<()> {
         for lane in self.lanes.iter().filter(|lane| !lane.way.substitutes()) {
-            lane.open(self.space, programs).await.with_context(|| lane.way.name)?;
+            lane.unhook(self.space, programs).await.with_context(|| lane.way.name)?;
         }
         Ok(())
     }
@@ -100,11 +104,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Plays a case on every lane at once, and writes down what happened.
-    pub(super) async fn play(
-        &self,
-        case: &'static str,
-        act: impl AsyncFn(&Lane) -> Result<String>,
-    ) {
+    pub(super) async fn play(&self, case: &'static str, act: impl AsyncFn(&Lane) -> Result<String>) {
         let acts = self.lanes.iter().map(async |lane| {
             let said = match lane.way.impossible(case) {
                 Some(why) => Ok(format!("not possible: {why}")),
@@ -164,11 +164,9 @@ impl Lane {
     /// Puts the proxy before its apps, as if there were no `KubeNap`.
     pub(super) async fn open(&self, space: &Space, programs: &Programs) -> Result<()> {
         match self.way.entry {
-            Entry::Objects(_) => {
-                let file = space.world.cluster.logs().join(format!("objects-{}.json", self.way.name));
-                let list = json!({"apiVersion": "v1", "kind": "List", "items": self.objects});
-                fs::write(&file, list.to_string()).with_context(|| format!("write {}", file.display()))?;
-                space.kubectl(&["apply", "-f", &file.display().to_string()]).await?;
+            Entry::Objects(_) | Entry::Applied { .. } => {
+                let file = self.list(space, &self.objects)?;
+                space.kubectl(&["apply", "-f", &file]).await?;
             }
             Entry::File(write) => {
                 let sites = [self.site.clone(), self.slow.clone()];
@@ -191,14 +189,59 @@ impl Lane {
 
     /// Tells the proxy what `kubenap render` says, if that is this way's form.
     pub(super) async fn hook(&self, space: &Space, programs: &Programs) -> Result<()> {
-        let Entry::Rendered { proxy, form, around, .. } = self.way.entry else { return Ok(()) };
-        let mut texts = Vec::new();
-        for site in [&self.site, &self.slow] {
-            let told = hook::ask(space, self.way.program, proxy, form, site).await?;
-            let listen = self.listen(space, site);
-            texts.push((around(&listen, &told)?, listen));
+        let (program, sites) = (self.way.program, [&self.site, &self.slow]);
+        match self.way.entry {
+            Entry::Objects(_) | Entry::File(_) => Ok(()),
+            Entry::Rendered { proxy, form, around, .. } => {
+                let mut texts = Vec::new();
+                for site in sites {
+                    let told = hook::ask(space, program, proxy, form, site).await?;
+                    let listen = self.listen(space, site);
+                    texts.push((around(&listen, &told)?, listen));
+                }
+                self.start(space, programs, texts).await
+            }
+            Entry::Applied { form, .. } => {
+                let mut objects = Vec::new();
+                for site in sites {
+                    let told = hook::ask(space, program, program.name(), form, site).await?;
+                    objects.extend(hook::objects(&told));
+                }
+                let file = self.list(space, &objects)?;
+                // Some of them live beside KubeNap, and all of them name their namespace.
+                space.world.kubectl(&["apply", "--server-side", MANAGER, "-f", &file]).await?;
+                *self.applied.borrow_mut() = objects;
+                Ok(())
+            }
         }
-        self.start(space, programs, texts).await
+    }
+
+    /// Takes that back.
+    pub(super) async fn unhook(&self, space: &Space, programs: &Programs) -> Result<()> {
+        let applied = self.applied.take();
+        if applied.is_empty() {
+            return self.open(space, programs).await;
+        }
+        for mut object in applied {
+            let file = if object.get("spec").is_none() {
+                // Somebody else's object: none of these annotations any more.
+                object["metadata"].as_object_mut().context("no metadata")?.remove("annotations");
+                let file = self.list(space, &[object])?;
+                space.world.kubectl(&["apply", "--server-side", MANAGER, "-f", &file]).await?;
+                continue;
+            } else {
+                self.list(space, &[object])?
+            };
+            space.world.kubectl(&["delete", "--ignore-not-found", "-f", &file]).await?;
+        }
+        Ok(())
+    }
+
+    fn list(&self, space: &Space, objects: &[Value]) -> Result<String> {
+        let file = space.world.cluster.logs().join(format!("objects-{}.json", self.way.name));
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        fs::write(&file, list.to_string()).with_context(|| format!("write {}", file.display()))?;
+        Ok(file.display().to_string())
     }
 
     async fn start(&self, space: &Space, programs: &Programs, texts: Vec<(String, Listen)>) -> Result<()> {
@@ -280,10 +323,13 @@ async fn lane(space: &Space, way: &'static Way) -> Result<Lane> {
     let site = site(space, way, way.name, (http, grpc), TIMEOUT).await?;
     let slow = self::site(space, way, &slow_name, way.ports(true), SLOW_TIMEOUT).await?;
     let objects = match way.entry {
-        Entry::Objects(objects) => [objects(&site), objects(&slow)].concat(),
+        Entry::Objects(objects) | Entry::Applied { before: objects, .. } => {
+            [objects(&site), objects(&slow)].concat()
+        }
         Entry::File(_) | Entry::Rendered { .. } => Vec::new(),
     };
-    Ok(Lane { way, site, slow, processes: RefCell::default(), objects, before: RefCell::default() })
+    let (processes, applied, before) = (RefCell::default(), RefCell::default(), RefCell::default());
+    Ok(Lane { way, site, slow, processes, objects, applied, before })
 }
 
 async fn site(

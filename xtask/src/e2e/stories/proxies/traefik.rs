@@ -93,6 +93,25 @@ pub(super) fn http_route(site: &Site) -> Vec<Value> {
     })]
 }
 
+/// An Ingress to the Service in which `KubeNap` puts nothing.
+pub(super) fn direct_ingress(site: &Site) -> Vec<Value> {
+    vec![direct(site, "traefik")]
+}
+
+/// The same, of the class `nginx`.
+pub(super) fn direct_nginx_ingress(site: &Site) -> Vec<Value> {
+    vec![direct(site, "nginx")]
+}
+
+fn direct(site: &Site, class: &str) -> Value {
+    let path = ingress_path("/", &site.direct(), 80);
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": site.direct()},
+        "spec": {"ingressClassName": class, "rules": [{"host": site.host, "http": {"paths": [path]}}]},
+    })
+}
+
 fn ingress_path(path: &str, service: &str, port: u16) -> Value {
     let backend = json!({"service": {"name": service, "port": {"number": port}}});
     json!({"path": path, "pathType": "Prefix", "backend": backend})

@@ -45,6 +45,8 @@ pub(super) enum Entry {
         around: fn(&Listen, &Told) -> Result<String>,
         before: fn(&Listen, &[Site]) -> Result<String>,
     },
+    /// In the cluster, with the objects of `kubenap render`; the other ones are what was there before.
+    Applied { form: &'static str, before: fn(&Site) -> Vec<Value> },
 }
 
 /// What `kubenap render` says of an app.
@@ -113,6 +115,18 @@ pub(super) const WAYS: &[Way] = &[
         impossible: &[HTTP1_TEXT],
     },
     Way {
+        name: "ngxerr",
+        program: Program::Nginx,
+        form: "ingress-nginx's directives around the rendered annotations",
+        entry: Entry::Rendered {
+            proxy: "nginx",
+            form: "ingress-nginx-errors",
+            around: nginx::ingress_nginx,
+            before: nginx::plain,
+        },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
         name: "ingress",
         program: Program::Traefik,
         form: "Ingress, substitution",
@@ -141,6 +155,34 @@ pub(super) const WAYS: &[Way] = &[
         impossible: &[],
     },
     Way {
+        name: "treerr",
+        program: Program::Traefik,
+        form: "Ingress, rendered middleware `errors`",
+        entry: Entry::Applied { form: "ingress", before: traefik::direct_ingress },
+        impossible: &[HTTP1_TEXT, OWN_502, FORCED_307],
+    },
+    Way {
+        name: "trefail",
+        program: Program::Traefik,
+        form: "IngressRoute, rendered failover",
+        entry: Entry::Applied { form: "ingressroute", before: traefik::ingress_route },
+        impossible: &[HTTP1_TEXT, OWN_502],
+    },
+    Way {
+        name: "trerterr",
+        program: Program::Traefik,
+        form: "IngressRoute, rendered middleware `errors`",
+        entry: Entry::Applied { form: "ingressroute-errors", before: traefik::ingress_route },
+        impossible: &[HTTP1_TEXT, OWN_502, FORCED_307],
+    },
+    Way {
+        name: "trengx",
+        program: Program::Traefik,
+        form: "nginx annotations, rendered default-backend",
+        entry: Entry::Applied { form: "nginx-annotations", before: traefik::direct_nginx_ingress },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
         name: "envoy",
         program: Program::Envoy,
         form: "static, substitution",
@@ -151,12 +193,7 @@ pub(super) const WAYS: &[Way] = &[
         name: "envoylua",
         program: Program::Envoy,
         form: "static, rendered, Lua",
-        entry: Entry::Rendered {
-            proxy: "envoy",
-            form: "lua",
-            around: envoy::rendered,
-            before: envoy::plain,
-        },
+        entry: Entry::Rendered { proxy: "envoy", form: "lua", around: envoy::rendered, before: envoy::plain },
         impossible: &[HTTP1_TEXT],
     },
     Way {
@@ -237,7 +274,15 @@ pub(super) const WAYS: &[Way] = &[
 
 /// For ways whose text is for HTTP/1.
 const HTTP1_TEXT: (&str, &str) =
-    ("grpc", "the rendered text is for HTTP/1, and its error path would lose the call's body; substitution serves gRPC");
+    ("grpc", "the text is for HTTP/1, and an error path would lose the call's body: use substitution");
+
+/// For Traefik's hooks that look at the status alone.
+const OWN_502: (&str, &str) = (
+    "own",
+    "a 502 of the app's own is taken for its sleep while the hook is in place, so KubeNap applies it for a nap only",
+);
+/// For Traefik's middleware `errors`.
+const FORCED_307: (&str, &str) = ("down", "Traefik makes a 307 without a Location of KubeNap's absence");
 
 /// The first port of the processes; each has the next one.
 const FIRST_PORT: u16 = 9200;
@@ -252,7 +297,7 @@ impl Way {
     /// Where requests and gRPC calls for one of its two apps go.
     pub(super) fn ports(&self, slow: bool) -> (SocketAddr, SocketAddr) {
         let port = match self.entry {
-            Entry::Objects(_) => return (TRAEFIK, TRAEFIK),
+            Entry::Objects(_) | Entry::Applied { .. } => return (TRAEFIK, TRAEFIK),
             Entry::Rendered { .. } if slow => self.port() + SLOW,
             Entry::File(_) | Entry::Rendered { .. } => self.port(),
         };
@@ -265,7 +310,7 @@ impl Way {
 
     /// Whether a request that waits is always given to the app itself, so that its caller notices nothing but the time.
     pub(super) fn substitutes(&self) -> bool {
-        !matches!(self.entry, Entry::Rendered { .. })
+        matches!(self.entry, Entry::Objects(_) | Entry::File(_))
     }
 
     /// Why a case cannot be here.
@@ -276,6 +321,13 @@ impl Way {
     fn port(&self) -> u16 {
         let place = WAYS.iter().position(|way| way.name == self.name).unwrap_or_default();
         FIRST_PORT + u16::try_from(place).unwrap_or_default()
+    }
+}
+
+impl Site {
+    /// The Service in which `KubeNap` puts nothing, and what leads to it.
+    pub(super) fn direct(&self) -> String {
+        format!("{}-direct", self.app)
     }
 }
 
