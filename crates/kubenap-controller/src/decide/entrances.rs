@@ -7,7 +7,7 @@ use kubenap_core::answer::OwnedManners;
 use kubenap_core::app::AppId;
 use kubenap_core::decide::trouble;
 use kubenap_core::policy::Policy;
-use kubenap_core::seen::{PortKey, ServiceSeen, Trouble};
+use kubenap_core::seen::{PortKey, ServiceSeen, Slice, Trouble};
 use kubenap_core::situation::Situation;
 
 use super::Context;
