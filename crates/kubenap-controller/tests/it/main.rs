@@ -10,7 +10,7 @@ mod wishes;
 mod mistakes;
 mod eager;
 mod wakes;
-mod error_paths;
+mod unsubstituted;
 mod broken;
 mod owners;
 mod zeros;
