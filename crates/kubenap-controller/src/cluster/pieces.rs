@@ -21,17 +21,17 @@ pub async fn around(cluster: &Cluster, app: &AppId) -> Result<Vec<Value>, Cluste
     add(
         &mut objects,
         "Deployment",
-        list(cluster, Api::<Deployment>::namespaced(client.clone(), space)).await?,
+        &list(cluster, Api::<Deployment>::namespaced(client.clone(), space)).await?,
     );
-    add(&mut objects, "Service", list(cluster, Api::<Service>::namespaced(client.clone(), space)).await?);
-    add(&mut objects, "Ingress", list(cluster, Api::<Ingress>::namespaced(client.clone(), space)).await?);
+    add(&mut objects, "Service", &list(cluster, Api::<Service>::namespaced(client.clone(), space)).await?);
+    add(&mut objects, "Ingress", &list(cluster, Api::<Ingress>::namespaced(client.clone(), space)).await?);
     let classes = list(cluster, Api::<IngressClass>::all(client.clone())).await;
-    add(&mut objects, "IngressClass", unless_hidden(classes)?);
+    add(&mut objects, "IngressClass", &unless_hidden(classes)?);
     for (kind, group, version, plural) in KINDS.into_iter().skip(1) {
         let resource =
             ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &resource);
-        add(&mut objects, kind, unless_hidden(list(cluster, api).await)?);
+        add(&mut objects, kind, &unless_hidden(list(cluster, api).await)?);
     }
     Ok(objects)
 }
@@ -68,7 +68,7 @@ fn unless_hidden<T>(listed: Result<Vec<T>, ClusterError>) -> Result<Vec<T>, Clus
 }
 
 /// Items of a list do not say what they are.
-fn add<T: Serialize>(objects: &mut Vec<Value>, kind: &str, listed: Vec<T>) {
+fn add<T: Serialize>(objects: &mut Vec<Value>, kind: &str, listed: &[T]) {
     objects.extend(listed.iter().filter_map(|item| written(item, &Value::from(kind), &Value::Null)));
 }
 

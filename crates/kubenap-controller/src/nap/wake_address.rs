@@ -119,9 +119,10 @@ pub async fn heed(cx: Arc<Context>) {
         drop(state);
         if changed {
             let at = format!("{}:{}", it.service.host(), it.service.port);
-            match answer {
-                Some(member) => tracing::info!(at, member, "a member answers at the wake address"),
-                None => tracing::warn!(at, "no member answers at the wake address; hint: --wake-service"),
+            if let Some(member) = answer {
+                tracing::info!(at, member, "a member answers at the wake address");
+            } else {
+                tracing::warn!(at, "no member answers at the wake address; hint: --wake-service");
             }
         }
         for app in relying.iter().filter(|_| changed || urgent) {

@@ -1,7 +1,7 @@
 //! The harness: one source, a world that it is asked about, and a clock that only the test moves.
 #![expect(clippy::unwrap_used, reason = "a harness that breaks should stop its test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;

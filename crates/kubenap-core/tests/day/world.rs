@@ -229,7 +229,7 @@ impl Day {
         if self.seen.trouble().is_some() {
             self.troubled = self.now;
         }
-        let enough = self.with_facts(reading, |facts| step::stands_in(facts));
+        let enough = self.with_facts(reading, step::stands_in);
         self.substituted = if enough { self.substituted.or(Some(self.now)) } else { None };
     }
 
