@@ -10,10 +10,7 @@ mod wishes;
 mod mistakes;
 mod eager;
 mod wakes;
-<<<<<<< HEAD
 mod returns;
-=======
->>>>>>> nosub
 mod unsubstituted;
 mod broken;
 mod owners;
