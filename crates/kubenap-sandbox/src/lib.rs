@@ -6,7 +6,8 @@
 //! [`Settings::sockets`], apps that listen, Services' addresses that forward and a toy ingress.
 //!
 //! Not simulated, and answered 501 where it could be asked for: strategic merge patches, dry runs, foreground and
-//! orphaning deletion, `sendInitialEvents`, deletion of collections, other kinds. There is one node, everybody may
+//! orphaning deletion, `sendInitialEvents`, deletion of collections, other kinds, all of a log's parameters but
+//! `container`, `follow`, `sinceTime` and `timestamps`. There is one node, everybody may
 //! do everything, autoscalers do not scale, probes are not run, IPv6 is not given out. Unlike in a real cluster,
 //! `EndpointSlices` may hold loopback addresses: the sandbox's whole network is one.
 mod settings;

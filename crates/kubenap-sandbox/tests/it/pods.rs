@@ -169,3 +169,30 @@ async fn a_namespace_goes_with_all_that_is_in_it() {
         sandbox.list("pods", Some("shop")).is_empty() && sandbox.list("replicasets", Some("shop")).is_empty()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_read_from_a_time_on_with_the_moments_of_its_lines() {
+    use kube::api::{Api, LogParams};
+    let (sandbox, client) = without_sockets();
+    put_web(&sandbox, 1, &json!({}));
+    until("ready", || ready_replicas(&sandbox) == 1).await;
+    let name = sandbox.list("pods", None)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client, "default");
+    sandbox.print("default", &name, "early").unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let since = sandbox.now();
+    sandbox.print("default", &name, "late").unwrap();
+    assert_eq!(api.logs(&name, &LogParams::default()).await.unwrap(), "early\nlate\n");
+    let whole = jiff::Timestamp::from_second(since.as_second()).unwrap();
+    let params = LogParams { since_time: Some(whole), timestamps: true, ..LogParams::default() };
+    let text = api.logs(&name, &params).await.unwrap();
+    let (stamp, line) = text.split_once(' ').unwrap();
+    assert_eq!((stamp.parse::<jiff::Timestamp>().unwrap(), line), (since, "late\n"));
+    sandbox.rotate_log("default", &name).unwrap();
+    assert_eq!(api.logs(&name, &LogParams::default()).await.unwrap(), "");
+    for (pod, container, code) in [("nobody", None, 404), (name.as_str(), Some("nobody"), 400)] {
+        let params = LogParams { container: container.map(str::to_owned), ..LogParams::default() };
+        let error = api.logs(pod, &params).await.unwrap_err();
+        assert!(matches!(&error, kube::Error::Api(status) if status.code == code), "{error:?}");
+    }
+}

@@ -35,7 +35,9 @@ async fn what_is_not_simulated_is_a_501_with_a_status() {
         (Method::PATCH, WEB, strategic),
         (Method::GET, &format!("{ALL}?watch=true&sendInitialEvents=true"), ""),
         (Method::GET, &format!("{ALL}?shardSelector=x"), ""),
-        (Method::GET, "/api/v1/namespaces/default/pods/x/log", ""),
+        (Method::GET, "/api/v1/namespaces/default/pods/x/exec", ""),
+        (Method::GET, "/api/v1/namespaces/default/pods/x/log?previous=true", ""),
+        (Method::GET, &format!("{WEB}/log"), ""),
     ] {
         let (code, status) = send(&sandbox, method.clone(), path, media, "{}").await;
         assert_eq!(
