@@ -223,16 +223,15 @@ impl Lane {
             return self.open(space, programs).await;
         }
         for mut object in applied {
-            let file = if object.get("spec").is_none() {
+            if object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "kubenap" {
+                let file = self.list(space, &[object])?;
+                space.world.kubectl(&["delete", "--ignore-not-found", "-f", &file]).await?;
+            } else {
                 // Somebody else's object: none of these annotations any more.
                 object["metadata"].as_object_mut().context("no metadata")?.remove("annotations");
                 let file = self.list(space, &[object])?;
                 space.world.kubectl(&["apply", "--server-side", MANAGER, "-f", &file]).await?;
-                continue;
-            } else {
-                self.list(space, &[object])?
-            };
-            space.world.kubectl(&["delete", "--ignore-not-found", "-f", &file]).await?;
+            }
         }
         Ok(())
     }
