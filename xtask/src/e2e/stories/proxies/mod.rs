@@ -67,7 +67,8 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     let mut cells = BTreeMap::new();
     // In two halves: so many apps that start at once would keep a small machine from anything else.
     for substitutes in [true, false] {
-        let stage = Stage::set(space, &programs, |way| way.substitutes() == substitutes && wanted(way)).await?;
+        let stage =
+            Stage::set(space, &programs, |way| way.substitutes() == substitutes && wanted(way)).await?;
         if stage.lanes.is_empty() {
             continue;
         }
