@@ -170,13 +170,13 @@ impl Lane {
             }
             Entry::File(write) => {
                 let sites = [self.site.clone(), self.slow.clone()];
-                let listen = self.listen(space, &self.site);
+                let listen = Self::listen(space, &self.site);
                 self.start(space, programs, vec![(write(&listen, &sites)?, listen)]).await?;
             }
             Entry::Rendered { before, .. } => {
                 let mut texts = Vec::new();
                 for site in [&self.site, &self.slow] {
-                    let listen = self.listen(space, site);
+                    let listen = Self::listen(space, site);
                     texts.push((before(&listen, std::slice::from_ref(site))?, listen));
                 }
                 self.start(space, programs, texts).await?;
@@ -196,7 +196,7 @@ impl Lane {
                 let mut texts = Vec::new();
                 for site in sites {
                     let told = hook::ask(space, program, proxy, form, site).await?;
-                    let listen = self.listen(space, site);
+                    let listen = Self::listen(space, site);
                     texts.push((around(&listen, &told)?, listen));
                 }
                 self.start(space, programs, texts).await
@@ -254,7 +254,7 @@ impl Lane {
         Ok(())
     }
 
-    fn listen(&self, space: &Space, site: &Site) -> Listen {
+    fn listen(space: &Space, site: &Site) -> Listen {
         let folder = space.world.cluster.logs().join("proxies").join(&site.app);
         Listen { http: site.http, grpc: site.grpc, folder }
     }
