@@ -170,7 +170,9 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
                 json!(route["priority"].as_u64().unwrap_or(length as u64).saturating_add(FIRST));
             if fails_over {
                 let port = service["port"].to_string();
-                let made = format!("{name}-{}", port.trim_matches('"'));
+                // Not `kubenap-web-80`: that is what Traefik itself calls port 80 of the Service `kubenap-web`, and every
+                // request, also for an app that is awake, would go there.
+                let made = format!("{name}-{}-failover", port.trim_matches('"'));
                 if !templates
                     .iter()
                     .any(|piece| matches!(piece, Piece::Object(object) if object["metadata"]["name"] == made))

@@ -14,7 +14,10 @@ const REQUESTS: u64 = 100;
 
 /// An app's answers to a few requests, without what moves.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Fingerprint(Vec<(u16, Vec<(String, String)>, String)>);
+pub(super) struct Fingerprint(Vec<Answer>);
+
+/// Status, headers, body.
+type Answer = (u16, Vec<(String, String)>, String);
 
 /// Takes it as things are now.
 pub(super) async fn fingerprint(lane: &Lane) -> Result<Fingerprint> {
@@ -70,7 +73,7 @@ async fn none_through(lane: &Lane, stage: &Stage<'_>, before: f64) -> Result<()>
     Ok(())
 }
 
-fn without_what_moves(reply: &Reply) -> Result<(u16, Vec<(String, String)>, String)> {
+fn without_what_moves(reply: &Reply) -> Result<Answer> {
     let pod = reply.headers.get("x-pod").map(|pod| pod.to_str().context("x-pod")).transpose()?.unwrap_or(" ");
     let mut headers: Vec<_> = reply
         .headers

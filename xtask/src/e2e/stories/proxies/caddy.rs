@@ -45,6 +45,7 @@ pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
 }
 
 /// The rendered text as it is, but for address and port.
+#[expect(clippy::unnecessary_wraps, reason = "one kind of function for every way in")]
 pub(super) fn rendered(listen: &Listen, told: &Told) -> Result<String> {
     let (name, port) = (format!("http://{}", told.site.host), listen.http.port());
     let bound = format!("{name}:{port} {{\n  bind {}\n", listen.http.ip());

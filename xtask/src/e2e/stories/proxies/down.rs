@@ -1,4 +1,4 @@
-//! KubeNap is down: an awake app does not notice, and a sleeping one's visitors are told quickly.
+//! `KubeNap` is down: an awake app does not notice, and a sleeping one's visitors are told quickly.
 
 use std::time::Duration;
 

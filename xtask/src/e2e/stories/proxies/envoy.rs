@@ -33,6 +33,7 @@ pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
 }
 
 /// The rendered text as it is, but for the port.
+#[expect(clippy::unnecessary_wraps, reason = "one kind of function for every way in")]
 pub(super) fn rendered(listen: &Listen, told: &Told) -> Result<String> {
     let bound = format!("address: {}, port_value: {}", listen.http.ip(), listen.http.port());
     Ok(told.text.replace("address: 0.0.0.0, port_value: 80 ", &format!("{bound} ")))

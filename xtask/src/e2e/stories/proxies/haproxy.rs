@@ -49,6 +49,7 @@ frontend grpc
 }
 
 /// The rendered text as it is, but for the port.
+#[expect(clippy::unnecessary_wraps, reason = "one kind of function for every way in")]
 pub(super) fn rendered(listen: &Listen, told: &Told) -> Result<String> {
     let text = told.text.replace("bind :80\n", &format!("bind {}\n", listen.http));
     Ok(format!("global\n  maxconn 2000\n{text}"))

@@ -46,7 +46,9 @@ pub(super) fn objects(told: &Told) -> Vec<Value> {
             return fields;
         }
         let mut object = piece["object"].clone();
-        aim(&mut object["spec"], app, &direct);
+        if let Some(spec) = object.get_mut("spec") {
+            aim(spec, app, &direct);
+        }
         object
     };
     told.pieces.iter().map(aimed).collect()

@@ -44,7 +44,7 @@ pub(super) async fn play(stage: &Stage<'_>, lane: &Lane) -> Result<String> {
     let sent = requests.iter().map(async |request| {
         let head = exchange_raw(lane.site.http, request.as_bytes()).await;
         let head = head.with_context(|| format!("{request:?}"))?;
-        judge(&head).with_context(|| format!("{request:?} was answered {head:?}"))
+        judge(head.as_ref()).with_context(|| format!("{request:?} was answered {head:?}"))
     });
     try_join_all(sent).await?;
     Ok(format!("{} requests: no foreign Location", requests.len()))
@@ -74,7 +74,7 @@ fn requests(host: &str, namespace: &str) -> Vec<String> {
 }
 
 /// An answer that leads nowhere, or back to the same host.
-fn judge(head: &Option<Head>) -> Result<()> {
+fn judge(head: Option<&Head>) -> Result<()> {
     let Some(head) = head else { return Ok(()) };
     for location in &head.locations {
         let bytes = location.as_bytes();
@@ -93,9 +93,9 @@ mod tests {
     #[test]
     fn a_location_on_another_host_is_seen() {
         let answer = |location: &str| Some(Head { status: 307, locations: vec![location.to_owned()] });
-        assert!(judge(&answer("/x?y=//z")).is_ok() && judge(&None).is_ok());
+        assert!(judge(answer("/x?y=//z").as_ref()).is_ok() && judge(None).is_ok());
         for foreign in ["//evil.example", "/\\evil.example", "https://evil.example/", "x", ""] {
-            assert!(judge(&answer(foreign)).is_err(), "{foreign}");
+            assert!(judge(answer(foreign).as_ref()).is_err(), "{foreign}");
         }
     }
 

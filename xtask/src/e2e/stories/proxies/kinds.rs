@@ -82,7 +82,7 @@ pub(super) async fn grpc(lane: &Lane) -> Result<String> {
     while begun.elapsed() < PATIENCE {
         match &*call_over_grpc(lane.site.grpc, &lane.site.host, b"are you awake?").await? {
             "0" => return Ok(format!("{before}0 (OK), {}", seconds(begun.elapsed()))),
-            "14" => before = "14 (UNAVAILABLE), then ".to_owned(),
+            "14" => "14 (UNAVAILABLE), then ".clone_into(&mut before),
             status => bail!("the call ended with {status}"),
         }
         ensure!(!lane.way.substitutes(), "the call was answered {before}");

@@ -38,6 +38,7 @@ pub(super) fn plain(listen: &Listen, sites: &[Site]) -> Result<String> {
 }
 
 /// The rendered text as it is, but for the port.
+#[expect(clippy::unnecessary_wraps, reason = "one kind of function for every way in")]
 pub(super) fn rendered(listen: &Listen, told: &Told) -> Result<String> {
     Ok(whole(listen, &told.text.replace("listen 80;", &format!("listen {};", listen.http))))
 }

@@ -170,13 +170,13 @@ impl Lane {
             }
             Entry::File(write) => {
                 let sites = [self.site.clone(), self.slow.clone()];
-                let listen = self.listen(space, &self.site);
+                let listen = Self::listen(space, &self.site);
                 self.start(space, programs, vec![(write(&listen, &sites)?, listen)]).await?;
             }
             Entry::Rendered { before, .. } => {
                 let mut texts = Vec::new();
                 for site in [&self.site, &self.slow] {
-                    let listen = self.listen(space, site);
+                    let listen = Self::listen(space, site);
                     texts.push((before(&listen, std::slice::from_ref(site))?, listen));
                 }
                 self.start(space, programs, texts).await?;
@@ -196,7 +196,7 @@ impl Lane {
                 let mut texts = Vec::new();
                 for site in sites {
                     let told = hook::ask(space, program, proxy, form, site).await?;
-                    let listen = self.listen(space, site);
+                    let listen = Self::listen(space, site);
                     texts.push((around(&listen, &told)?, listen));
                 }
                 self.start(space, programs, texts).await
@@ -223,16 +223,15 @@ impl Lane {
             return self.open(space, programs).await;
         }
         for mut object in applied {
-            let file = if object.get("spec").is_none() {
+            if object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "kubenap" {
+                let file = self.list(space, &[object])?;
+                space.world.kubectl(&["delete", "--ignore-not-found", "-f", &file]).await?;
+            } else {
                 // Somebody else's object: none of these annotations any more.
                 object["metadata"].as_object_mut().context("no metadata")?.remove("annotations");
                 let file = self.list(space, &[object])?;
                 space.world.kubectl(&["apply", "--server-side", MANAGER, "-f", &file]).await?;
-                continue;
-            } else {
-                self.list(space, &[object])?
-            };
-            space.world.kubectl(&["delete", "--ignore-not-found", "-f", &file]).await?;
+            }
         }
         Ok(())
     }
@@ -255,7 +254,7 @@ impl Lane {
         Ok(())
     }
 
-    fn listen(&self, space: &Space, site: &Site) -> Listen {
+    fn listen(space: &Space, site: &Site) -> Listen {
         let folder = space.world.cluster.logs().join("proxies").join(&site.app);
         Listen { http: site.http, grpc: site.grpc, folder }
     }
