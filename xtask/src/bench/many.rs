@@ -146,7 +146,8 @@ fn signal(bench: &Bench, actor: &str, signal: Signal) -> Result<()> {
 }
 
 fn namespace(nth: usize) -> String {
-    format!("many-{:03}", nth / EACH)
+    // Another one each time: what an earlier run made may still be on its way out.
+    format!("many-{}-{:03}", std::process::id(), nth / EACH)
 }
 
 async fn fill(bench: &Bench, count: usize) -> Result<()> {

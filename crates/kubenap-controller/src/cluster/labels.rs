@@ -76,6 +76,12 @@ impl<T: PartialEq> Alike<T> {
     }
 }
 
+impl<T: PartialEq> Default for Alike<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 static ALIKE: Alike<Texts> = Alike::new();
 
 /// The same texts, shared with whoever has them too.

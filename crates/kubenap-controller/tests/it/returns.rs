@@ -1,5 +1,4 @@
 //! Who is sent back as soon as a pod is ready, and finds proxies and members that have not heard of it.
-#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -29,7 +28,7 @@ async fn visit(world: &World, at: SocketAddr, nth: usize) -> (usize, Duration, u
 async fn a_request_is_sent_back_when_the_pod_is_ready_and_passed_as_long_as_the_service_has_not_followed() {
     let late = SandboxSettings { slice_delay: Duration::from_secs(5), ..SandboxSettings::default() };
     let pod_takes = late.ready_delay;
-    let world = World::with(Pace::QUICK, late);
+    let world = World::with(Pace::QUICK, &late);
     world.app("web", 1, &[]).await;
     world.pass(10).await;
     let ingress = world.sandbox.ingress(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();

@@ -75,12 +75,12 @@ static WORLDS: AtomicU8 = AtomicU8::new(0);
 
 impl World {
     pub(crate) fn new(pace: Pace) -> Self {
-        Self::with(pace, SandboxSettings::default())
+        Self::with(pace, &SandboxSettings::default())
     }
 
     /// In a cluster that is like this, but with sockets.
-    pub(crate) fn with(pace: Pace, settings: SandboxSettings) -> Self {
-        let settings = SandboxSettings { sockets: true, ..settings };
+    pub(crate) fn with(pace: Pace, settings: &SandboxSettings) -> Self {
+        let settings = SandboxSettings { sockets: true, ..settings.clone() };
         let begins = settings.start;
         let sandbox = Sandbox::start(settings);
         let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kubenap-system"}});

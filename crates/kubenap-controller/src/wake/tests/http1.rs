@@ -86,9 +86,9 @@ async fn what_another_member_may_have_sent_back_already_is_passed() {
         let world = World::new();
         let (pod, heard) = pod().await;
         world.doors.set_state(&key(), DoorState::Waking);
-        let head = format!("GET / HTTP/1.1\r\nHost: web\r\nX-Forwarded-For: 192.0.2.1\r\n{page}\r\n");
+        let ask = format!("GET / HTTP/1.1\r\nHost: web\r\nX-Forwarded-For: 192.0.2.1\r\n{page}\r\n");
         let mut client = world.connect().await;
-        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(ask.as_bytes()).await.unwrap();
         world.until_held(1).await;
         world.doors.set_state(&key(), DoorState::Up(Arc::from([pod])));
         let answer = hear(&mut client).await;
