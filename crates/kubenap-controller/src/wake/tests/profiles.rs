@@ -66,7 +66,7 @@ async fn each_proxy_is_understood_in_its_own_words() {
         (
             "nginx",
             "GET /",
-            format!("X-Code: 503\r\nX-Original-URI: /a?b\r\nX-Namespace: shop\r\nX-Service-Name: web\r\n"),
+            "X-Code: 503\r\nX-Original-URI: /a?b\r\nX-Namespace: shop\r\nX-Service-Name: web\r\n".to_owned(),
             "/a?b",
         ),
         (
@@ -239,7 +239,7 @@ fn shapes(profile: &str, target: &[u8]) -> Vec<Vec<u8>> {
     let line = |before: &str, target: &[u8]| {
         [before.as_bytes(), target, b" HTTP/1.1\r\nHost: web.example\r\n\r\n"].concat()
     };
-    let escaped: String = target.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let escaped = target.iter().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
     match profile {
         "nginx" => vec![told("GET /", "X-Original-URI", NGINX)],
         "traefik" => {
