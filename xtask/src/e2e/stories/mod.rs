@@ -93,7 +93,7 @@ pub(crate) const STORIES: &[Story] = &[
         true,
         "through every proxy a sleeping app is woken by any kind of request, and an awake one is left alone"
     ),
-    story!(hooks, true, "the same through proxies' hooks that fall short in a case as yet"),
+    story!(hooks, true, "the same by the proxies' own error paths, without substitution"),
     story!(clients, true, "the clients that people use are answered by an app that slept behind any proxy"),
     story!(rolled, true, "KubeNap is rolled while apps sleep and 400 requests are held, and none is lost"),
     story!(

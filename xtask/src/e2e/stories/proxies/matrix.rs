@@ -16,7 +16,7 @@ const HEAD: &str = "<!-- Written by the story `proxies` of `cargo xtask e2e`. --
 # Proxies
 
 One suite, told through every proxy that can be had from package registries, on a real Kubernetes: `cargo xtask e2e --only
-proxies` tells it again and writes this page. A case that fails fails the story, and nothing is written; a cell says how it
+proxies` tells it again with substitution, `--only hooks` on the proxies' own error paths, and writes this page. A case that fails fails the story, and nothing is written; a cell says how it
 went. One that begins with *failed* is from before this page was complete, and is to be told again. Times are those of a
 small machine with much else to do, and a wake in them is a new pod that takes 1.5 s to start (9 s where it says slow).
 
