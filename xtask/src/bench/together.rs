@@ -80,12 +80,12 @@ async fn scaled(bench: &Bench, count: usize) -> Result<Values> {
         space.scale(&app.name, 1).await?;
         ready.after(&app.name, begun, PATIENCE).await
     });
-    let moments: Vec<Instant> = try_join_all(all).await?;
+    let moments = try_join_all(all).await?;
     try_join_all(apps.iter().map(|app| space.scale(&app.name, 0))).await?;
     try_join_all(apps.iter().map(|app| space.until_no_pods(&app.name))).await?;
     drop(ready);
     space.remove().await?;
-    Ok(Values::of(moments.into_iter().map(|moment| milliseconds(moment - begun)).collect()))
+    Ok(Values::of(moments.into_iter().map(|moment| milliseconds(moment.ready - begun)).collect()))
 }
 
 /// From all requests to each whole answer, in milliseconds, and the first loss.
