@@ -66,7 +66,9 @@ const LATE: Duration = Duration::from_secs(15);
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// The longest question.
 const MOST: usize = 64 << 10;
-/// The counter whose values are made up.
+/// What the heartbeat asks for, and nothing else does.
+const HEARTBEAT: &[u8] = b"process_start_time_seconds";
+/// The page's counter whose values are made up.
 const COUNTER: &str = "traefik_service_requests_total";
 
 impl Liar {
@@ -201,7 +203,7 @@ fn empty(speech: Speech, question: &[u8]) -> Vec<u8> {
 fn aged(speech: Speech, truth: Vec<u8>) -> Vec<u8> {
     let now = super::clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     match speech {
-        Speech::Prometheus => each_value(truth, |value| value[0] = now.as_secs_f64().into()),
+        Speech::Prometheus => each_value(truth, |row| row["value"][0] = now.as_secs_f64().into()),
         Speech::Page => {
             let long_ago = now.saturating_sub(Duration::from_secs(3600)).as_millis();
             each_line(&truth, |line| format!("{line} {long_ago}"))
@@ -210,11 +212,17 @@ fn aged(speech: Speech, truth: Vec<u8>) -> Vec<u8> {
 }
 
 fn reset(speech: Speech, question: &[u8], truth: Vec<u8>, asked: u64) -> Vec<u8> {
-    let low = asked % 3 + 1;
+    // Another one each time, however many questions a poll has.
+    let low = asked % 7 + 1;
     match speech {
-        // The heartbeat counts nothing.
-        Speech::Prometheus if question.windows(13).any(|part| part == b"label_replace") => truth,
-        Speech::Prometheus => each_value(truth, |value| value[1] = low.to_string().into()),
+        // Only the heartbeat asks for it, and it counts nothing.
+        Speech::Prometheus if question.windows(HEARTBEAT.len()).any(|part| part == HEARTBEAT) => truth,
+        Speech::Prometheus => each_value(truth, |row| {
+            // What is open is no counter.
+            if row["metric"]["kubenap"].as_str().is_some_and(|mark| !mark.contains('~')) {
+                row["value"][1] = low.to_string().into();
+            }
+        }),
         Speech::Page => each_line(&truth, |line| match line.rsplit_once(' ') {
             Some((series, _)) if line.starts_with(COUNTER) => format!("{series} {low}"),
             _ => line.to_owned(),
@@ -222,12 +230,12 @@ fn reset(speech: Speech, question: &[u8], truth: Vec<u8>, asked: u64) -> Vec<u8>
     }
 }
 
-/// Changes each value of an instant query's answer: when, and what.
+/// Changes each row of an instant query's answer: whose, when, and what.
 fn each_value(truth: Vec<u8>, change: impl Fn(&mut Value)) -> Vec<u8> {
     let Ok(mut answer) = serde_json::from_slice::<Value>(&truth) else { return truth };
     for row in answer["data"]["result"].as_array_mut().into_iter().flatten() {
-        if let Some(value) = row.get_mut("value") {
-            change(value);
+        if row.get("value").is_some() {
+            change(row);
         }
     }
     answer.to_string().into_bytes()
