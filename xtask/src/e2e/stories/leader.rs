@@ -59,9 +59,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
         asleep += u64::from(slept);
         // The next leader carries out what was wished of the dead one: without visitors nobody would end that nap.
         eventually("what was wished of the visited app is done", Duration::from_secs(90), async || {
-            let wish = space.annotation(BUSY, "kubenap/wish").await?;
-            ensure!(wish.is_none(), "{wish:?}");
-            Ok(())
+            ensure_done(space, BUSY).await
         })
         .await?;
         space.until_awake(BUSY, BUSY, COUNT).await.with_context(|| format!("after {step:?}"))?;
@@ -101,6 +99,8 @@ async fn dies(space: &Space, step: Step) -> Result<bool> {
     members.ensure(&Settings::default()).await?;
 
     let slept = eventually("the app has ended its nap", Duration::from_secs(90), async || {
+        // The next leader may carry out the wish of the dead one only now, with the app awake in between.
+        ensure_done(space, STILL).await?;
         let awake = space.ensure_untouched(STILL, STILL).await;
         let (phase, replicas) = (space.phase(STILL).await?, space.replicas(STILL).await?);
         let count = space.annotation(STILL, "kubenap/restoreReplicas").await?;
@@ -118,9 +118,25 @@ async fn dies(space: &Space, step: Step) -> Result<bool> {
     .await?;
     let scalings = space.world.audit.scalings_since(begun, &space.namespace, STILL)?;
     ensure!(scalings.len() <= 1, "one nap changes the replicas once: {scalings:?}");
-    space.neighbour(STILL).await?.send(&Call::get("/")).await?.ensure_from_app()?;
+    // Pods that end still answer for a while: only who comes after them wakes the app.
+    let mut neighbour = space.neighbour(STILL).await?;
+    eventually("the app is awake for its neighbour", Duration::from_secs(90), async || {
+        neighbour.send(&Call::get("/")).await?.ensure_from_app()?;
+        space.ensure_untouched(STILL, STILL).await?;
+        let replicas = space.replicas(STILL).await?;
+        ensure!(replicas == COUNT, "{replicas} replicas");
+        Ok(())
+    })
+    .await?;
     space.until_awake(STILL, STILL, COUNT).await?;
     Ok(slept)
+}
+
+/// Fails as long as a nap is wished of the app.
+async fn ensure_done(space: &Space, app: &str) -> Result<()> {
+    let wish = space.annotation(app, "kubenap/wish").await?;
+    ensure!(wish.is_none(), "{app}: {wish:?} is wished");
+    Ok(())
 }
 
 /// Waits for the moment, as a watch shows it.
