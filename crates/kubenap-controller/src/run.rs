@@ -103,6 +103,8 @@ pub async fn start_with(
     let queue = Queue::new();
     let listener = listen(settings.admin_listen, "--admin-listen").await?;
     let admin = listener.local_addr().unwrap_or(settings.admin_listen);
+    let (routes, served) = watch::channel(web::starting(Arc::clone(&telemetry)));
+    tasks.spawn(web::serve(listener, served, web::Bounds::default()));
     let asked = queue.clone();
     let doors = Doors::new(DoorsSettings {
         advertise: settings.advertise.clone(),
@@ -192,8 +194,7 @@ pub async fn start_with(
     }
     let ready = Ready::default();
     tasks.spawn(become_ready(Arc::clone(&cx), ready.clone()));
-    let router = web::router(Arc::clone(&cx), ready.clone());
-    tasks.spawn(web::serve(listener, router, web::Bounds::default()));
+    routes.send_replace(web::router(Arc::clone(&cx), ready.clone()));
     tracing::info!(identity = cx.settings.identity, %admin, "started");
     Ok(Running { admin, proxies, cx, ready, tasks, claims, stop })
 }

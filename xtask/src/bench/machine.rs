@@ -14,6 +14,8 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     /// The load of the last minute when the run began: what else went on.
     pub(crate) load: f64,
+    /// The day of the run.
+    pub(crate) day: String,
 }
 
 /// Reads it from the kernel.
@@ -34,5 +36,6 @@ pub(crate) fn describe() -> Result<Machine> {
         memory_gib: (kib.unwrap_or(0) + (1 << 19)) >> 20,
         kernel: kernel.trim().split(['-', '+']).next().unwrap_or_default().to_owned(),
         load: load.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0.0),
+        day: jiff::Zoned::now().strftime("%Y-%m-%d").to_string(),
     })
 }

@@ -32,7 +32,8 @@ use launcher::Bench;
 /// Needs what `cargo xtask e2e` needs. Everything is a ratio, or beside what it is compared with, out of one run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these parts: a (awake), b (wakes), c (held requests), d (many wakes at once), e (many apps)
+    /// Only these parts: a (awake), b (wakes), c (held requests), d (many wakes at once), e (many apps); of the others
+    /// docs/benchmarks.md keeps what it has
     #[arg(long, num_args = 1.., value_name = "PART")]
     only: Vec<String>,
     /// Fewer repetitions, to try it out; docs/benchmarks.md is left as it is
@@ -132,7 +133,7 @@ async fn measure(cluster: Cluster, kubenap: PathBuf, args: &Args) -> Result<Exit
         }
     }
     io::stdout().lock().write_all(report.table().as_bytes())?;
-    if !args.quick && args.only.is_empty() && report.failed.is_empty() {
+    if !args.quick && !report.parts.is_empty() {
         page::write(&report, &build::root().join(PAGE))?;
         say(&format!("written: {PAGE}"));
     }

@@ -9,6 +9,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -38,11 +39,11 @@ impl Default for Bounds {
     }
 }
 
-/// Serves until it is dropped, and with it every connection.
+/// Serves until it is dropped, and with it every connection: each by the routes that are there when it comes.
 ///
 /// `axum::serve` would install no timer: a client that dribbles its head, or never takes its answer, could then stay
 /// for ever, and enough of them would keep the kubelet from its probes.
-pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) {
+pub(crate) async fn serve(listener: TcpListener, routes: watch::Receiver<Router>, bounds: Bounds) {
     let crowd: Arc<Crowd<IpAddr>> = Crowd::new(bounds.connections, bounds.connections);
     let mut connections = JoinSet::new();
     loop {
@@ -55,7 +56,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds)
             }
         };
         let Some(slot) = crowd.enter(&Arc::new(peer.ip())) else { continue };
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(routes.borrow().clone());
         connections.spawn(async move {
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -88,7 +89,7 @@ mod tests {
         let at = listener.local_addr().unwrap();
         let large = get(|| async { Body::from(vec![b'x'; 32 * 1024 * 1024]) });
         let router = Router::new().route("/livez", get(|| async { "ok\n" })).route("/large", large);
-        tokio::spawn(serve(listener, router, bounds));
+        tokio::spawn(serve(listener, watch::channel(router).1, bounds));
         at
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::Context;
 use crate::decide::board::AppStatus;
-use crate::telemetry::CONTENT_TYPE;
+use crate::telemetry::{CONTENT_TYPE, Telemetry};
 use crate::wake::Limits;
 
 pub(crate) use listen::{Bounds, serve};
@@ -89,6 +89,15 @@ pub struct SourceApp {
     pub watermark: Option<String>,
     /// Why it is blind.
     pub blind: Vec<String>,
+}
+
+/// The routes of a member that does not know the cluster yet: alive, since to start it again would not help, and not
+/// ready.
+pub(crate) fn starting(telemetry: Arc<Telemetry>) -> Router {
+    let metrics = move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], telemetry.encode()) };
+    Router::new().route("/livez", get(|| async { "ok\n" })).route("/metrics", get(metrics)).fallback(
+        || async { (StatusCode::SERVICE_UNAVAILABLE, "not ready: the API server's lists are awaited\n") },
+    )
 }
 
 /// The routes. All of them read: nothing can be changed through this listener.

@@ -223,3 +223,26 @@ async fn members_whose_lease_watches_fall_silent_do_not_take_each_other_for_dead
         assert_eq!(world.members_in("web").len(), 2, "after {second} s");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_starts_while_the_api_server_is_away_is_alive_and_not_ready_and_comes_by_itself() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    let mut settings = world.settings(1);
+    settings.admin_listen = (settings.advertise[0], 18_081).into();
+    let admin = settings.admin_listen;
+    world.sandbox.faults().inject(Fault::new(Effect::FailBefore(503)));
+    let mut joining = std::pin::pin!(world.join_as(settings));
+    assert!(tokio::time::timeout(Duration::from_secs(300), joining.as_mut()).await.is_err());
+    let status = async |path| visitor::get(admin, "admin", path).await.status;
+    let asked = async { (status("/livez").await, status("/readyz").await, status("/metrics").await) };
+    let said = tokio::select! {
+        _ = joining.as_mut() => panic!("it starts without the API server"),
+        said = asked => said,
+    };
+    assert_eq!(said, (200, 503, 200));
+    world.sandbox.faults().clear();
+    let _running = joining.await;
+    world.pass(5).await;
+    assert_eq!(status("/readyz").await, 200);
+}
