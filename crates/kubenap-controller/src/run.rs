@@ -194,7 +194,7 @@ pub async fn start_with(
     }
     let ready = Ready::default();
     tasks.spawn(become_ready(Arc::clone(&cx), ready.clone()));
-    routes.send_replace(web::router(Arc::clone(&cx), ready.clone()));
+    drop(routes.send_replace(web::router(Arc::clone(&cx), ready.clone())));
     tracing::info!(identity = cx.settings.identity, %admin, "started");
     Ok(Running { admin, proxies, cx, ready, tasks, claims, stop })
 }
