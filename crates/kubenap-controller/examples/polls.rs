@@ -66,7 +66,7 @@ fn target(number: usize) -> Target {
         ingresses: vec![("shop".to_owned(), name.clone())],
         ..TargetService::default()
     };
-    Target { services: vec![service], ..Target::of(AppId::new("shop", &name)) }
+    Target { services: [service].into(), ..Target::of(AppId::new("shop", &name)) }
 }
 
 /// How long this thread has been on a CPU, in seconds.

@@ -105,7 +105,7 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
             .map(|(name, _)| name.to_owned())
             .collect();
         targets.push(Target {
-            services: seen,
+            services: seen.into(),
             pods: Some(pods),
             ignore_paths: reading.policy.ignore_paths,
             ignore_user_agents: reading.policy.ignore_user_agents,
@@ -219,6 +219,8 @@ fn add_rules(
         .extend(rules.iter().filter_map(|rule| rule.host.as_ref()).map(|host| host.to_ascii_lowercase()));
     target.controllers.extend(controller(ingress, classes));
     target.ingresses.push((target.namespace.clone(), name.to_owned()));
+    // Most Services have one, and thousands of apps have a Service each.
+    target.ingresses.shrink_to_fit();
 }
 
 /// Which proxy serves the Ingress, as far as its class says. Of several default classes none counts.

@@ -70,7 +70,7 @@ fn candidate(around: &Around, classes: &Space<SlimIngressClass>, defaults: &Defa
         |name: &str| policy.ingresses.as_ref().is_none_or(|names| names.iter().any(|known| known == name));
     let ingresses = || around.ingresses.iter().filter(|(name, _)| chosen(name));
     let namespace = &deployment.id.namespace;
-    let services: Vec<_> =
+    let services: Box<[_]> =
         services.iter().map(|service| target_service(namespace, service, ingresses(), classes)).collect();
     if services.is_empty() {
         return None;

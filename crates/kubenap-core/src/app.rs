@@ -1,11 +1,19 @@
 //! Who an app is: its name, and the keys that KubeNap reads and writes on its objects.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A Deployment's namespace and name. Shown and parsed as `shop/web`.
+///
+/// A clone is the same piece of memory: a member keeps the id of each of thousands of apps in a dozen places.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AppId {
+pub struct AppId(Arc<AppName>);
+
+/// The two parts of an [`AppId`].
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppName {
     /// The namespace.
     pub namespace: String,
     /// The Deployment's name.
@@ -15,7 +23,15 @@ pub struct AppId {
 impl AppId {
     /// An id from its two parts.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self(Arc::new(AppName { namespace: namespace.into(), name: name.into() }))
+    }
+}
+
+impl Deref for AppId {
+    type Target = AppName;
+
+    fn deref(&self) -> &AppName {
+        &self.0
     }
 }
 

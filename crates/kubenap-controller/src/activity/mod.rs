@@ -117,7 +117,7 @@ pub struct Target {
     /// Who it is.
     pub app: AppId,
     /// Its Services.
-    pub services: Vec<TargetService>,
+    pub services: Box<[TargetService]>,
     /// The names of its pods that run now; `None` when they are not known. When given, the app's own
     /// metric counts as complete only if every one of these pods is scraped.
     pub pods: Option<Names>,
@@ -132,7 +132,7 @@ impl Target {
     pub fn of(app: AppId) -> Self {
         Self {
             app,
-            services: Vec::new(),
+            services: Box::default(),
             pods: None,
             ignore_paths: Vec::new(),
             ignore_user_agents: Vec::new(),

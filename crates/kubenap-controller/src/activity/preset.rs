@@ -454,7 +454,7 @@ mod tests {
             ..TargetService::default()
         };
         let app = kubenap_core::app::AppId::new("a-b", "c");
-        let keys = Preset::Traefik.expected(&Target { services: vec![service], ..Target::of(app) });
+        let keys = Preset::Traefik.expected(&Target { services: [service].into(), ..Target::of(app) });
         assert!(keys.contains("a-b-c-d-http@kubernetes"));
         assert!(keys.contains("a-b-my-ing-c-d-http@kubernetesingressnginx"));
     }

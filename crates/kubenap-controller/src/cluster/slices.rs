@@ -23,7 +23,7 @@ pub enum SlimSlice {
         /// The Service it is of.
         service: String,
         /// Its endpoints, one for each address and port.
-        endpoints: Vec<EndpointSeen>,
+        endpoints: Box<[EndpointSeen]>,
         /// Its version.
         resource_version: String,
     },
@@ -70,7 +70,7 @@ impl Slim for SlimSlice {
                 });
             }
         }
-        Self::Theirs { service, endpoints, resource_version }
+        Self::Theirs { service, endpoints: endpoints.into(), resource_version }
     }
 
     fn tags(&self) -> impl Iterator<Item = Tag> {

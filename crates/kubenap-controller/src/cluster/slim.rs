@@ -67,7 +67,7 @@ pub struct SlimService {
     /// The pods it selects; empty: none.
     pub selector: Labels,
     /// Its cluster IPs.
-    pub cluster_ips: Vec<IpAddr>,
+    pub cluster_ips: Box<[IpAddr]>,
     /// Clients stick to one endpoint.
     pub affinity: bool,
     /// Its version.
@@ -101,7 +101,7 @@ pub struct SlimIngress {
     /// The name of its class, also where only the annotation of old names it; none: the default class.
     pub class: Option<String>,
     /// Its rules.
-    pub rules: Vec<SlimRule>,
+    pub rules: Box<[SlimRule]>,
     /// Its version.
     pub resource_version: String,
 }
@@ -260,6 +260,7 @@ impl Slim for SlimService {
             })
             .collect();
         ports.sort();
+        ports.shrink_to_fit();
         let cluster_ips = spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip])).unwrap_or_default();
         Self {
             seen: ServiceSeen { name, uid: meta.uid.unwrap_or_default(), refusal, ports, families },
@@ -353,7 +354,7 @@ impl Slim for SlimIngress {
         Self {
             created: meta.creation_timestamp.map_or(Timestamp::MAX, |time| time.0),
             class: spec.ingress_class_name.or_else(annotated),
-            rules,
+            rules: rules.into(),
             resource_version: meta.resource_version.unwrap_or_default(),
         }
     }

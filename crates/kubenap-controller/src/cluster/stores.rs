@@ -132,7 +132,7 @@ impl Stores {
         let label = Some(key::ENABLED);
         let tell = Arc::clone(touched);
         let deployment: Changed<SlimDeployment> =
-            Arc::new(move |(namespace, name), _, _| tell(&AppId::new(namespace, name)));
+            Arc::new(move |_, old, new| new.or(old).into_iter().for_each(|deployment| tell(&deployment.id)));
         stores.follow(cluster, &stores.deployments, label, &deployment, tasks);
 
         // What first lists say concerns everybody, and everybody is looked at when all of them are in.
@@ -176,10 +176,8 @@ impl Stores {
                 pod.labels.iter().flat_map(|(name, value)| deployments.tagged(Tag::label(name, value)));
             // A pod carries all labels of its template, so some are tried more than once.
             let own: BTreeSet<_> =
-                tagged.filter(|(_, one)| one.selector.takes(&pod.labels)).map(|(name, _)| name).collect();
-            for name in own {
-                tell(&AppId::new(namespace, name));
-            }
+                tagged.filter(|(_, one)| one.selector.takes(&pod.labels)).map(|(_, one)| &one.id).collect();
+            own.into_iter().for_each(|app| tell(app));
         });
         stores.follow(cluster, &stores.pods, None, &pod, tasks);
 
@@ -218,8 +216,8 @@ impl Stores {
     /// Every app that is opted in, and every app that a slice of ours still remembers.
     pub fn apps(&self) -> BTreeSet<AppId> {
         let mut apps = BTreeSet::new();
-        for (namespace, space) in self.deployments.all() {
-            apps.extend(space.iter().map(|(name, _)| AppId::new(&*namespace, name)));
+        for space in self.deployments.all().values() {
+            apps.extend(space.values().map(|deployment| deployment.id.clone()));
         }
         for (namespace, space) in self.slices.all() {
             for (_, slice) in space.iter() {

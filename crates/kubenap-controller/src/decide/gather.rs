@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubenap_core::activity::Activity;
-use kubenap_core::app::{AppId, key};
+use kubenap_core::app::{AppId, AppName, key};
 use kubenap_core::breaker::Barred;
 use kubenap_core::decide::{Facts, Here, decide, trouble};
 use kubenap_core::keep_awake::unwilling;
@@ -158,7 +158,7 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
     let reading = observe::reading(deployment, &cx.defaults);
     let mut seen = observe::observe(around, &reading.policy, &cx.addresses);
     let DeploymentSeen { uid, generation, .. } = &seen.deployment;
-    seen.remembered = cx.memories.with(&app, |memory| memory.remembered.of(uid, *generation).flatten());
+    seen.remembered = cx.memories.with(&app, |memory| memory.remembered(uid, *generation).flatten());
     let substitute = reading.policy.substitute;
     if !substitute {
         seen.hook = hook::of(cx, &app, &reading.policy, &seen.services);
@@ -252,7 +252,7 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
                 memory.emptied = empty.then_some(deployment.generation);
                 (memory.confirmed, memory.connected) = (None, None);
                 if gathered.asked {
-                    memory.wake.get_or_insert_with(|| WakeClock::start(now));
+                    memory.wake.get_or_insert_with(|| Box::new(WakeClock::start(now)));
                 }
             }
             Situation::Waking { epoch, recorded } => {
@@ -371,7 +371,7 @@ fn allot(cx: &Context, around: &Around, seen: &Seen) -> Option<WakePorts> {
         .collect();
     let mut taken = BTreeSet::new();
     for other in cx.stores.deployments.all().values().flat_map(|space| space.values()) {
-        let AppId { namespace, name } = &other.id;
+        let AppName { namespace, name } = &*other.id;
         let ports = &other.seen.record.wake_ports.0;
         let ours = *namespace == own.namespace && (*name == own.name || shares(name));
         if ours {

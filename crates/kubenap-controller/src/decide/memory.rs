@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use kubenap_core::breaker::Breaker;
-use kubenap_core::seen::{HookSeen, Phase};
+use kubenap_core::seen::{HookSeen, Phase, Stamp};
 use kubenap_core::step::Step;
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ pub struct Memories {
     arms: Mutex<Vec<Instant>>,
 }
 
-/// What is remembered of one app.
+/// What is remembered of one app. What few have is in boxes: there may be thousands of apps, most of them awake.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// When this member saw it first, by its own clock.
@@ -50,7 +50,7 @@ pub struct Memory {
     /// The epoch for which the path is being proved, or was.
     pub proving: Option<u64>,
     /// The wake that this member was asked for, from the first ask on.
-    pub wake: Option<WakeClock>,
+    pub wake: Option<Box<WakeClock>>,
     /// The reason that was reported last.
     pub reported: Option<String>,
     /// Messages that became Events already, and until when each is remembered though nothing says it any more.
@@ -62,13 +62,13 @@ pub struct Memory {
     /// When something last said why the app cannot start.
     pub troubled: Option<Instant>,
     /// The step that could not be carried out last, and until when it is not tried again.
-    pub refused: Option<(Step, Instant)>,
+    pub refused: Option<Box<(Step, Instant)>>,
     /// Opens when a wake fails.
     pub breaker: Breaker,
     /// How many asks there were when the breaker opened last.
     pub asks_then: u64,
     /// What its ReplicaSets remember, where that was asked.
-    pub remembered: Remembered,
+    pub remembered: Option<Box<Remembered>>,
     /// What its proxy's objects were seen to show, and when.
     pub hook: Option<(HookSeen, Instant)>,
     /// The newest version of its Deployment that was read live.
@@ -99,6 +99,11 @@ pub type Wake = (u64, Option<Timestamp>);
 const DOUBT: Duration = Duration::from_secs(20);
 
 impl Memory {
+    /// What the ReplicaSets of this very Deployment said, if they were asked.
+    pub fn remembered(&self, uid: &str, generation: i64) -> Option<Option<Stamp>> {
+        self.remembered.as_ref()?.of(uid, generation)
+    }
+
     /// Whether what watches show is to be read anew. Counts as done: not more often than each twenty seconds.
     pub fn doubts(&mut self) -> bool {
         let passing = |phase| matches!(phase, Phase::Drowsy | Phase::Waking);

@@ -35,12 +35,12 @@ pub async fn look(cx: &Context, gathered: &Gathered) -> Result<bool, ClusterErro
         return Ok(false);
     }
     let known =
-        |memory: &mut super::memory::Memory| memory.remembered.of(&seen.uid, seen.generation).is_some();
+        |memory: &mut super::memory::Memory| memory.remembered(&seen.uid, seen.generation).is_some();
     if cx.memories.with(&gathered.app, known) {
         return Ok(false);
     }
     let stamp = around::remembered(&cx.cluster, &gathered.around.deployment).await?;
     let remembered = Remembered { uid: seen.uid.clone(), generation: seen.generation, stamp };
-    cx.memories.with(&gathered.app, |memory| memory.remembered = remembered);
+    cx.memories.with(&gathered.app, |memory| memory.remembered = Some(Box::new(remembered)));
     Ok(stamp.is_some())
 }

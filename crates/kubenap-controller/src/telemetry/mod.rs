@@ -198,7 +198,7 @@ impl Telemetry {
 
     /// One more ask of `app` that got `answer`.
     pub fn count_ask(&self, app: &AppId, answer: AskAnswer) {
-        let AppId { namespace, name } = app.clone();
+        let (namespace, name) = (app.namespace.clone(), app.name.clone());
         self.asks.get_or_create(&ByAnswer { namespace, app: name, answer }).inc();
     }
 
@@ -210,7 +210,7 @@ impl Telemetry {
     /// Takes every series of `app` away: it is no longer opted in.
     pub fn forget(&self, app: &AppId) {
         self.app_phase.forget(app);
-        let AppId { namespace, name } = app.clone();
+        let (namespace, name) = (app.namespace.clone(), app.name.clone());
         for answer in AskAnswer::ALL {
             self.asks.remove(&ByAnswer { namespace: namespace.clone(), app: name.clone(), answer });
         }

@@ -52,8 +52,8 @@ impl Collector for Phases {
         }
         let help = "1 for the phase the app is in.";
         let mut family = encoder.encode_descriptor("app_phase", help, None, MetricType::Gauge)?;
-        for (AppId { namespace, name }, phase) in phases {
-            let mut labels = Labels { namespace, app: name, phase };
+        for (app, phase) in phases {
+            let mut labels = Labels { namespace: app.namespace.clone(), app: app.name.clone(), phase };
             for each in PhaseLabel::ALL {
                 labels.phase = each;
                 ConstGauge::new(i64::from(each == phase)).encode(family.encode_family(&labels)?)?;

@@ -206,7 +206,7 @@ pub(crate) fn target(namespace: &str, name: &str) -> Target {
         ingresses: vec![(namespace.to_owned(), name.to_owned())],
         ..TargetService::default()
     };
-    Target { services: vec![service], ..Target::of(AppId::new(namespace, name)) }
+    Target { services: [service].into(), ..Target::of(AppId::new(namespace, name)) }
 }
 
 fn source(kind: Source, world: &Shared, port: u16, folder: &Path) -> Arc<dyn TrafficMetricsSource> {

@@ -102,8 +102,8 @@ fn status(object: Deployment) -> AppStatus {
         None => Phase::Awake,
     };
     AppStatus {
-        namespace: slim.id.namespace,
-        name: slim.id.name,
+        namespace: slim.id.namespace.clone(),
+        name: slim.id.name.clone(),
         phase: phase.text().to_owned(),
         replicas: slim.seen.replicas,
         restore_replicas: record.restore,
