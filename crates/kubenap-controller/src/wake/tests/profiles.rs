@@ -89,6 +89,8 @@ async fn each_proxy_is_understood_in_its_own_words() {
             "/api/a",
         ),
         ("traefik", "GET /a?b", String::new(), "/a?b"),
+        ("traefik", "GET /", "X-Code: 503\r\nX-Original-Uri: /a?b\r\n".to_owned(), "/a?b"),
+        ("traefik", "GET /c", "X-Code: 503\r\nX-Original-Uri: /a?b\r\n".to_owned(), "/c"),
         ("envoy", "GET /wake", format!("{told}X-Response-Flags: UH\r\n"), "/a?b"),
         ("envoy", "POST /.kubenap/wake?u=/a?b=c&u=d", String::new(), "/a?b=c&u=d"),
         ("envoy", "GET /rewritten", "X-Envoy-Original-Path: /a?b\r\n".to_owned(), "/a?b"),

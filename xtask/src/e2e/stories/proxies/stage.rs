@@ -24,10 +24,14 @@ use crate::e2e::world::{Space, eventually};
 pub(super) const BYSTANDER: &str = "bystander";
 /// As `kubenap render` says that its objects are to be applied.
 const MANAGER: &str = "--field-manager=kubenap-proxy";
+/// Whose the proxies' objects are.
+const OWNER: &str = "--field-manager=proxies";
 /// How many apps are put to sleep at a time.
 const NAPS: usize = 12;
 /// As in the story of fifty naps: an app that serves on for less loses something of its own in any roll-out.
 const SERVES_ON: Duration = Duration::from_secs(5);
+/// Without substitution kube-proxy leads to the last pod until its readiness has failed, three times in a row and heard of.
+const SERVES_ON_UNREADY: Duration = Duration::from_secs(8);
 /// Longer than the pod itself takes, so that whatever is asked at once is asked before the app is ready.
 const BOOT: Duration = Duration::from_millis(1500);
 /// A wake of the slow app takes longer than its proxy waits, which waits longer than `KubeNap` holds.
@@ -166,7 +170,9 @@ impl Lane {
         match self.way.entry {
             Entry::Objects(_) | Entry::Applied { .. } => {
                 let file = self.list(space, &self.objects)?;
-                space.kubectl(&["apply", "-f", &file]).await?;
+                // As GitOps does. After an `apply` on the client's side, kubectl would make whoever applies on the server's
+                // side next the owner of all of it.
+                space.kubectl(&["apply", "--server-side", OWNER, "-f", &file]).await?;
             }
             Entry::File(write) => {
                 let sites = [self.site.clone(), self.slow.clone()];
@@ -315,6 +321,7 @@ async fn lane(space: &Space, way: &'static Way) -> Result<Lane> {
     let (app, slow) = if way.substitutes() {
         (app, slow)
     } else {
+        let app = app.stop(SERVES_ON_UNREADY).unready_at_stop();
         (app.annotate("service", way.name), slow.annotate("service", &slow_name))
     };
     tokio::try_join!(space.deploy(&app), space.deploy(&slow))?;

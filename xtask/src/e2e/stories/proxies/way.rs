@@ -180,7 +180,7 @@ pub(super) const WAYS: &[Way] = &[
         program: Program::Traefik,
         form: "nginx annotations, rendered default-backend",
         entry: Entry::Applied { form: "nginx-annotations", before: traefik::direct_nginx_ingress },
-        impossible: &[HTTP1_TEXT],
+        impossible: &[HTTP1_TEXT, OWN_502_503],
     },
     Way {
         name: "envoy",
@@ -280,6 +280,11 @@ const HTTP1_TEXT: (&str, &str) =
 const OWN_502: (&str, &str) = (
     "own",
     "a 502 of the app's own is taken for its sleep while the hook is in place, so KubeNap applies it for a nap only",
+);
+/// For Traefik's reading of `custom-http-errors`.
+const OWN_502_503: (&str, &str) = (
+    "own",
+    "a 502 or 503 of the app's own is taken for its sleep while the hook is in place, so KubeNap applies it for a nap only",
 );
 /// For Traefik's middleware `errors`.
 const FORCED_307: (&str, &str) = ("down", "Traefik makes a 307 without a Location of KubeNap's absence");
