@@ -62,6 +62,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 /// The suite on these ways in.
 async fn tell(space: &Space, told: fn(&Way) -> bool) -> Result<Counts> {
     let programs = Programs::find(&space.world.cluster).await?;
+    try_join_all(Program::ALL.map(|program| hook::wake(space, program))).await?;
     space.world.members.ensure(&settings()).await?;
     space.deploy(&App::new(BYSTANDER).host(&bystander_host())).await?;
     space.nap(BYSTANDER).await?;
@@ -116,7 +117,8 @@ async fn play(stage: Stage<'_>, programs: &Programs) -> Result<BTreeMap<Place, S
     stage.end()
 }
 
-/// With a listener for each proxy's error path, which reads that proxy's headers only.
+/// With a listener for each proxy's error path, which reads that proxy's headers only. Traefik's hooks are objects, which
+/// name the Service that leads to its listener.
 fn settings() -> Settings {
     let listener = |program: Program| {
         let (profile, port) = program.listener();
@@ -124,7 +126,12 @@ fn settings() -> Settings {
     };
     let own = Program::ALL.map(listener);
     let all: Vec<_> = ["any=0.0.0.0:8080".to_owned()].into_iter().chain(own).collect();
-    Settings { flags: vec![("proxy-listen", json!(all))], ..Settings::default() }
+    let wake_service = format!("{HOME}/{}:80", hook::wake_service(Program::Traefik));
+    Settings {
+        flags: vec![("proxy-listen", json!(all)), ("wake-service", json!(wake_service))],
+        values: json!({"rbac": {"hooks": true}}),
+        ..Settings::default()
+    }
 }
 
 async fn asleep(stage: &Stage<'_>) {

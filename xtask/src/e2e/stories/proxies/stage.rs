@@ -217,6 +217,10 @@ impl Lane {
                 // Some of them live beside KubeNap, and all of them name their namespace.
                 space.world.kubectl(&["apply", "--server-side", MANAGER, "-f", &file]).await?;
                 *self.applied.borrow_mut() = objects;
+                if self.way.shows_its_hook() {
+                    let proxy = json!({"metadata": {"annotations": {"kubenap/proxy": program.name()}}});
+                    try_join_all(sites.iter().map(|site| space.patch(&site.app, &proxy))).await?;
+                }
                 Ok(())
             }
         }
@@ -318,11 +322,14 @@ async fn lane(space: &Space, way: &'static Way) -> Result<Lane> {
     let slow_name = format!("{}-slow", way.name);
     let slow = App::new(&slow_name).service(service(&slow_name)).boot(SLOW_BOOT).stop(Duration::ZERO);
     let slow = slow.annotate("holdFor", SLOW_HOLD);
+    let unsubstituted = |app: App| {
+        let app = app.annotate("substitute", "false");
+        if way.shows_its_hook() { app } else { app.annotate("hook", "declared") }
+    };
     let (app, slow) = if way.substitutes() {
         (app, slow)
     } else {
-        let app = app.stop(SERVES_ON_UNREADY).unready_at_stop();
-        (app.annotate("service", way.name), slow.annotate("service", &slow_name))
+        (unsubstituted(app.stop(SERVES_ON_UNREADY).unready_at_stop()), unsubstituted(slow))
     };
     tokio::try_join!(space.deploy(&app), space.deploy(&slow))?;
     let (http, grpc) = way.ports(false);
@@ -346,11 +353,10 @@ async fn site(
     timeout: Duration,
 ) -> Result<Site> {
     let host = format!("{app}.proxies.test");
-    let cluster_ip = if way.substitutes() {
-        space.cluster_address(app, 80).await?.ip()
-    } else {
-        hook::direct(space, app, &host, service(app)).await?
-    };
+    let cluster_ip = space.cluster_address(app, 80).await?.ip();
+    if matches!(way.entry, Entry::Rendered { .. }) {
+        hook::register(space, app, &host).await?;
+    }
     Ok(Site { app: app.to_owned(), host, cluster_ip, http, grpc, timeout })
 }
 

@@ -52,12 +52,10 @@ pub(super) enum Entry {
 /// What `kubenap render` says of an app.
 pub(super) struct Told {
     pub(super) site: Site,
-    /// As the proxy's administrator gets it, but for the address of the app's Service.
+    /// As the proxy's administrator gets it.
     pub(super) text: String,
     /// Pieces that are no text: annotations, and what goes into other objects.
     pub(super) pieces: Vec<Value>,
-    /// The cluster address of the Service that `kubenap render` knows.
-    pub(super) own: String,
     /// Where `KubeNap` is asked.
     pub(super) wake: SocketAddr,
 }
@@ -158,7 +156,7 @@ pub(super) const WAYS: &[Way] = &[
         name: "treerr",
         program: Program::Traefik,
         form: "Ingress, rendered middleware `errors`",
-        entry: Entry::Applied { form: "ingress", before: traefik::direct_ingress },
+        entry: Entry::Applied { form: "ingress", before: traefik::http_ingress },
         impossible: &[HTTP1_TEXT, OWN_502, FORCED_307],
     },
     Way {
@@ -179,7 +177,7 @@ pub(super) const WAYS: &[Way] = &[
         name: "trengx",
         program: Program::Traefik,
         form: "nginx annotations, rendered default-backend",
-        entry: Entry::Applied { form: "nginx-annotations", before: traefik::direct_nginx_ingress },
+        entry: Entry::Applied { form: "nginx-annotations", before: traefik::http_nginx_ingress },
         impossible: &[HTTP1_TEXT, OWN_502_503],
     },
     Way {
@@ -318,6 +316,11 @@ impl Way {
         matches!(self.entry, Entry::Objects(_) | Entry::File(_))
     }
 
+    /// Whether `KubeNap` sees on objects that this form's hook is in place: it looks for what is rendered unasked.
+    pub(super) fn shows_its_hook(&self) -> bool {
+        matches!(self.entry, Entry::Applied { form: "ingress" | "ingressroute", .. })
+    }
+
     /// Why a case cannot be here.
     pub(super) fn impossible(&self, case: &str) -> Option<&'static str> {
         self.impossible.iter().find(|(name, _)| *name == case).map(|(_, why)| *why)
@@ -326,13 +329,6 @@ impl Way {
     fn port(&self) -> u16 {
         let place = WAYS.iter().position(|way| way.name == self.name).unwrap_or_default();
         FIRST_PORT + u16::try_from(place).unwrap_or_default()
-    }
-}
-
-impl Site {
-    /// The Service in which `KubeNap` puts nothing, and what leads to it.
-    pub(super) fn direct(&self) -> String {
-        format!("{}-direct", self.app)
     }
 }
 
