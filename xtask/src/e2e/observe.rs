@@ -110,7 +110,8 @@ impl Space {
             ensure!(replicas == 0 && phase == "asleep", "{replicas} replicas, phase {phase}");
             let pods = self.pods(app).await?.len();
             ensure!(pods == 0, "{pods} pods are left");
-            let substituted = self.annotation(app, "kubenap/substitute").await?.is_none_or(|set| set != "false");
+            let substituted =
+                self.annotation(app, "kubenap/substitute").await?.is_none_or(|set| set != "false");
             let ours = self.our_addresses(service).await?;
             let wanted = if substituted { 2 } else { 0 };
             ensure!(ours.len() == wanted, "KubeNap's addresses in {service}: {ours:?}");

@@ -296,8 +296,13 @@ async fn manners(
     {
         warn(
             findings,
-            format!("{namespace}/{name} gets requests until its last pod's readiness has failed, up to {late} s after SIGTERM"),
-            &format!("let its readiness fail at SIGTERM, and let it serve on for {} s", late.saturating_add(HEARD_OF)),
+            format!(
+                "{namespace}/{name} gets requests until its last pod's readiness has failed, up to {late} s after SIGTERM"
+            ),
+            &format!(
+                "let its readiness fail at SIGTERM, and let it serve on for {} s",
+                late.saturating_add(HEARD_OF)
+            ),
         );
     }
     if containers.iter().all(|container| container.readiness_probe.is_none()) {

@@ -27,7 +27,7 @@ mod sources;
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use self::proxies::{clients, hooks};
+use self::proxies::{clients, hooks, pace};
 use super::world::Space;
 
 /// What a story counted, for the table at the end.
@@ -58,7 +58,7 @@ macro_rules! story {
 
 /// Those that are told with `--all` only, or by name.
 pub(crate) const LONG: &[&str] =
-    &["rolled", "killed", "leader", "away", "lies", "clock", "sources", "undone", "hooks", "clients"];
+    &["rolled", "killed", "leader", "away", "lies", "clock", "sources", "undone", "pace", "clients"];
 
 /// All stories, in the order in which they run.
 pub(crate) const STORIES: &[Story] = &[
@@ -94,6 +94,7 @@ pub(crate) const STORIES: &[Story] = &[
         "through every proxy a sleeping app is woken by any kind of request, and an awake one is left alone"
     ),
     story!(hooks, true, "the same by the proxies' own error paths, without substitution"),
+    story!(pace, true, "an awake app answers through each proxy as quickly with its plugin as without"),
     story!(clients, true, "the clients that people use are answered by an app that slept behind any proxy"),
     story!(rolled, true, "KubeNap is rolled while apps sleep and 400 requests are held, and none is lost"),
     story!(

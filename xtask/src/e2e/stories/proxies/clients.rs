@@ -9,9 +9,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::matrix::{self, Table};
-use super::process::Programs;
 use super::stage::{Lane, Stage};
-use super::{Counts, settings};
+use super::{Counts, prepare};
 use crate::e2e::say;
 use crate::e2e::world::Space;
 
@@ -31,8 +30,7 @@ struct Met {
 }
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
-    space.world.members.ensure(&settings()).await?;
-    let programs = Programs::find(&space.world.cluster).await?;
+    let programs = prepare(space).await?;
     let output = space.world.cluster.script("parts/clients").output().await.context("run parts/clients")?;
     ensure!(output.status.success(), "parts/clients: {}", String::from_utf8_lossy(&output.stderr).trim());
     let commands = String::from_utf8_lossy(&output.stdout).into_owned();

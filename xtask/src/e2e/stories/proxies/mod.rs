@@ -18,6 +18,7 @@ mod down;
 mod matrix;
 pub(super) mod clients;
 pub(super) mod hooks;
+pub(super) mod pace;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -61,9 +62,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 
 /// The suite on these ways in.
 async fn tell(space: &Space, told: fn(&Way) -> bool) -> Result<Counts> {
-    let programs = Programs::find(&space.world.cluster).await?;
-    try_join_all(Program::ALL.map(|program| hook::wake(space, program))).await?;
-    space.world.members.ensure(&settings()).await?;
+    let programs = prepare(space).await?;
     space.deploy(&App::new(BYSTANDER).host(&bystander_host())).await?;
     space.nap(BYSTANDER).await?;
     space.until_asleep(BYSTANDER, BYSTANDER).await?;
@@ -79,6 +78,14 @@ async fn tell(space: &Space, told: fn(&Way) -> bool) -> Result<Counts> {
     let counted = cells.len() as u64;
     matrix::write(&cells, &programs).context("write the matrix")?;
     Ok(vec![("ways in", counted / CASES.len() as u64), ("cases", CASES.len() as u64), ("cells", counted)])
+}
+
+/// The programs, with members that listen for each of them.
+async fn prepare(space: &Space) -> Result<Programs> {
+    let programs = Programs::find(&space.world.cluster).await?;
+    try_join_all(Program::ALL.map(|program| hook::wake(space, program))).await?;
+    space.world.members.ensure(&settings()).await?;
+    Ok(programs)
 }
 
 /// The whole suite on one stage.

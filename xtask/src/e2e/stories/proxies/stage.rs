@@ -195,15 +195,28 @@ impl Lane {
 
     /// Tells the proxy what `kubenap render` says, if that is this way's form.
     pub(super) async fn hook(&self, space: &Space, programs: &Programs) -> Result<()> {
-        let (program, sites) = (self.way.program, [&self.site, &self.slow]);
+        self.hook_these(space, programs, &[&self.site, &self.slow]).await
+    }
+
+    /// The same for the first app alone; the other one stays as it was before.
+    pub(super) async fn hook_one(&self, space: &Space, programs: &Programs) -> Result<()> {
+        self.hook_these(space, programs, &[&self.site]).await
+    }
+
+    async fn hook_these(&self, space: &Space, programs: &Programs, sites: &[&Site]) -> Result<()> {
+        let program = self.way.program;
         match self.way.entry {
             Entry::Objects(_) | Entry::File(_) => Ok(()),
-            Entry::Rendered { proxy, form, around, .. } => {
+            Entry::Rendered { proxy, form, around, before } => {
                 let mut texts = Vec::new();
-                for site in sites {
-                    let told = hook::ask(space, program, proxy, form, site).await?;
+                for site in [&self.site, &self.slow] {
                     let listen = Self::listen(space, site);
-                    texts.push((around(&listen, &told)?, listen));
+                    let text = if sites.iter().any(|told| told.app == site.app) {
+                        around(&listen, &hook::ask(space, program, proxy, form, site).await?)?
+                    } else {
+                        before(&listen, std::slice::from_ref(site))?
+                    };
+                    texts.push((text, listen));
                 }
                 self.start(space, programs, texts).await
             }
