@@ -1,4 +1,4 @@
-//! The same suite on the proxies' own error paths, without substitution; some fall short in a case as yet.
+//! The same suite on the proxies' own error paths, for apps that are not substituted.
 
 use anyhow::Result;
 

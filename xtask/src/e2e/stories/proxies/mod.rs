@@ -112,6 +112,10 @@ async fn play(stage: Stage<'_>, programs: &Programs) -> Result<BTreeMap<Place, S
     stage.space.world.members.ensure(&settings()).await?;
     stage.play("back", async |lane| down::back(lane).await).await;
     say("   taken off");
+    join_all(apps.iter().map(|app| until_wake_address_answers(stage.space, app)))
+        .await
+        .into_iter()
+        .collect::<Result<()>>()?;
     stage.sleep(apps.iter().copied()).await?;
     take_off(&stage, &apps).await?;
     stage.unhook(programs).await?;
@@ -198,6 +202,16 @@ async fn everybody_leaves(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
     // Until kube-proxy and Traefik have heard of it.
     tokio::time::sleep(Duration::from_secs(3)).await;
     Ok(())
+}
+
+/// Members ask there every ten seconds, and for the first time before they are reached there themselves.
+async fn until_wake_address_answers(space: &Space, app: &str) -> Result<()> {
+    eventually("somebody answers at the wake address", Duration::from_secs(40), async || {
+        let label = space.status(app).await?["label"].clone();
+        ensure!(label != "wake-address-silent", "{app}: {label}");
+        Ok(())
+    })
+    .await
 }
 
 /// The label goes from every app that sleeps, which takes everything of KubeNap's away.
