@@ -86,10 +86,11 @@ impl ProxyPlugin for Traefik {
             return head.about(&format!("{prefix}{uri}"), Reach::GoneForGood);
         }
         // `custom-http-errors` asks for the root by GET, and says there what it was about. Elsewhere these are the client's.
-        if head.uri == "/" && head.one("x-code")?.is_some() {
-            if let Some(uri) = head.one("x-original-uri")? {
-                return head.about(&format!("{prefix}{uri}"), Reach::Gone);
-            }
+        if head.uri == "/"
+            && head.one("x-code")?.is_some()
+            && let Some(uri) = head.one("x-original-uri")?
+        {
+            return head.about(&format!("{prefix}{uri}"), Reach::Gone);
         }
         head.about(&format!("{prefix}{}", head.uri), Reach::Here)
     }

@@ -34,7 +34,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     let output = space.world.cluster.script("parts/clients").output().await.context("run parts/clients")?;
     ensure!(output.status.success(), "parts/clients: {}", String::from_utf8_lossy(&output.stderr).trim());
     let commands = String::from_utf8_lossy(&output.stdout).into_owned();
-    let stage = Stage::set(space, &programs, |way| WAYS.contains(&way.name)).await?;
+    let stage = Stage::set_patient(space, &programs, |way| WAYS.contains(&way.name)).await?;
 
     let (mut table, mut wrong) = (Table::default(), Vec::new());
     for lane in &stage.lanes {

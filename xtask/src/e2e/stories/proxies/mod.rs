@@ -4,6 +4,7 @@ mod way;
 mod nginx;
 mod traefik;
 mod envoy;
+mod envoy_gateway;
 mod haproxy;
 mod caddy;
 mod process;
@@ -18,6 +19,7 @@ mod down;
 mod matrix;
 pub(super) mod clients;
 pub(super) mod hooks;
+pub(super) mod gateway;
 pub(super) mod pace;
 
 use std::collections::BTreeMap;
@@ -57,7 +59,7 @@ const CASES: &[(&str, &str)] = &[
 ];
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
-    tell(space, Way::substitutes).await
+    tell(space, |way| way.substitutes() && way.program != Program::EnvoyGateway).await
 }
 
 /// The suite on these ways in.

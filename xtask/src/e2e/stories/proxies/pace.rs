@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::matrix::{self, Table};
 use super::stage::{Lane, Stage};
+use super::way::Program;
 use super::{Counts, prepare};
 use crate::e2e::http::{Call, Caller};
 use crate::e2e::say;
@@ -27,7 +28,9 @@ struct Turn {
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
     let programs = prepare(space).await?;
-    let stage = Stage::set(space, &programs, |way| !way.substitutes()).await?;
+    let stage =
+        Stage::set(space, &programs, |way| !way.substitutes() && way.program != Program::EnvoyGateway)
+            .await?;
     for lane in &stage.lanes {
         lane.hook_one(space, &programs).await.with_context(|| lane.way.name)?;
     }

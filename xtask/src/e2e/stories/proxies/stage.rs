@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::hook;
 use super::process::{Process, Programs};
-use super::way::{Entry, Listen, Site, WAYS, Way};
+use super::way::{Entry, Listen, Program, Site, WAYS, Way};
 use crate::e2e::app::App;
 use crate::e2e::http::Caller;
 use crate::e2e::metrics;
@@ -72,7 +72,26 @@ impl<'a> Stage<'a> {
         programs: &Programs,
         wanted: impl Fn(&Way) -> bool,
     ) -> Result<Self> {
-        let lanes = try_join_all(WAYS.iter().filter(|way| wanted(way)).map(|way| lane(space, way))).await?;
+        Self::set_with(space, programs, wanted, SLOW_TIMEOUT).await
+    }
+
+    /// The same where the slow apps' proxies wait for them.
+    pub(super) async fn set_patient(
+        space: &'a Space,
+        programs: &Programs,
+        wanted: impl Fn(&Way) -> bool,
+    ) -> Result<Self> {
+        Self::set_with(space, programs, wanted, TIMEOUT).await
+    }
+
+    async fn set_with(
+        space: &'a Space,
+        programs: &Programs,
+        wanted: impl Fn(&Way) -> bool,
+        slow_timeout: Duration,
+    ) -> Result<Self> {
+        let ways = WAYS.iter().filter(|way| wanted(way));
+        let lanes = try_join_all(ways.map(|way| lane(space, way, slow_timeout))).await?;
         for lane in &lanes {
             lane.open(space, programs).await.with_context(|| lane.way.name)?;
         }
@@ -228,7 +247,7 @@ impl Lane {
                 }
                 let file = self.list(space, &objects)?;
                 // Some of them live beside KubeNap, and all of them name their namespace.
-                space.world.kubectl(&["apply", "--server-side", MANAGER, "-f", &file]).await?;
+                space.world.kubectl(&["apply", "--server-side", self.applies_as(), "-f", &file]).await?;
                 *self.applied.borrow_mut() = objects;
                 if self.way.shows_its_hook() {
                     let proxy = json!({"metadata": {"annotations": {"kubenap/proxy": program.name()}}});
@@ -249,6 +268,9 @@ impl Lane {
             if object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "kubenap" {
                 let file = self.list(space, &[object])?;
                 space.world.kubectl(&["delete", "--ignore-not-found", "-f", &file]).await?;
+            } else if self.applies_as() == OWNER {
+                let file = self.list(space, &self.objects)?;
+                space.kubectl(&["apply", "--server-side", OWNER, "-f", &file]).await?;
             } else {
                 // Somebody else's object: none of these annotations any more.
                 object["metadata"].as_object_mut().context("no metadata")?.remove("annotations");
@@ -257,6 +279,11 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// An `HTTPRoute`'s rules are one list, which only its owner can write.
+    fn applies_as(&self) -> &'static str {
+        if self.way.program == Program::EnvoyGateway { OWNER } else { MANAGER }
     }
 
     fn list(&self, space: &Space, objects: &[Value]) -> Result<String> {
@@ -330,7 +357,7 @@ pub(super) fn bystander_host() -> String {
     format!("{BYSTANDER}.proxies.test")
 }
 
-async fn lane(space: &Space, way: &'static Way) -> Result<Lane> {
+async fn lane(space: &Space, way: &'static Way, slow_timeout: Duration) -> Result<Lane> {
     let app = App::new(way.name).service(service(way.name)).boot(BOOT).stop(SERVES_ON);
     let slow_name = format!("{}-slow", way.name);
     let slow = App::new(&slow_name).service(service(&slow_name)).boot(SLOW_BOOT).stop(Duration::ZERO);
@@ -347,7 +374,7 @@ async fn lane(space: &Space, way: &'static Way) -> Result<Lane> {
     tokio::try_join!(space.deploy(&app), space.deploy(&slow))?;
     let (http, grpc) = way.ports(false);
     let site = site(space, way, way.name, (http, grpc), TIMEOUT).await?;
-    let slow = self::site(space, way, &slow_name, way.ports(true), SLOW_TIMEOUT).await?;
+    let slow = self::site(space, way, &slow_name, way.ports(true), slow_timeout).await?;
     let objects = match way.entry {
         Entry::Objects(objects) | Entry::Applied { before: objects, .. } => {
             [objects(&site), objects(&slow)].concat()

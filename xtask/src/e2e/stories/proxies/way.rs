@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{caddy, envoy, haproxy, nginx, traefik};
-use crate::e2e::cluster::TRAEFIK;
+use super::{caddy, envoy, envoy_gateway, haproxy, nginx, traefik};
+use crate::e2e::cluster::{ENVOY_GATEWAY, TRAEFIK};
 
 /// A proxy program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +15,7 @@ pub(super) enum Program {
     Nginx,
     Traefik,
     Envoy,
+    EnvoyGateway,
     Haproxy,
     Caddy,
 }
@@ -231,6 +232,20 @@ pub(super) const WAYS: &[Way] = &[
         impossible: &[HTTP1_TEXT],
     },
     Way {
+        name: "egroute",
+        program: Program::EnvoyGateway,
+        form: "HTTPRoute, substitution",
+        entry: Entry::Objects(envoy_gateway::http_route),
+        impossible: &[],
+    },
+    Way {
+        name: "egfall",
+        program: Program::EnvoyGateway,
+        form: "HTTPRoute, rendered fallback",
+        entry: Entry::Applied { form: "fallback", before: envoy_gateway::http1_route },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
         name: "haproxy",
         program: Program::Haproxy,
         form: "haproxy.cfg, substitution",
@@ -300,13 +315,17 @@ impl Way {
     /// Where requests and gRPC calls for one of its two apps go.
     pub(super) fn ports(&self, slow: bool) -> (SocketAddr, SocketAddr) {
         let port = match self.entry {
-            Entry::Objects(_) | Entry::Applied { .. } => return (TRAEFIK, TRAEFIK),
+            Entry::Objects(_) | Entry::Applied { .. } => {
+                let gateway = self.program == Program::EnvoyGateway;
+                let address = if gateway { ENVOY_GATEWAY } else { TRAEFIK };
+                return (address, address);
+            }
             Entry::Rendered { .. } if slow => self.port() + SLOW,
             Entry::File(_) | Entry::Rendered { .. } => self.port(),
         };
         let grpc = match self.program {
             Program::Nginx | Program::Haproxy => port + GRPC,
-            Program::Traefik | Program::Envoy | Program::Caddy => port,
+            Program::Traefik | Program::Envoy | Program::EnvoyGateway | Program::Caddy => port,
         };
         (SocketAddr::new(NODE, port), SocketAddr::new(NODE, grpc))
     }
@@ -334,7 +353,8 @@ impl Way {
 
 impl Program {
     /// All of them, in the matrix's order.
-    pub(super) const ALL: [Self; 5] = [Self::Nginx, Self::Traefik, Self::Envoy, Self::Haproxy, Self::Caddy];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Nginx, Self::Traefik, Self::Envoy, Self::EnvoyGateway, Self::Haproxy, Self::Caddy];
 
     /// As people write it.
     pub(super) fn title(self) -> &'static str {
@@ -342,6 +362,7 @@ impl Program {
             Self::Nginx => "NGINX",
             Self::Traefik => "Traefik",
             Self::Envoy => "Envoy",
+            Self::EnvoyGateway => "Envoy Gateway",
             Self::Haproxy => "HAProxy",
             Self::Caddy => "Caddy",
         }
@@ -353,6 +374,7 @@ impl Program {
             Self::Nginx => ("nginx", 8082),
             Self::Traefik => ("traefik", 8083),
             Self::Envoy => ("envoy", 8084),
+            Self::EnvoyGateway => ("envoy-gateway", 8087),
             Self::Haproxy => ("haproxy", 8085),
             Self::Caddy => ("caddy", 8086),
         }
@@ -364,6 +386,7 @@ impl Program {
             Self::Nginx => "nginx",
             Self::Traefik => "traefik",
             Self::Envoy => "envoy",
+            Self::EnvoyGateway => "envoy-gateway",
             Self::Haproxy => "haproxy",
             Self::Caddy => "caddy",
         }
