@@ -95,9 +95,9 @@ pub(crate) const STORIES: &[Story] = &[
         "through every proxy a sleeping app is woken by any kind of request, and an awake one is left alone"
     ),
     story!(hooks, true, "the same by the proxies' own error paths, without substitution"),
-    story!(gateway, true, "the same through Envoy Gateway, with substitution and without"),
     story!(pace, true, "an awake app answers through each proxy as quickly with its plugin as without"),
     story!(clients, true, "the clients that people use are answered by an app that slept behind any proxy"),
+    story!(gateway, true, "the same through Envoy Gateway, with substitution and without"),
     story!(rolled, true, "KubeNap is rolled while apps sleep and 400 requests are held, and none is lost"),
     story!(
         killed,

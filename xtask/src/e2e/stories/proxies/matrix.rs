@@ -41,7 +41,7 @@ const PACE: &str = "
 ## Awake, with the plugin and without
 
 Two awake apps that are the same, one of them with the plugin in front of it: their median response times through the same
-proxy in turns, A/B/A/B. Told by `cargo xtask e2e --all`.
+program in turns, A/B/A/B. Told by `cargo xtask e2e --all`.
 ";
 
 /// A table of another story: by row, then by column.

@@ -96,7 +96,8 @@ async fn play(stage: Stage<'_>, programs: &Programs) -> Result<BTreeMap<Place, S
     stage.hook(programs).await?;
 
     let apps: Vec<_> = stage.lanes.iter().map(|lane| &*lane.site.app).collect();
-    let slow: Vec<_> = stage.lanes.iter().map(|lane| &*lane.slow.app).collect();
+    let slow = stage.lanes.iter().map(|lane| &*lane.slow.app);
+    until_hooks_are_known(stage.space).await?;
     say("   asleep");
     stage.sleep(apps.iter().copied().chain(slow)).await?;
     asleep(&stage).await;
@@ -114,10 +115,7 @@ async fn play(stage: Stage<'_>, programs: &Programs) -> Result<BTreeMap<Place, S
     stage.space.world.members.ensure(&settings()).await?;
     stage.play("back", async |lane| down::back(lane).await).await;
     say("   taken off");
-    join_all(apps.iter().map(|app| until_wake_address_answers(stage.space, app)))
-        .await
-        .into_iter()
-        .collect::<Result<()>>()?;
+    until_hooks_are_known(stage.space).await?;
     stage.sleep(apps.iter().copied()).await?;
     take_off(&stage, &apps).await?;
     stage.unhook(programs).await?;
@@ -206,11 +204,14 @@ async fn everybody_leaves(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Members ask there every ten seconds, and for the first time before they are reached there themselves.
-async fn until_wake_address_answers(space: &Space, app: &str) -> Result<()> {
-    eventually("somebody answers at the wake address", Duration::from_secs(40), async || {
-        let label = space.status(app).await?["label"].clone();
-        ensure!(label != "wake-address-silent", "{app}: {label}");
+/// Members look at routes and objects, and ask at the wake address, now and then; what they do not know yet refuses a nap.
+async fn until_hooks_are_known(space: &Space) -> Result<()> {
+    eventually("every app's hook is known", Duration::from_secs(60), async || {
+        for status in space.statuses().await? {
+            let (name, label) = (&status["name"], &status["label"]);
+            let unknown = ["hook-missing", "hook-unknown", "wake-address-silent"];
+            ensure!(!unknown.iter().any(|unknown| label == *unknown), "{name}: {label}");
+        }
         Ok(())
     })
     .await

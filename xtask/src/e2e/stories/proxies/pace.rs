@@ -14,7 +14,7 @@ use crate::e2e::say;
 use crate::e2e::world::Space;
 
 /// How often each of both has its turn.
-const TURNS: usize = 12;
+const TURNS: usize = 10;
 /// So many requests, one after the other.
 const REQUESTS: usize = 250;
 /// Of the first ones connections are made, and code is loaded.
