@@ -27,12 +27,13 @@ pub(crate) struct App {
     pod: String,
     asked: [AtomicU64; HANDLERS.len()],
     stopping: AtomicBool,
+    unready_at_stop: bool,
 }
 
 impl App {
-    /// An app in the pod of this name.
-    pub(crate) fn new(pod: String) -> Self {
-        Self { pod, asked: Default::default(), stopping: AtomicBool::new(false) }
+    /// An app in the pod of this name, whose readiness fails once it is told to stop, or never does.
+    pub(crate) fn new(pod: String, unready_at_stop: bool) -> Self {
+        Self { pod, asked: Default::default(), stopping: AtomicBool::new(false), unready_at_stop }
     }
 
     /// From now on every answer ends its connection, so that kept-alive callers move on before the app is gone.
@@ -57,6 +58,9 @@ impl App {
             }
             "/own502" => text(StatusCode::BAD_GATEWAY, "the app's own 502\n".to_owned()),
             "/own503" => text(StatusCode::SERVICE_UNAVAILABLE, "the app's own 503\n".to_owned()),
+            "/healthz" if self.unready_at_stop && self.stopping.load(Ordering::Relaxed) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned())
+            }
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/moved" => moved("/healthz"),
             "/metrics" => text(StatusCode::OK, self.metrics()),

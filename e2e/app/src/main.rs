@@ -1,7 +1,8 @@
 //! The web app that the end-to-end tests put to sleep and wake: it says who answered what, and stops like a polite app.
 //!
 //! Settings come from the environment: `BOOT_MS` (waits so long before it listens), `STOP_MS` (serves on so long after
-//! SIGTERM, 2500 unless said), `HOSTNAME` (the pod's name, set by the kubelet).
+//! SIGTERM, 2500 unless said), `STOP_UNREADY` (if set, its readiness fails from SIGTERM on), `HOSTNAME` (the pod's name,
+//! set by the kubelet).
 
 mod answer;
 mod websocket;
@@ -15,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::answer::App;
@@ -24,6 +25,8 @@ use crate::answer::App;
 const PORTS: [u16; 2] = [8080, 9090];
 /// How long requests under way may take once the listening has ended.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Those who connected last have sent their requests by then.
+const LAST: Duration = Duration::from_millis(300);
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
@@ -34,7 +37,8 @@ async fn main() -> io::Result<()> {
         _ = stop.recv() => return Ok(()),
     }
 
-    let app = Arc::new(App::new(std::env::var("HOSTNAME").unwrap_or_default()));
+    let unready = std::env::var_os("STOP_UNREADY").is_some();
+    let app = Arc::new(App::new(std::env::var("HOSTNAME").unwrap_or_default(), unready));
     let open = GracefulShutdown::new();
     let first = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORTS[0])).await?;
     let second = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORTS[1])).await?;
@@ -62,6 +66,10 @@ async fn main() -> io::Result<()> {
         () = serve => {}
         stopped = told_to_stop => stopped?,
     }
+    for (listener, port) in [(first, PORTS[0]), (second, PORTS[1])] {
+        close(listener, |stream| serve_connection(&app, &open, stream, port))?;
+    }
+    tokio::time::sleep(LAST).await;
     tokio::select! {
         () = open.shutdown() => {}
         () = tokio::time::sleep(FAREWELL) => {}
@@ -69,7 +77,17 @@ async fn main() -> io::Result<()> {
     Ok(())
 }
 
-fn serve_connection(app: &Arc<App>, open: &GracefulShutdown, stream: tokio::net::TcpStream, port: u16) {
+/// Ends the listening; whoever is connected already, and only waits to be accepted, would be cut off with it.
+fn close(listener: TcpListener, mut serve: impl FnMut(TcpStream)) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        serve(TcpStream::from_std(stream)?);
+    }
+    Ok(())
+}
+
+fn serve_connection(app: &Arc<App>, open: &GracefulShutdown, stream: TcpStream, port: u16) {
     let app = Arc::clone(app);
     let server = auto::Builder::new(TokioExecutor::new());
     let service = service_fn(move |request| {

@@ -25,6 +25,7 @@ pub(crate) struct App {
     host: Option<String>,
     boot: Duration,
     stop: Duration,
+    unready_at_stop: bool,
     group: String,
     service: Value,
 }
@@ -43,6 +44,7 @@ impl App {
             host: None,
             boot: Duration::ZERO,
             stop: Duration::from_millis(2500),
+            unready_at_stop: false,
             group: name.to_owned(),
             service,
         }
@@ -78,6 +80,12 @@ impl App {
         self
     }
 
+    /// Its readiness fails from the moment in which it is told to stop, while it serves on.
+    pub(crate) fn unready_at_stop(mut self) -> Self {
+        self.unready_at_stop = true;
+        self
+    }
+
     /// Its pods stand behind the Service of another app, and it brings none itself.
     pub(crate) fn behind(mut self, other: &str) -> Self {
         other.clone_into(&mut self.group);
@@ -92,6 +100,13 @@ impl App {
     }
 
     fn deployment(&self) -> Value {
+        let mut env = vec![
+            json!({"name": "BOOT_MS", "value": self.boot.as_millis().to_string()}),
+            json!({"name": "STOP_MS", "value": self.stop.as_millis().to_string()}),
+        ];
+        if self.unready_at_stop {
+            env.push(json!({"name": "STOP_UNREADY", "value": "true"}));
+        }
         json!({
             "metadata": {
                 "name": self.name,
@@ -109,10 +124,7 @@ impl App {
                             "name": "app",
                             "image": "kubenap.test/app:1",
                             "imagePullPolicy": "IfNotPresent",
-                            "env": [
-                                {"name": "BOOT_MS", "value": self.boot.as_millis().to_string()},
-                                {"name": "STOP_MS", "value": self.stop.as_millis().to_string()},
-                            ],
+                            "env": env,
                             "ports": [{"name": "http", "containerPort": 8080}, {"name": "alt", "containerPort": 9090}],
                             "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
                         }],

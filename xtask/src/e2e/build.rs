@@ -34,6 +34,12 @@ pub(crate) async fn proxies(cluster: &Cluster) -> Result<()> {
     progress::run("looking for proxies", &mut cluster.script("parts/proxies")).await
 }
 
+/// Envoy Gateway, built once and started in the cluster.
+pub(crate) async fn envoy_gateway(cluster: &Cluster) -> Result<()> {
+    let what = "building and starting Envoy Gateway (some minutes, the first time)";
+    progress::run(what, cluster.script("parts/envoy-gateway").arg(cluster.name())).await
+}
+
 /// The HTTP clients that people use, fetched and built once.
 pub(crate) async fn clients(cluster: &Cluster) -> Result<()> {
     progress::run("looking for HTTP clients", &mut cluster.script("parts/clients")).await

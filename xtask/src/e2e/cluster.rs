@@ -30,6 +30,8 @@ const PROGRAMS: [&str; 8] = [
 ];
 /// Where Traefik takes requests.
 pub(crate) const TRAEFIK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 80)), 80);
+/// Where Envoy Gateway takes requests, once `parts/envoy-gateway` has started it.
+pub(crate) const ENVOY_GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 83)), 80);
 /// Where Prometheus answers.
 pub(crate) const PROMETHEUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 9090);
 
@@ -71,6 +73,11 @@ impl Cluster {
             cache,
             folder: Path::new(&clusters).join(name),
         })
+    }
+
+    /// As `E2E_CLUSTER` names it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The administrator's kubeconfig.

@@ -141,13 +141,17 @@ async fn build_and_run(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
     if runner::wants("clock", &args.only) {
         build::dynamic_kubenap().await?;
     }
-    if ["proxies", "hooks", "clients"].iter().any(|story| runner::wants(story, &args.only)) {
+    if ["proxies", "hooks", "gateway", "pace", "clients"].iter().any(|story| runner::wants(story, &args.only))
+    {
         build::proxies(cluster).await?;
     }
     if runner::wants("clients", &args.only) {
         build::clients(cluster).await?;
     }
     start(cluster, &kubenap).await?;
+    if runner::wants("gateway", &args.only) {
+        build::envoy_gateway(cluster).await?;
+    }
 
     let myself = std::env::current_exe().context("find this program")?;
     let mut inside = cluster.inside(myself);

@@ -102,15 +102,19 @@ impl Space {
         Ok(self.annotation(name, "kubenap/phase").await?.unwrap_or_else(|| "awake".to_owned()))
     }
 
-    /// Waits until the app is asleep: zero replicas, no pod, both members in its Service's endpoints.
+    /// Waits until the app is asleep: zero replicas, no pod, both members in its Service's endpoints, or none if it is not
+    /// substituted.
     pub(crate) async fn until_asleep(&self, app: &str, service: &str) -> Result<()> {
         eventually(&format!("{app} is asleep"), SOON, async || {
             let (replicas, phase) = (self.replicas(app).await?, self.phase(app).await?);
             ensure!(replicas == 0 && phase == "asleep", "{replicas} replicas, phase {phase}");
             let pods = self.pods(app).await?.len();
             ensure!(pods == 0, "{pods} pods are left");
+            let substituted =
+                self.annotation(app, "kubenap/substitute").await?.is_none_or(|set| set != "false");
             let ours = self.our_addresses(service).await?;
-            ensure!(ours.len() == 2, "KubeNap's addresses in {service}: {ours:?}");
+            let wanted = if substituted { 2 } else { 0 };
+            ensure!(ours.len() == wanted, "KubeNap's addresses in {service}: {ours:?}");
             Ok(())
         })
         .await

@@ -130,12 +130,17 @@ impl Space {
 
     /// What `kubenap status -o json` says about an app.
     pub(crate) async fn status(&self, app: &str) -> Result<Value> {
+        let found = self.statuses().await?.into_iter().find(|one| one["name"] == app);
+        found.with_context(|| format!("kubenap status does not list {}", self.id(app)))
+    }
+
+    /// The same about all apps of this namespace.
+    pub(crate) async fn statuses(&self) -> Result<Vec<Value>> {
         let ran = self.world.kubenap(&["status", "-o", "json"], Duration::from_secs(20)).await?;
         ensure!(ran.code == 0, "kubenap status: exit {}: {}", ran.code, ran.stderr.trim());
         let list: Vec<Value> =
             serde_json::from_str(&ran.stdout).context("read what kubenap status printed")?;
-        let found = list.into_iter().find(|one| one["namespace"] == self.namespace && one["name"] == app);
-        found.with_context(|| format!("kubenap status does not list {}", self.id(app)))
+        Ok(list.into_iter().filter(|one| one["namespace"] == self.namespace).collect())
     }
 
     /// Runs `kubectl` in this namespace.

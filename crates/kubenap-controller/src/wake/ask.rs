@@ -61,6 +61,10 @@ fn is_forwarded(headers: &HeaderMap) -> bool {
 }
 
 fn is_navigation(headers: &HeaderMap) -> bool {
+    // Java's own client says that it takes HTML, which is more than a program can mean.
+    if text(headers, &USER_AGENT).starts_with("Java/") {
+        return false;
+    }
     let html = tokens(headers, &ACCEPT).any(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
     html && headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate")
 }

@@ -208,7 +208,9 @@ fn cancels(facts: &Facts<'_>, wish: Option<Wish>) -> Option<Why> {
     if armed_otherwise(facts) {
         return Some(Why::ArmedOtherwise);
     }
-    if unsettled(facts).is_some() { None } else { refusal(facts) }
+    // Only the leader looks at proxies' objects: what the others do not know of them ends no nap.
+    let not_looked = |why: &Why| *why == Why::HookUnknown && !facts.here.leading;
+    if unsettled(facts).is_some() { None } else { refusal(facts).filter(|why| !not_looked(why)) }
 }
 
 /// Whether what the arming wrote down does not fit any more. Without substitution the count goes into that patch, so

@@ -1,5 +1,8 @@
 //! NGINX: by hand, the community's ingress-nginx, and F5's NGINX Ingress Controller.
 
+use std::iter::StepBy;
+use std::str::Split;
+
 use serde_json::{Value, json};
 
 use super::head::{Doubt, Reach, RequestHead, Target};
@@ -52,13 +55,12 @@ impl ProxyPlugin for Nginx {
     }
 
     fn target<'a>(&self, head: &RequestHead<'a>) -> Result<Target<'a>, Doubt> {
-        // Connected once is once too often: the app may have carried it out. Behind a colon stands KubeNap itself, asked
-        // before about the same request.
-        let first = |name: &str| -> Result<&'a str, Doubt> {
-            Ok(head.one(name)?.unwrap_or_default().split(':').next().unwrap_or_default())
-        };
-        if first("x-upstream-connect")?.contains(|sign: char| sign.is_ascii_digit()) {
-            let last = first("x-upstream-status")?.rsplit(',').next();
+        // Connected once is once too often: the app may have carried it out. Colons part the app, KubeNap, the app, and so on:
+        // a request that was sent to the app once more a moment too early comes here again.
+        let (times, answers) =
+            (app_alone(head, "x-upstream-connect")?, app_alone(head, "x-upstream-status")?);
+        if times.clone().any(|times| times.contains(|sign: char| sign.is_ascii_digit())) {
+            let last = answers.last().and_then(|answers| answers.rsplit(',').next());
             return Err(Doubt::Reached(if last.is_some_and(|last| last.trim() == "504") {
                 504
             } else {
@@ -82,6 +84,11 @@ impl ProxyPlugin for Nginx {
         target.upgrade = head.one("x-original-upgrade")?.is_some();
         Ok(target)
     }
+}
+
+/// Of one of NGINX's lists of upstreams what is about the app.
+fn app_alone<'a>(head: &RequestHead<'a>, name: &str) -> Result<StepBy<Split<'a, char>>, Doubt> {
+    Ok(head.one(name)?.unwrap_or_default().split(':').step_by(2))
 }
 
 fn is_f5(route: &Route) -> bool {
@@ -117,6 +124,8 @@ server {{
     # With "=", or the client would get 502 with a Location that it does not follow. proxy_intercept_errors stays off:
     # what the app itself answers is left alone.
     error_page 502 504 = @kubenap;
+    # Or what is sent to the app once more, a moment before its address works again, would not come back to KubeNap.
+    recursive_error_pages on;
   }}
 
 {locations}
@@ -129,7 +138,6 @@ server {{
         form: "plain",
         pieces: vec![super::Piece::Text { place, text }],
         notes: notes(&[
-            "Leave recursive_error_pages off, which is the default: with KubeNap down a request would go round ten times.",
             "Leave proxy_request_buffering on: without it a body is gone when the request is to be sent again.",
             "client_max_body_size counts before anything wakes: raise it if the app takes large uploads.",
         ]),
@@ -161,6 +169,8 @@ fn locations(again: &str, app: &App, wake: &WakeAddress) -> String {
 }}
 location @kubenap_retry {{
 {again}
+  error_page 502 504 = @kubenap;
+  recursive_error_pages on;
 }}"#,
         patience = app.patience(),
         wake = wake.place(),
@@ -205,7 +215,7 @@ fn f5(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
     );
     let texts = json!({
         "nginx.org/use-cluster-ip": "true",
-        "nginx.org/location-snippets": "error_page 502 504 = @kubenap;\n",
+        "nginx.org/location-snippets": "error_page 502 504 = @kubenap;\nrecursive_error_pages on;\n",
         "nginx.org/server-snippets": format!("{}\n", locations(&again, app, wake)),
     });
     let mut pieces = Vec::new();

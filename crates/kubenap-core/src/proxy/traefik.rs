@@ -29,7 +29,7 @@ const FORMS: &[Form] = &[
     },
     Form {
         name: "nginx-annotations",
-        about: "an Ingress with the annotations of ingress-nginx, which Traefik reads: default-backend (Traefik 3.7)",
+        about: "an Ingress with the annotations of ingress-nginx, which Traefik reads: default-backend, custom-http-errors (Traefik 3.7)",
         route: Some("Ingress"),
     },
     Form {
@@ -84,6 +84,13 @@ impl ProxyPlugin for Traefik {
                 return Err(Doubt::Whom);
             }
             return head.about(&format!("{prefix}{uri}"), Reach::GoneForGood);
+        }
+        // `custom-http-errors` asks for the root by GET, and says there what it was about. Elsewhere these are the client's.
+        if head.uri == "/"
+            && head.one("x-code")?.is_some()
+            && let Some(uri) = head.one("x-original-uri")?
+        {
+            return head.about(&format!("{prefix}{uri}"), Reach::Gone);
         }
         head.about(&format!("{prefix}{}", head.uri), Reach::Here)
     }
@@ -303,6 +310,10 @@ fn ingress(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
 
 fn nginx_annotations(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
     const BACKEND: &str = "nginx.ingress.kubernetes.io/default-backend";
+    const ERRORS: &str = "nginx.ingress.kubernetes.io/custom-http-errors";
+    // Traefik gives nothing new to a pod that ends, and answers 503 itself for as long as one that calls itself ready is the
+    // last: the default backend is only for a Service with none at all.
+    const CAUGHT: &str = "502,503";
     since(app, 3, 7, "default-backend")?;
     let name = own_name(app);
     let mut pieces = Vec::from(service_beside(app, wake)?);
@@ -313,18 +324,29 @@ fn nginx_annotations(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
         if route.annotation(BACKEND).is_some_and(|own| own != name) {
             by_hand = Some("the Ingress has a default backend already");
         }
+        if route.annotation(ERRORS).is_some_and(|own| own != CAUGHT) {
+            by_hand = Some("the Ingress has custom-http-errors already");
+        }
         pieces.push(annotations(
             "networking.k8s.io/v1",
             "Ingress",
             app,
             route.name(),
-            &json!({ BACKEND: name }),
+            &json!({ BACKEND: name, ERRORS: CAUGHT }),
         ));
     }
     if !found {
         return Err(no_ingress(app));
     }
-    Ok(Rendered { form: "nginx-annotations", pieces, notes: notes(&[]), hook: Hook::Silent, by_hand })
+    Ok(Rendered {
+        form: "nginx-annotations",
+        pieces,
+        notes: notes(&[
+            "custom-http-errors: without it Traefik answers 503 itself for as long as the last pod ends and still calls itself ready.",
+        ]),
+        hook: Hook::Touches("a 502 or 503 of the app's own is taken for its sleep, and asked for again"),
+        by_hand,
+    })
 }
 
 fn service_names(app: &App) -> Vec<&str> {

@@ -62,6 +62,14 @@ fn without_a_hook_or_an_answer_at_the_wake_address_it_stays_awake() {
 }
 
 #[test]
+fn a_member_that_does_not_lead_and_so_has_not_looked_at_the_hook_ends_no_nap() {
+    behind_a_hook(&[
+        &ARMED,
+        &[(603, another_leads, "stay", "not-leader"), (604, hook_goes, "cancel 1", "hook-missing")],
+    ]);
+}
+
+#[test]
 fn a_hook_that_goes_while_it_sleeps_wakes_it_and_one_that_cannot_be_seen_does_not() {
     behind_a_hook(&[
         &ARMED,
@@ -191,6 +199,11 @@ fn hook_not_looked_for(day: &mut Day) {
     day.seen.hook = HookSeen::Unknown;
     // It is there all the same.
     day.owners = true;
+}
+
+fn another_leads(day: &mut Day) {
+    day.here.leading = false;
+    hook_not_looked_for(day);
 }
 
 fn hook_comes(day: &mut Day) {

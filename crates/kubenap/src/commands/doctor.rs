@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
+use k8s_openapi::api::core::v1::{Container, Probe};
 use kube::Api;
 use kube::api::PostParams;
 use kubenap_controller::cluster::Cluster;
@@ -290,6 +291,20 @@ async fn manners(
     }
     let pod = deployment.spec.and_then(|spec| spec.template.spec);
     let containers = pod.map(|pod| pod.containers).unwrap_or_default();
+    if !reading.policy.substitute
+        && let Some(late) = unready_after(&containers)
+    {
+        warn(
+            findings,
+            format!(
+                "{namespace}/{name} gets requests until its last pod's readiness has failed, up to {late} s after SIGTERM"
+            ),
+            &format!(
+                "let its readiness fail at SIGTERM, and let it serve on for {} s",
+                late.saturating_add(HEARD_OF)
+            ),
+        );
+    }
     if containers.iter().all(|container| container.readiness_probe.is_none()) {
         warn(
             findings,
@@ -297,7 +312,7 @@ async fn manners(
             "add one: without it a wake may answer before the app does",
         );
     }
-    let hooks = |container: &k8s_openapi::api::core::v1::Container| {
+    let hooks = |container: &Container| {
         container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
     };
     if !containers.iter().any(hooks) {
@@ -308,6 +323,19 @@ async fn manners(
         );
     }
     Ok(())
+}
+
+/// Until kube-proxy and a proxy have heard of it, in seconds.
+const HEARD_OF: u32 = 4;
+
+/// How long it takes until a pod whose probes fail is no longer ready, in seconds; none without a probe.
+fn unready_after(containers: &[Container]) -> Option<u32> {
+    let probes = containers.iter().filter_map(|container| container.readiness_probe.as_ref());
+    // As the API server fills them in.
+    let seconds = |probe: &Probe| {
+        probe.period_seconds.unwrap_or(10).saturating_mul(probe.failure_threshold.unwrap_or(3))
+    };
+    probes.map(seconds).min().and_then(|seconds| u32::try_from(seconds).ok())
 }
 
 /// An idleAfter below four times the lag of a source makes naps that end at once.
@@ -371,4 +399,22 @@ fn finish(findings: &[Finding], format: Option<Format>) -> anyhow::Result<Outcom
     }
     let bad = findings.iter().any(|finding| finding.state == State::Failed);
     Ok(if bad { Outcome::Failed } else { Outcome::Done })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_unready_when_the_quickest_of_its_probes_has_failed_often_enough() {
+        let probed = |period_seconds, failure_threshold| Container {
+            readiness_probe: Some(Probe { period_seconds, failure_threshold, ..Probe::default() }),
+            ..Container::default()
+        };
+        assert_eq!(unready_after(&[]), None);
+        assert_eq!(unready_after(&[Container::default()]), None);
+        assert_eq!(unready_after(&[Container::default(), probed(None, None)]), Some(30));
+        assert_eq!(unready_after(&[probed(None, None), probed(Some(1), None)]), Some(3));
+        assert_eq!(unready_after(&[probed(Some(i32::MAX), Some(9))]), Some(i32::MAX.unsigned_abs()));
+    }
 }

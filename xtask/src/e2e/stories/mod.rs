@@ -27,7 +27,7 @@ mod sources;
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use self::proxies::{clients, hooks};
+use self::proxies::{clients, gateway, hooks, pace};
 use super::world::Space;
 
 /// What a story counted, for the table at the end.
@@ -57,8 +57,9 @@ macro_rules! story {
 }
 
 /// Those that are told with `--all` only, or by name.
-pub(crate) const LONG: &[&str] =
-    &["rolled", "killed", "leader", "away", "lies", "clock", "sources", "undone", "hooks", "clients"];
+pub(crate) const LONG: &[&str] = &[
+    "rolled", "killed", "leader", "away", "lies", "clock", "sources", "undone", "gateway", "pace", "clients",
+];
 
 /// All stories, in the order in which they run.
 pub(crate) const STORIES: &[Story] = &[
@@ -94,7 +95,9 @@ pub(crate) const STORIES: &[Story] = &[
         "through every proxy a sleeping app is woken by any kind of request, and an awake one is left alone"
     ),
     story!(hooks, true, "the same by the proxies' own error paths, without substitution"),
+    story!(pace, true, "an awake app answers through each proxy as quickly with its plugin as without"),
     story!(clients, true, "the clients that people use are answered by an app that slept behind any proxy"),
+    story!(gateway, true, "the same through Envoy Gateway, with substitution and without"),
     story!(rolled, true, "KubeNap is rolled while apps sleep and 400 requests are held, and none is lost"),
     story!(
         killed,

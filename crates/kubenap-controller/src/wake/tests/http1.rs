@@ -335,6 +335,21 @@ async fn a_slow_app_shows_the_waiting_page_to_a_browser() {
 }
 
 #[tokio::test]
+async fn a_program_in_java_that_says_it_takes_html_is_redirected_and_shown_no_page() {
+    let world = World::new();
+    let mut client = world.connect().await;
+    let accepts = "Accept: text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2\r\n";
+    let ask = format!(
+        "GET /a HTTP/1.1\r\nHost: web\r\nX-Forwarded-For: 192.0.2.1\r\nUser-Agent: Java/17.0.13\r\n{accepts}\r\n"
+    );
+    client.write_all(ask.as_bytes()).await.unwrap();
+    world.until_held(1).await;
+    world.ready((Ipv4Addr::LOCALHOST, 9).into());
+    let answer = hear(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 307 "), "{answer}");
+}
+
+#[tokio::test]
 async fn a_long_wake_is_bridged_by_hops_that_end() {
     let manners = OwnedManners {
         hold_for: Duration::from_millis(50),

@@ -66,6 +66,12 @@ async fn each_proxy_is_understood_in_its_own_words() {
         (
             "nginx",
             "GET /",
+            format!("X-Upstream-Connect: - : 0.002 : -\r\nX-Upstream-Status: 502 : 200 : 502\r\n{told}"),
+            "/a?b",
+        ),
+        (
+            "nginx",
+            "GET /",
             "X-Code: 503\r\nX-Original-URI: /a?b\r\nX-Namespace: shop\r\nX-Service-Name: web\r\n".to_owned(),
             "/a?b",
         ),
@@ -89,6 +95,8 @@ async fn each_proxy_is_understood_in_its_own_words() {
             "/api/a",
         ),
         ("traefik", "GET /a?b", String::new(), "/a?b"),
+        ("traefik", "GET /", "X-Code: 503\r\nX-Original-Uri: /a?b\r\n".to_owned(), "/a?b"),
+        ("traefik", "GET /c", "X-Code: 503\r\nX-Original-Uri: /a?b\r\n".to_owned(), "/c"),
         ("envoy", "GET /wake", format!("{told}X-Response-Flags: UH\r\n"), "/a?b"),
         ("envoy", "POST /.kubenap/wake?u=/a?b=c&u=d", String::new(), "/a?b=c&u=d"),
         ("envoy", "GET /rewritten", "X-Envoy-Original-Path: /a?b\r\n".to_owned(), "/a?b"),
@@ -162,6 +170,7 @@ async fn an_app_that_was_reached_is_not_asked_again_for_what_it_may_have_carried
         ("0.000", "504", 504),
         ("-, 0.002", "502, 504", 504),
         ("0.001 : 0.002", "502 : 502", 502),
+        ("- : 0.002 : 0.001", "502 : 200 : 504", 504),
     ] {
         let fields = format!("{told}X-Upstream-Connect: {connect}\r\nX-Upstream-Status: {status}\r\n");
         let answer = say(nginx, request("GET /a", &fields)).await;

@@ -30,9 +30,9 @@ pub(super) async fn fingerprint(lane: &Lane) -> Result<Fingerprint> {
         Call::get("/own503"),
     ];
     let mut seen = Vec::new();
-    // Where a 502 of the app's own is taken for its sleep, there is nothing to compare.
-    let calls =
-        calls.into_iter().filter(|call| lane.way.impossible("own").is_none() || !call.is_for("/own502"));
+    // Where an error of the app's own is taken for its sleep, there is nothing to compare.
+    let own = |call: &Call| call.is_for("/own502") || call.is_for("/own503");
+    let calls = calls.into_iter().filter(|call| lane.way.impossible("own").is_none() || !own(call));
     for call in calls {
         seen.push(without_what_moves(&lane.visitor().send(&call).await?)?);
     }

@@ -9,9 +9,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::matrix::{self, Table};
-use super::process::Programs;
 use super::stage::{Lane, Stage};
-use super::{Counts, settings};
+use super::{Counts, prepare};
 use crate::e2e::say;
 use crate::e2e::world::Space;
 
@@ -31,12 +30,11 @@ struct Met {
 }
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
-    space.world.members.ensure(&settings()).await?;
-    let programs = Programs::find(&space.world.cluster).await?;
+    let programs = prepare(space).await?;
     let output = space.world.cluster.script("parts/clients").output().await.context("run parts/clients")?;
     ensure!(output.status.success(), "parts/clients: {}", String::from_utf8_lossy(&output.stderr).trim());
     let commands = String::from_utf8_lossy(&output.stdout).into_owned();
-    let stage = Stage::set(space, &programs, |way| WAYS.contains(&way.name)).await?;
+    let stage = Stage::set_patient(space, &programs, |way| WAYS.contains(&way.name)).await?;
 
     let (mut table, mut wrong) = (Table::default(), Vec::new());
     for lane in &stage.lanes {

@@ -1,6 +1,6 @@
-//! A proxy's own error path: what `kubenap render` says of an app, and an app whose sleep its proxy sees.
+//! A proxy's own error path: what `kubenap render` says of an app, and where the proxy asks `KubeNap`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
@@ -30,67 +30,30 @@ pub(super) async fn ask(
     let pieces = said["pieces"].as_array().context("kubenap render printed no pieces")?;
     let text: String = pieces.iter().filter_map(|piece| piece["text"].as_str()).collect();
     let pieces = pieces.iter().filter(|piece| piece["text"].is_null()).cloned().collect();
-    // The proxy's own Service is another one, see `direct`.
-    let own = space.cluster_address(&site.app, 80).await?.ip().to_string();
-    let text = text.replace(&own, &site.cluster_ip.to_string());
-    Ok(Told { site: site.clone(), text, pieces, own, wake })
+    Ok(Told { site: site.clone(), text, pieces, wake })
 }
 
-/// The rendered pieces as objects to apply: as they are, but for the proxy's own Service, see `direct`.
+/// The rendered pieces as objects to apply.
 pub(super) fn objects(told: &Told) -> Vec<Value> {
-    let (app, direct) = (&*told.site.app, told.site.direct());
-    let aimed = |piece: &Value| {
-        if let Some(fields) = piece["fields"].as_object() {
-            let mut fields = Value::Object(fields.clone());
-            fields["metadata"]["name"] = direct.clone().into();
-            return fields;
-        }
-        let mut object = piece["object"].clone();
-        if let Some(spec) = object.get_mut("spec") {
-            aim(spec, app, &direct);
-        }
-        object
-    };
-    told.pieces.iter().map(aimed).collect()
+    let object = |piece: &Value| piece.get("fields").or(piece.get("object")).cloned();
+    told.pieces.iter().filter_map(object).collect()
 }
 
-/// Every reference to one Service becomes one to another.
-fn aim(value: &mut Value, from: &str, to: &str) {
-    match value {
-        Value::Object(map) => {
-            if map.contains_key("nativeLB") && map.get("name").is_some_and(|name| name == from) {
-                map.insert("name".to_owned(), to.into());
-            }
-            map.values_mut().for_each(|value| aim(value, from, to));
-        }
-        Value::Array(list) => list.iter_mut().for_each(|value| aim(value, from, to)),
-        _ => {}
-    }
-}
-
-/// A second Service of an app, in which `KubeNap` puts nothing, since the app does not name it: while the app sleeps, who
-/// comes by it finds nobody, as everybody does where `KubeNap` may not write EndpointSlices. An Ingress that no proxy
-/// serves says that the host is the app's. Its cluster address.
-pub(super) async fn direct(space: &Space, app: &str, host: &str, mut service: Value) -> Result<IpAddr> {
-    let post = PostParams::default();
-    let name = format!("{app}-direct");
-    service = json!({"metadata": {"name": name}, "spec": service});
-    let made = space.api::<Service>().create(&post, &serde_json::from_value(service)?).await;
-    let address =
-        made.with_context(|| format!("create Service {name}"))?.spec.and_then(|spec| spec.cluster_ip);
+/// An Ingress that no proxy serves says that the host is the app's, for a proxy whose own configuration `KubeNap` cannot
+/// read.
+pub(super) async fn register(space: &Space, app: &str, host: &str) -> Result<()> {
     let backend = json!({"service": {"name": app, "port": {"number": 80}}});
     let paths = json!([{"path": "/", "pathType": "Prefix", "backend": backend}]);
     let ingress = json!({
         "metadata": {"name": app},
         "spec": {"ingressClassName": "nobody", "rules": [{"host": host, "http": {"paths": paths}}]},
     });
-    let made = space.api::<Ingress>().create(&post, &serde_json::from_value(ingress)?).await;
-    made.with_context(|| format!("create Ingress {app}"))?;
-    address.context("the Service has no address")?.parse().context("its cluster address")
+    let made = space.api::<Ingress>().create(&PostParams::default(), &serde_json::from_value(ingress)?).await;
+    made.map(drop).with_context(|| format!("create Ingress {app}"))
 }
 
 /// Where a proxy of this kind asks `KubeNap`: a Service that leads to its own listener.
-async fn wake(space: &Space, program: Program) -> Result<SocketAddr> {
+pub(super) async fn wake(space: &Space, program: Program) -> Result<SocketAddr> {
     let name = wake_service(program);
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -108,6 +71,6 @@ async fn wake(space: &Space, program: Program) -> Result<SocketAddr> {
     Ok(SocketAddr::new(address.parse().context("KubeNap's address")?, 80))
 }
 
-fn wake_service(program: Program) -> String {
+pub(super) fn wake_service(program: Program) -> String {
     format!("proxies-{}", program.name())
 }

@@ -15,10 +15,12 @@ const HEAD: &str = "<!-- Written by the story `proxies` of `cargo xtask e2e`. --
 
 # Proxies
 
-One suite, told through every proxy that can be had from package registries, on a real Kubernetes: `cargo xtask e2e --only
-proxies` tells it again with substitution, `--only hooks` on the proxies' own error paths, and writes this page. A case that fails fails the story, and nothing is written; a cell says how it
-went. One that begins with *failed* is from before this page was complete, and is to be told again. Times are those of a
-small machine with much else to do, and a wake in them is a new pod that takes 1.5 s to start (9 s where it says slow).
+One suite, told through every proxy that can be had from package registries, on a real Kubernetes: the story `proxies` of
+`cargo xtask e2e` tells it with substitution, the story `hooks` by the proxies' own error paths for apps that are not
+substituted (`kubenap/substitute: \"false\"`), and both write this page. A case that fails fails the story, and nothing is
+written; a cell says how it went. Times are those of a small machine with much else to do, and a wake in them is a new pod
+that takes 1.5 s to start (9 s where it says slow). The apps serve on after SIGTERM: for 5 s, and without substitution for
+8 s in which their [readiness fails](../guide/without-substitution.md).
 
 *307 → 200* was held until the app was ready and then redirected to the same URL, *200* alone was held and passed to the
 app without the caller noticing. *Substitution* needs nothing in the proxy: while the app sleeps, KubeNap's addresses
@@ -32,6 +34,14 @@ const CLIENTS: &str = "
 
 At an app that sleeps and starts slowly, by substitution, each as it comes unless it says otherwise: what it was answered in
 the end. *stream* is a POST whose body cannot be sent twice. Told by `cargo xtask e2e --all`.
+";
+
+/// The head of the table of response times, which only the story `pace` writes.
+const PACE: &str = "
+## Awake, with the plugin and without
+
+Two awake apps that are the same, one of them with the plugin in front of it: their median response times through the same
+program in turns, A/B/A/B. Told by `cargo xtask e2e --all`.
 ";
 
 /// A table of another story: by row, then by column.
@@ -61,7 +71,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let day = jiff::Zoned::now().strftime("%Y-%m-%d").to_string();
     let before = std::fs::read_to_string(page()).unwrap_or_default();
-    let (before, clients) = before.split_once(CLIENTS).unwrap_or((&before, ""));
+    let (before, others) = split(&before);
     let mut cells = parse(before);
     for ((way, case), said) in played {
         let way = WAYS.iter().find(|known| known.name == *way).context("a way that is not in the list")?;
@@ -70,27 +80,45 @@ pub(super) fn write(
         let key = (way.program.title().to_owned(), way.form.to_owned(), title(case)?.to_owned());
         cells.insert(key, Cell { said: said.replace('|', "\\|"), when });
     }
-    let mut text = render(&cells)?;
-    if !clients.is_empty() {
-        text = format!("{text}{CLIENTS}{clients}");
-    }
+    let text = format!("{}{others}", render(&cells)?);
     std::fs::write(page(), text).with_context(|| format!("write {}", page().display()))
+}
+
+/// The matrix, and what other stories have written below it.
+fn split(page: &str) -> (&str, &str) {
+    page.split_at([PACE, CLIENTS].iter().filter_map(|head| page.find(head)).min().unwrap_or(page.len()))
+}
+
+/// Writes the table of response times anew, and leaves the rest of the page as it is.
+pub(super) fn write_pace(table: &Table) -> Result<()> {
+    write_other(PACE, table)
 }
 
 /// Writes the clients' table anew, and leaves the rest of the page as it is.
 pub(super) fn write_clients(table: &Table) -> Result<()> {
-    let before = std::fs::read_to_string(page()).unwrap_or_default();
-    let before = before.split_once(CLIENTS).map_or(&*before, |(before, _)| before);
-    let day = jiff::Zoned::now().strftime("%Y-%m-%d");
-    let text = format!("{before}{CLIENTS}\nLast run: {day}\n\n{}", render_clients(table)?);
-    std::fs::write(page(), text).with_context(|| format!("write {}", page().display()))
+    write_other(CLIENTS, table)
 }
 
-fn render_clients(table: &Table) -> Result<String> {
+/// The response times stand before the clients.
+fn write_other(head: &str, table: &Table) -> Result<()> {
+    let page_before = std::fs::read_to_string(page()).unwrap_or_default();
+    let (matrix, others) = split(&page_before);
+    let (pace, clients) = others.split_at(others.find(CLIENTS).unwrap_or(others.len()));
+    let day = jiff::Zoned::now().strftime("%Y-%m-%d");
+    let new = format!("{head}\nLast run: {day}\n\n{}", render_table(table)?);
+    let (pace, clients) = if head == PACE { (&*new, clients) } else { (pace, &*new) };
+    std::fs::write(page(), format!("{matrix}{pace}{clients}"))
+        .with_context(|| format!("write {}", page().display()))
+}
+
+fn render_table(table: &Table) -> Result<String> {
     let mut columns: Vec<&str> = table.values().flat_map(|row| row.keys().map(String::as_str)).collect();
     columns.sort_by_key(|column| (*column != "version", *column));
     columns.dedup();
-    let mut text = format!("| | {} |\n|{}\n", columns.join(" | "), " --- |".repeat(columns.len() + 1));
+    // A number before a column's name is its place.
+    let titles: Vec<_> =
+        columns.iter().map(|column| column.split_once(". ").map_or(*column, |(_, name)| name)).collect();
+    let mut text = format!("| | {} |\n|{}\n", titles.join(" | "), " --- |".repeat(columns.len() + 1));
     for (name, row) in table {
         let cells =
             columns.iter().map(|column| row.get(*column).with_context(|| format!("{name}: no {column}")));
@@ -114,6 +142,10 @@ fn render(cells: &Cells) -> Result<String> {
     let mut text = HEAD.to_owned();
     for program in Program::ALL {
         let forms: Vec<_> = WAYS.iter().filter(|way| way.program == program).map(|way| way.form).collect();
+        // One that takes long to build may never have been there.
+        if !cells.keys().any(|(name, ..)| name == program.title()) {
+            continue;
+        }
         let at = |form: &str, case: &str| {
             let key = (program.title().to_owned(), form.to_owned(), case.to_owned());
             cells.get(&key).with_context(|| format!("{}, {form}: {case:?} was never played", program.title()))
@@ -125,7 +157,9 @@ fn render(cells: &Cells) -> Result<String> {
             let newest = column.iter().map(|cell| &cell.when).max().context("there are no cases")?;
             rows[0].push(format!("{}, {}", newest.version, newest.day));
             for (row, cell) in rows[1..].iter_mut().zip(column) {
-                ensure!(!cell.said.trim().is_empty(), "{}, {form}: an empty cell", program.title());
+                let said = cell.said.trim();
+                ensure!(!said.is_empty(), "{}, {form}: an empty cell", program.title());
+                ensure!(!said.starts_with("failed"), "{}, {form}: a case that failed", program.title());
                 let When { day, version } = &cell.when;
                 let older = if cell.when == *newest { String::new() } else { format!(" ({version}, {day})") };
                 row.push(format!("{}{older}", cell.said));
@@ -218,11 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn a_page_with_a_hole_is_not_written() {
+    fn a_page_with_a_hole_or_a_failure_is_not_written() {
         let mut cells = full("2026-11-25");
         let key = cells.keys().next().expect("cells").clone();
-        cells.get_mut(&key).expect("the cell").said = " ".to_owned();
-        assert!(render(&cells).is_err());
+        for said in [" ", "failed: 3 of 1086 requests lost"] {
+            said.clone_into(&mut cells.get_mut(&key).expect("the cell").said);
+            assert!(render(&cells).is_err(), "{said}");
+        }
         cells.remove(&key);
         assert!(render(&cells).is_err());
     }
@@ -230,9 +266,9 @@ mod tests {
     #[test]
     fn the_page_that_is_kept_has_a_cell_for_every_case_by_every_way_in() {
         let kept = std::fs::read_to_string(page()).expect("docs/reference/proxies.md");
-        let (kept, clients) = kept.split_once(CLIENTS).unwrap_or((&kept, ""));
+        let (kept, others) = split(&kept);
         let rendered = render(&parse(kept)).expect("every cell is there");
         assert_eq!(rendered, kept, "the page is not what the story writes of it");
-        assert!(!clients.contains("|  |"), "an empty cell: {clients}");
+        assert!(!others.contains("|  |"), "an empty cell: {others}");
     }
 }

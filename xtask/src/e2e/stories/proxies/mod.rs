@@ -4,6 +4,7 @@ mod way;
 mod nginx;
 mod traefik;
 mod envoy;
+mod envoy_gateway;
 mod haproxy;
 mod caddy;
 mod process;
@@ -18,6 +19,8 @@ mod down;
 mod matrix;
 pub(super) mod clients;
 pub(super) mod hooks;
+pub(super) mod gateway;
+pub(super) mod pace;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -56,13 +59,12 @@ const CASES: &[(&str, &str)] = &[
 ];
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
-    tell(space, Way::substitutes).await
+    tell(space, |way| way.substitutes() && way.program != Program::EnvoyGateway).await
 }
 
 /// The suite on these ways in.
 async fn tell(space: &Space, told: fn(&Way) -> bool) -> Result<Counts> {
-    let programs = Programs::find(&space.world.cluster).await?;
-    space.world.members.ensure(&settings()).await?;
+    let programs = prepare(space).await?;
     space.deploy(&App::new(BYSTANDER).host(&bystander_host())).await?;
     space.nap(BYSTANDER).await?;
     space.until_asleep(BYSTANDER, BYSTANDER).await?;
@@ -80,13 +82,22 @@ async fn tell(space: &Space, told: fn(&Way) -> bool) -> Result<Counts> {
     Ok(vec![("ways in", counted / CASES.len() as u64), ("cases", CASES.len() as u64), ("cells", counted)])
 }
 
+/// The programs, with members that listen for each of them.
+async fn prepare(space: &Space) -> Result<Programs> {
+    let programs = Programs::find(&space.world.cluster).await?;
+    try_join_all(Program::ALL.map(|program| hook::wake(space, program))).await?;
+    space.world.members.ensure(&settings()).await?;
+    Ok(programs)
+}
+
 /// The whole suite on one stage.
 async fn play(stage: Stage<'_>, programs: &Programs) -> Result<BTreeMap<Place, String>> {
     let first = try_join_all(stage.lanes.iter().map(awake::fingerprint)).await?;
     stage.hook(programs).await?;
 
     let apps: Vec<_> = stage.lanes.iter().map(|lane| &*lane.site.app).collect();
-    let slow: Vec<_> = stage.lanes.iter().map(|lane| &*lane.slow.app).collect();
+    let slow = stage.lanes.iter().map(|lane| &*lane.slow.app);
+    until_hooks_are_known(stage.space).await?;
     say("   asleep");
     stage.sleep(apps.iter().copied().chain(slow)).await?;
     asleep(&stage).await;
@@ -104,6 +115,7 @@ async fn play(stage: Stage<'_>, programs: &Programs) -> Result<BTreeMap<Place, S
     stage.space.world.members.ensure(&settings()).await?;
     stage.play("back", async |lane| down::back(lane).await).await;
     say("   taken off");
+    until_hooks_are_known(stage.space).await?;
     stage.sleep(apps.iter().copied()).await?;
     take_off(&stage, &apps).await?;
     stage.unhook(programs).await?;
@@ -116,7 +128,8 @@ async fn play(stage: Stage<'_>, programs: &Programs) -> Result<BTreeMap<Place, S
     stage.end()
 }
 
-/// With a listener for each proxy's error path, which reads that proxy's headers only.
+/// With a listener for each proxy's error path, which reads that proxy's headers only. Traefik's hooks are objects, which
+/// name the Service that leads to its listener.
 fn settings() -> Settings {
     let listener = |program: Program| {
         let (profile, port) = program.listener();
@@ -124,7 +137,12 @@ fn settings() -> Settings {
     };
     let own = Program::ALL.map(listener);
     let all: Vec<_> = ["any=0.0.0.0:8080".to_owned()].into_iter().chain(own).collect();
-    Settings { flags: vec![("proxy-listen", json!(all))], ..Settings::default() }
+    let wake_service = format!("{HOME}/{}:80", hook::wake_service(Program::Traefik));
+    Settings {
+        flags: vec![("proxy-listen", json!(all)), ("wake-service", json!(wake_service))],
+        values: json!({"rbac": {"hooks": true}}),
+        ..Settings::default()
+    }
 }
 
 async fn asleep(stage: &Stage<'_>) {
@@ -184,6 +202,19 @@ async fn everybody_leaves(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
     // Until kube-proxy and Traefik have heard of it.
     tokio::time::sleep(Duration::from_secs(3)).await;
     Ok(())
+}
+
+/// Members look at routes and objects, and ask at the wake address, now and then; what they do not know yet refuses a nap.
+async fn until_hooks_are_known(space: &Space) -> Result<()> {
+    eventually("every app's hook is known", Duration::from_secs(60), async || {
+        for status in space.statuses().await? {
+            let (name, label) = (&status["name"], &status["label"]);
+            let unknown = ["hook-missing", "hook-unknown", "wake-address-silent"];
+            ensure!(!unknown.iter().any(|unknown| label == *unknown), "{name}: {label}");
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// The label goes from every app that sleeps, which takes everything of KubeNap's away.

@@ -49,8 +49,6 @@ pub(super) fn f5(listen: &Listen, told: &Told) -> Result<String> {
     let (server, location) =
         (annotation(told, "nginx.org/server-snippets")?, annotation(told, "nginx.org/location-snippets")?);
     let Site { app, host, cluster_ip, timeout, .. } = &told.site;
-    // In its snippets the controller's own names are dialled.
-    let server = server.replace(&told.own, &cluster_ip.to_string());
     let text = format!(
         "  upstream {app} {{
     zone {app} 256k;

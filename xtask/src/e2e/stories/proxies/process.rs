@@ -65,7 +65,9 @@ impl Programs {
             // Told from the ending.
             Program::Envoy if text.starts_with('{') => "envoy.json",
             Program::Envoy => "envoy.yaml",
-            Program::Nginx | Program::Traefik | Program::Haproxy | Program::Caddy => "config",
+            Program::Nginx | Program::Traefik | Program::EnvoyGateway | Program::Haproxy | Program::Caddy => {
+                "config"
+            }
         });
         fs::write(&file, &text).with_context(|| format!("write {}", file.display()))?;
         let mut command = self.command(program, folder, &file)?;
@@ -116,7 +118,7 @@ impl Programs {
                     .args(["--disable-hot-restart", "--concurrency", "1", "-l", "warning", "-c"])
                     .arg(file);
             }
-            Program::Traefik => bail!("Traefik runs in the cluster"),
+            Program::Traefik | Program::EnvoyGateway => bail!("{} runs in the cluster", program.title()),
         }
         Ok(command)
     }

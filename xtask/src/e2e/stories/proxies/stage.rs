@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::hook;
 use super::process::{Process, Programs};
-use super::way::{Entry, Listen, Site, WAYS, Way};
+use super::way::{Entry, Listen, Program, Site, WAYS, Way};
 use crate::e2e::app::App;
 use crate::e2e::http::Caller;
 use crate::e2e::metrics;
@@ -24,10 +24,14 @@ use crate::e2e::world::{Space, eventually};
 pub(super) const BYSTANDER: &str = "bystander";
 /// As `kubenap render` says that its objects are to be applied.
 const MANAGER: &str = "--field-manager=kubenap-proxy";
+/// Whose the proxies' objects are.
+const OWNER: &str = "--field-manager=proxies";
 /// How many apps are put to sleep at a time.
 const NAPS: usize = 12;
 /// As in the story of fifty naps: an app that serves on for less loses something of its own in any roll-out.
 const SERVES_ON: Duration = Duration::from_secs(5);
+/// Without substitution kube-proxy leads to the last pod until its readiness has failed, three times in a row and heard of.
+const SERVES_ON_UNREADY: Duration = Duration::from_secs(8);
 /// Longer than the pod itself takes, so that whatever is asked at once is asked before the app is ready.
 const BOOT: Duration = Duration::from_millis(1500);
 /// A wake of the slow app takes longer than its proxy waits, which waits longer than `KubeNap` holds.
@@ -68,7 +72,26 @@ impl<'a> Stage<'a> {
         programs: &Programs,
         wanted: impl Fn(&Way) -> bool,
     ) -> Result<Self> {
-        let lanes = try_join_all(WAYS.iter().filter(|way| wanted(way)).map(|way| lane(space, way))).await?;
+        Self::set_with(space, programs, wanted, SLOW_TIMEOUT).await
+    }
+
+    /// The same where the slow apps' proxies wait for them.
+    pub(super) async fn set_patient(
+        space: &'a Space,
+        programs: &Programs,
+        wanted: impl Fn(&Way) -> bool,
+    ) -> Result<Self> {
+        Self::set_with(space, programs, wanted, TIMEOUT).await
+    }
+
+    async fn set_with(
+        space: &'a Space,
+        programs: &Programs,
+        wanted: impl Fn(&Way) -> bool,
+        slow_timeout: Duration,
+    ) -> Result<Self> {
+        let ways = WAYS.iter().filter(|way| wanted(way));
+        let lanes = try_join_all(ways.map(|way| lane(space, way, slow_timeout))).await?;
         for lane in &lanes {
             lane.open(space, programs).await.with_context(|| lane.way.name)?;
         }
@@ -166,7 +189,9 @@ impl Lane {
         match self.way.entry {
             Entry::Objects(_) | Entry::Applied { .. } => {
                 let file = self.list(space, &self.objects)?;
-                space.kubectl(&["apply", "-f", &file]).await?;
+                // As GitOps does. After an `apply` on the client's side, kubectl would make whoever applies on the server's
+                // side next the owner of all of it.
+                space.kubectl(&["apply", "--server-side", OWNER, "-f", &file]).await?;
             }
             Entry::File(write) => {
                 let sites = [self.site.clone(), self.slow.clone()];
@@ -189,15 +214,28 @@ impl Lane {
 
     /// Tells the proxy what `kubenap render` says, if that is this way's form.
     pub(super) async fn hook(&self, space: &Space, programs: &Programs) -> Result<()> {
-        let (program, sites) = (self.way.program, [&self.site, &self.slow]);
+        self.hook_these(space, programs, &[&self.site, &self.slow]).await
+    }
+
+    /// The same for the first app alone; the other one stays as it was before.
+    pub(super) async fn hook_one(&self, space: &Space, programs: &Programs) -> Result<()> {
+        self.hook_these(space, programs, &[&self.site]).await
+    }
+
+    async fn hook_these(&self, space: &Space, programs: &Programs, sites: &[&Site]) -> Result<()> {
+        let program = self.way.program;
         match self.way.entry {
             Entry::Objects(_) | Entry::File(_) => Ok(()),
-            Entry::Rendered { proxy, form, around, .. } => {
+            Entry::Rendered { proxy, form, around, before } => {
                 let mut texts = Vec::new();
-                for site in sites {
-                    let told = hook::ask(space, program, proxy, form, site).await?;
+                for site in [&self.site, &self.slow] {
                     let listen = Self::listen(space, site);
-                    texts.push((around(&listen, &told)?, listen));
+                    let text = if sites.iter().any(|told| told.app == site.app) {
+                        around(&listen, &hook::ask(space, program, proxy, form, site).await?)?
+                    } else {
+                        before(&listen, std::slice::from_ref(site))?
+                    };
+                    texts.push((text, listen));
                 }
                 self.start(space, programs, texts).await
             }
@@ -209,8 +247,12 @@ impl Lane {
                 }
                 let file = self.list(space, &objects)?;
                 // Some of them live beside KubeNap, and all of them name their namespace.
-                space.world.kubectl(&["apply", "--server-side", MANAGER, "-f", &file]).await?;
+                space.world.kubectl(&["apply", "--server-side", self.applies_as(), "-f", &file]).await?;
                 *self.applied.borrow_mut() = objects;
+                if self.way.shows_its_hook() {
+                    let proxy = json!({"metadata": {"annotations": {"kubenap/proxy": program.name()}}});
+                    try_join_all(sites.iter().map(|site| space.patch(&site.app, &proxy))).await?;
+                }
                 Ok(())
             }
         }
@@ -226,6 +268,9 @@ impl Lane {
             if object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "kubenap" {
                 let file = self.list(space, &[object])?;
                 space.world.kubectl(&["delete", "--ignore-not-found", "-f", &file]).await?;
+            } else if self.applies_as() == OWNER {
+                let file = self.list(space, &self.objects)?;
+                space.kubectl(&["apply", "--server-side", OWNER, "-f", &file]).await?;
             } else {
                 // Somebody else's object: none of these annotations any more.
                 object["metadata"].as_object_mut().context("no metadata")?.remove("annotations");
@@ -234,6 +279,11 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// An `HTTPRoute`'s rules are one list, which only its owner can write.
+    fn applies_as(&self) -> &'static str {
+        if self.way.program == Program::EnvoyGateway { OWNER } else { MANAGER }
     }
 
     fn list(&self, space: &Space, objects: &[Value]) -> Result<String> {
@@ -307,20 +357,24 @@ pub(super) fn bystander_host() -> String {
     format!("{BYSTANDER}.proxies.test")
 }
 
-async fn lane(space: &Space, way: &'static Way) -> Result<Lane> {
+async fn lane(space: &Space, way: &'static Way, slow_timeout: Duration) -> Result<Lane> {
     let app = App::new(way.name).service(service(way.name)).boot(BOOT).stop(SERVES_ON);
     let slow_name = format!("{}-slow", way.name);
     let slow = App::new(&slow_name).service(service(&slow_name)).boot(SLOW_BOOT).stop(Duration::ZERO);
     let slow = slow.annotate("holdFor", SLOW_HOLD);
+    let unsubstituted = |app: App| {
+        let app = app.annotate("substitute", "false");
+        if way.shows_its_hook() { app } else { app.annotate("hook", "declared") }
+    };
     let (app, slow) = if way.substitutes() {
         (app, slow)
     } else {
-        (app.annotate("service", way.name), slow.annotate("service", &slow_name))
+        (unsubstituted(app.stop(SERVES_ON_UNREADY).unready_at_stop()), unsubstituted(slow))
     };
     tokio::try_join!(space.deploy(&app), space.deploy(&slow))?;
     let (http, grpc) = way.ports(false);
     let site = site(space, way, way.name, (http, grpc), TIMEOUT).await?;
-    let slow = self::site(space, way, &slow_name, way.ports(true), SLOW_TIMEOUT).await?;
+    let slow = self::site(space, way, &slow_name, way.ports(true), slow_timeout).await?;
     let objects = match way.entry {
         Entry::Objects(objects) | Entry::Applied { before: objects, .. } => {
             [objects(&site), objects(&slow)].concat()
@@ -339,11 +393,10 @@ async fn site(
     timeout: Duration,
 ) -> Result<Site> {
     let host = format!("{app}.proxies.test");
-    let cluster_ip = if way.substitutes() {
-        space.cluster_address(app, 80).await?.ip()
-    } else {
-        hook::direct(space, app, &host, service(app)).await?
-    };
+    let cluster_ip = space.cluster_address(app, 80).await?.ip();
+    if matches!(way.entry, Entry::Rendered { .. }) {
+        hook::register(space, app, &host).await?;
+    }
     Ok(Site { app: app.to_owned(), host, cluster_ip, http, grpc, timeout })
 }
 

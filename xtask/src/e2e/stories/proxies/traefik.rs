@@ -93,21 +93,21 @@ pub(super) fn http_route(site: &Site) -> Vec<Value> {
     })]
 }
 
-/// An Ingress to the Service in which `KubeNap` puts nothing.
-pub(super) fn direct_ingress(site: &Site) -> Vec<Value> {
-    vec![direct(site, "traefik")]
+/// An Ingress for HTTP/1 alone.
+pub(super) fn http_ingress(site: &Site) -> Vec<Value> {
+    vec![http(site, "traefik")]
 }
 
 /// The same, of the class `nginx`.
-pub(super) fn direct_nginx_ingress(site: &Site) -> Vec<Value> {
-    vec![direct(site, "nginx")]
+pub(super) fn http_nginx_ingress(site: &Site) -> Vec<Value> {
+    vec![http(site, "nginx")]
 }
 
-fn direct(site: &Site, class: &str) -> Value {
-    let path = ingress_path("/", &site.direct(), 80);
+fn http(site: &Site, class: &str) -> Value {
+    let path = ingress_path("/", &site.app, 80);
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-        "metadata": {"name": site.direct()},
+        "metadata": {"name": site.app},
         "spec": {"ingressClassName": class, "rules": [{"host": site.host, "http": {"paths": [path]}}]},
     })
 }

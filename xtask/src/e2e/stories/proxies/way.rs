@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{caddy, envoy, haproxy, nginx, traefik};
-use crate::e2e::cluster::TRAEFIK;
+use super::{caddy, envoy, envoy_gateway, haproxy, nginx, traefik};
+use crate::e2e::cluster::{ENVOY_GATEWAY, TRAEFIK};
 
 /// A proxy program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +15,7 @@ pub(super) enum Program {
     Nginx,
     Traefik,
     Envoy,
+    EnvoyGateway,
     Haproxy,
     Caddy,
 }
@@ -52,12 +53,10 @@ pub(super) enum Entry {
 /// What `kubenap render` says of an app.
 pub(super) struct Told {
     pub(super) site: Site,
-    /// As the proxy's administrator gets it, but for the address of the app's Service.
+    /// As the proxy's administrator gets it.
     pub(super) text: String,
     /// Pieces that are no text: annotations, and what goes into other objects.
     pub(super) pieces: Vec<Value>,
-    /// The cluster address of the Service that `kubenap render` knows.
-    pub(super) own: String,
     /// Where `KubeNap` is asked.
     pub(super) wake: SocketAddr,
 }
@@ -158,7 +157,7 @@ pub(super) const WAYS: &[Way] = &[
         name: "treerr",
         program: Program::Traefik,
         form: "Ingress, rendered middleware `errors`",
-        entry: Entry::Applied { form: "ingress", before: traefik::direct_ingress },
+        entry: Entry::Applied { form: "ingress", before: traefik::http_ingress },
         impossible: &[HTTP1_TEXT, OWN_502, FORCED_307],
     },
     Way {
@@ -179,8 +178,8 @@ pub(super) const WAYS: &[Way] = &[
         name: "trengx",
         program: Program::Traefik,
         form: "nginx annotations, rendered default-backend",
-        entry: Entry::Applied { form: "nginx-annotations", before: traefik::direct_nginx_ingress },
-        impossible: &[HTTP1_TEXT],
+        entry: Entry::Applied { form: "nginx-annotations", before: traefik::http_nginx_ingress },
+        impossible: &[HTTP1_TEXT, OWN_502_503],
     },
     Way {
         name: "envoy",
@@ -233,6 +232,20 @@ pub(super) const WAYS: &[Way] = &[
         impossible: &[HTTP1_TEXT],
     },
     Way {
+        name: "egroute",
+        program: Program::EnvoyGateway,
+        form: "HTTPRoute, substitution",
+        entry: Entry::Objects(envoy_gateway::http_route),
+        impossible: &[],
+    },
+    Way {
+        name: "egfall",
+        program: Program::EnvoyGateway,
+        form: "HTTPRoute, rendered fallback",
+        entry: Entry::Applied { form: "fallback", before: envoy_gateway::http1_route },
+        impossible: &[HTTP1_TEXT],
+    },
+    Way {
         name: "haproxy",
         program: Program::Haproxy,
         form: "haproxy.cfg, substitution",
@@ -281,6 +294,11 @@ const OWN_502: (&str, &str) = (
     "own",
     "a 502 of the app's own is taken for its sleep while the hook is in place, so KubeNap applies it for a nap only",
 );
+/// For Traefik's reading of `custom-http-errors`.
+const OWN_502_503: (&str, &str) = (
+    "own",
+    "a 502 or 503 of the app's own is taken for its sleep while the hook is in place, so KubeNap applies it for a nap only",
+);
 /// For Traefik's middleware `errors`.
 const FORCED_307: (&str, &str) = ("down", "Traefik makes a 307 without a Location of KubeNap's absence");
 
@@ -297,13 +315,17 @@ impl Way {
     /// Where requests and gRPC calls for one of its two apps go.
     pub(super) fn ports(&self, slow: bool) -> (SocketAddr, SocketAddr) {
         let port = match self.entry {
-            Entry::Objects(_) | Entry::Applied { .. } => return (TRAEFIK, TRAEFIK),
+            Entry::Objects(_) | Entry::Applied { .. } => {
+                let gateway = self.program == Program::EnvoyGateway;
+                let address = if gateway { ENVOY_GATEWAY } else { TRAEFIK };
+                return (address, address);
+            }
             Entry::Rendered { .. } if slow => self.port() + SLOW,
             Entry::File(_) | Entry::Rendered { .. } => self.port(),
         };
         let grpc = match self.program {
             Program::Nginx | Program::Haproxy => port + GRPC,
-            Program::Traefik | Program::Envoy | Program::Caddy => port,
+            Program::Traefik | Program::Envoy | Program::EnvoyGateway | Program::Caddy => port,
         };
         (SocketAddr::new(NODE, port), SocketAddr::new(NODE, grpc))
     }
@@ -311,6 +333,11 @@ impl Way {
     /// Whether a request that waits is always given to the app itself, so that its caller notices nothing but the time.
     pub(super) fn substitutes(&self) -> bool {
         matches!(self.entry, Entry::Objects(_) | Entry::File(_))
+    }
+
+    /// Whether `KubeNap` sees on objects that this form's hook is in place: it looks for what is rendered unasked.
+    pub(super) fn shows_its_hook(&self) -> bool {
+        matches!(self.entry, Entry::Applied { form: "ingress" | "ingressroute", .. })
     }
 
     /// Why a case cannot be here.
@@ -324,16 +351,10 @@ impl Way {
     }
 }
 
-impl Site {
-    /// The Service in which `KubeNap` puts nothing, and what leads to it.
-    pub(super) fn direct(&self) -> String {
-        format!("{}-direct", self.app)
-    }
-}
-
 impl Program {
     /// All of them, in the matrix's order.
-    pub(super) const ALL: [Self; 5] = [Self::Nginx, Self::Traefik, Self::Envoy, Self::Haproxy, Self::Caddy];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Nginx, Self::Traefik, Self::Envoy, Self::EnvoyGateway, Self::Haproxy, Self::Caddy];
 
     /// As people write it.
     pub(super) fn title(self) -> &'static str {
@@ -341,6 +362,7 @@ impl Program {
             Self::Nginx => "NGINX",
             Self::Traefik => "Traefik",
             Self::Envoy => "Envoy",
+            Self::EnvoyGateway => "Envoy Gateway",
             Self::Haproxy => "HAProxy",
             Self::Caddy => "Caddy",
         }
@@ -352,6 +374,7 @@ impl Program {
             Self::Nginx => ("nginx", 8082),
             Self::Traefik => ("traefik", 8083),
             Self::Envoy => ("envoy", 8084),
+            Self::EnvoyGateway => ("envoy-gateway", 8087),
             Self::Haproxy => ("haproxy", 8085),
             Self::Caddy => ("caddy", 8086),
         }
@@ -363,6 +386,7 @@ impl Program {
             Self::Nginx => "nginx",
             Self::Traefik => "traefik",
             Self::Envoy => "envoy",
+            Self::EnvoyGateway => "envoy-gateway",
             Self::Haproxy => "haproxy",
             Self::Caddy => "caddy",
         }
