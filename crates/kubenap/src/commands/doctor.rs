@@ -111,7 +111,7 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
 
 /// Each held request is an open file.
 fn tell_room(room: &Room, findings: &mut Vec<Finding>) {
-    let Room { member, open_files, connections, substitutes: _ } = room;
+    let Room { member, open_files, connections, substitutes: _, manages_proxies: _ } = room;
     let files = open_files.map_or("no limit of open files".to_owned(), |files| format!("{files} open files"));
     let what = format!("{member} can hold {connections} requests at a time ({files})");
     if *connections < ROOM {
