@@ -81,7 +81,9 @@ fn of(cx: &Context, app: &AppId, policy: &Policy, services: &[ServiceSeen]) -> H
     // What somebody saw who led before may be long over.
     let leads = cx.lead.holds();
     cx.memories.with(app, |memory| match &memory.hook {
-        Some(look) if leads || (look.shown.hook.in_place() && look.at.elapsed() < LOOK_AGAIN) => look.shown.hook,
+        Some(look) if leads || (look.shown.hook.in_place() && look.at.elapsed() < LOOK_AGAIN) => {
+            look.shown.hook
+        }
         _ => HookSeen::Unknown,
     })
 }
@@ -134,7 +136,10 @@ async fn shown(cx: &Context, app: &AppId) -> Result<Shown, String> {
         Err(unfit) => return Ok(unmanaged(unfit.to_string().replace('\n', "; "))),
     };
     if rendered.hook == Hook::None || rendered.pieces.is_empty() {
-        return Ok(unmanaged(format!("the form {} has nothing to apply: leave it to substitution", rendered.form)));
+        return Ok(unmanaged(format!(
+            "the form {} has nothing to apply: leave it to substitution",
+            rendered.form
+        )));
     }
     let (mut unapplied, mut applied) = (Vec::new(), Pieces::default());
     for piece in &rendered.pieces {
@@ -176,7 +181,9 @@ async fn shown(cx: &Context, app: &AppId) -> Result<Shown, String> {
 async fn tried(cx: &Context, app: &AppId, pieces: &[&Piece]) -> Result<Result<Vec<Value>, String>, String> {
     let mut objects = Vec::new();
     for piece in pieces {
-        let Some(object) = hooks::marked(app, piece) else { return Ok(Err(by_hand("it is of no kind that KubeNap writes"))) };
+        let Some(object) = hooks::marked(app, piece) else {
+            return Ok(Err(by_hand("it is of no kind that KubeNap writes")));
+        };
         match hooks::apply(&cx.cluster, &object, true).await {
             Ok(would) if covers(&would, &object) => objects.push(object),
             Ok(_) => {
@@ -196,7 +203,9 @@ async fn tried(cx: &Context, app: &AppId, pieces: &[&Piece]) -> Result<Result<Ve
 }
 
 fn by_hand(why: &str) -> String {
-    format!("{why}; apply what kubenap render prints yourself, or say kubenap/hook: \"declared\" once it is in place")
+    format!(
+        "{why}; apply what kubenap render prints yourself, or say kubenap/hook: \"declared\" once it is in place"
+    )
 }
 
 fn render(app: &AppId, objects: &[Value], wake: &WakeAddress) -> Result<Rendered, Unfit> {

@@ -37,7 +37,8 @@ pub fn marked(app: &AppId, piece: &Piece) -> Option<Value> {
         Piece::Fields(fields) => (fields, false),
         Piece::Text { .. } => return None,
     };
-    let known = KINDS.iter().any(|(kind, version)| object["kind"] == *kind && object["apiVersion"] == *version);
+    let known =
+        KINDS.iter().any(|(kind, version)| object["kind"] == *kind && object["apiVersion"] == *version);
     let mut object = Some(object.clone()).filter(|_| known)?;
     if whole {
         object["metadata"]["labels"][key::HOOK_MARK] = "true".into();

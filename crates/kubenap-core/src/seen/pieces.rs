@@ -36,7 +36,8 @@ impl PieceId {
     /// Reads `v1/Service/shop/web` or `traefik.io/v1alpha1/Middleware/shop/web`.
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.rsplitn(4, '/').filter(|part| !part.is_empty()).map(str::to_owned);
-        let (name, namespace, kind, api_version) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (name, namespace, kind, api_version) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         Some(Self { api_version, kind, namespace, name })
     }
 }

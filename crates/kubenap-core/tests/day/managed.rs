@@ -116,5 +116,8 @@ fn old_annotations_brought_back_at_any_moment_leave_no_hook_behind() {
 #[test]
 fn a_piece_that_somebody_deletes_while_it_sleeps_is_put_back() {
     let steps = live(30, usize::MAX, |day| drop(day.proxy.pop_first()));
-    assert_eq!(steps, ["arm 1", "attach", "zero 1, remember 2", "attach", "up 1, to 2", "finish 1", "detach"]);
+    assert_eq!(
+        steps,
+        ["arm 1", "attach", "zero 1, remember 2", "attach", "up 1, to 2", "finish 1", "detach"]
+    );
 }

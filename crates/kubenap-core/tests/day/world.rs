@@ -10,8 +10,8 @@ use kubenap_core::breaker::Breaker;
 use kubenap_core::decide::{Decision, Facts, Here, Timing, decide};
 use kubenap_core::policy::{Defaults, Reading, Texts, opted_in, read};
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PieceId, PodSeen, Record, Seen, ServicePort, ServiceSeen,
-    Slice, WakePorts, remembered,
+    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PieceId, PodSeen, Record, Seen, ServicePort,
+    ServiceSeen, Slice, WakePorts, remembered,
 };
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{self, Step, slice_name, writes};

@@ -10,8 +10,8 @@ use kubenap_core::app::{AppId, key};
 use kubenap_core::decide::Here;
 use kubenap_core::policy::Texts;
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, HookGap, HookSeen, Peer, Phase, Pieces, PodSeen, Record, Reverts, Scaler,
-    Seen, ServicePort, ServiceRefusal, ServiceSeen, Slice, Stamp, Trouble, WakePorts,
+    DeploymentSeen, EndpointSeen, Family, HookGap, HookSeen, Peer, Phase, Pieces, PodSeen, Record, Reverts,
+    Scaler, Seen, ServicePort, ServiceRefusal, ServiceSeen, Slice, Stamp, Trouble, WakePorts,
 };
 use kubenap_core::step::slice_name;
 use proptest::collection::{btree_map, btree_set, vec};

@@ -12,8 +12,8 @@ use kubenap_core::breaker::Barred;
 use kubenap_core::decide::{Decision, Facts, Here, Timing, decide};
 use kubenap_core::policy::{Defaults, Texts, Wish, read};
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PieceId, PodSeen, Record, Reverts, Scaler, Seen, ServicePort,
-    ServiceSeen, Trouble, WakePorts,
+    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PieceId, PodSeen, Record, Reverts, Scaler, Seen,
+    ServicePort, ServiceSeen, Trouble, WakePorts,
 };
 use kubenap_core::step::{Step, writes};
 use kubenap_core::write::{DeploymentPatch, Write};

@@ -35,7 +35,8 @@ pub(super) fn write(sandbox: &Sandbox, call: &Call) -> Result<(String, Response)
             return Err(ApiError::bad_request("dryRun: Unsupported value: supported values: \"All\""));
         }
         // What is written there nobody sees.
-        let mut scratch = store.scratch(&Key::new(call.place.kind.plural, &call.place.namespace, &call.place.name));
+        let mut scratch =
+            store.scratch(&Key::new(call.place.kind.plural, &call.place.namespace, &call.place.name));
         drop(store);
         return answered(call, apply(&mut scratch, call)?);
     }

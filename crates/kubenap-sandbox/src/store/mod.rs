@@ -77,7 +77,8 @@ impl Store {
     /// A store of its own for a dry run: it holds that object, its namespace, and nothing else.
     pub(crate) fn scratch(&self, key: &Key) -> Self {
         let kept = [key.clone(), Key::new("namespaces", "", &key.namespace)];
-        let objects = kept.into_iter().filter_map(|key| Some((key.clone(), Arc::clone(self.objects.get(&key)?))));
+        let objects =
+            kept.into_iter().filter_map(|key| Some((key.clone(), Arc::clone(self.objects.get(&key)?))));
         Self {
             objects: objects.collect(),
             index: index::Index::default(),
