@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use kubenap_controller::cluster::Cluster;
+use kube::api::{Patch, PatchParams};
+use kubenap_controller::cluster::{Cluster, pieces};
 use kubenap_controller::nap::by_hand::{Progress, Want, bring, touched};
 use kubenap_controller::nap::hooks;
 use kubenap_controller::run::Running;
@@ -48,31 +49,14 @@ pub(crate) async fn join(world: &World, nth: u8) -> Running {
 }
 
 /// Somebody else applies the same objects as well.
-pub(crate) fn also_theirs(world: &World) {
+pub(crate) async fn also_theirs(world: &World) {
+    let cluster = Cluster::new(world.client());
     for piece in rendered(world, "web") {
         if let Piece::Object(object) = piece {
-            let (name, space) =
-                (object["metadata"]["name"].as_str(), object["metadata"]["namespace"].as_str());
-            let kind = object["kind"].as_str().unwrap();
-            let theirs = json!({ "manager": "argocd", "operation": "Apply", "apiVersion": object["apiVersion"],
-                "time": "2026-01-01T09:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": theirs(&object) });
-            let add =
-                |object: &mut Value| object["metadata"]["managedFields"].as_array_mut().unwrap().push(theirs);
-            world.sandbox.edit(kind, space.unwrap(), name.unwrap(), add).unwrap();
+            let (api, name) = pieces::api_of(&cluster, &object);
+            api.patch(&name, &PatchParams::apply("argocd"), &Patch::Apply(object)).await.unwrap();
         }
     }
-}
-
-/// All of an object's content as fields that somebody owns, lists as a whole.
-fn theirs(object: &Value) -> Value {
-    let mut fields = serde_json::Map::new();
-    for (name, value) in object.as_object().unwrap() {
-        if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
-            let below = if value.is_object() { theirs(value) } else { json!({}) };
-            fields.insert(format!("f:{name}"), below);
-        }
-    }
-    fields.into()
 }
 
 /// Every object by which a proxy may be told, without its version and the times in it.

@@ -211,7 +211,7 @@ async fn managing_proxies_needs_what_the_chart_grants_for_it_and_nothing_else() 
                 continue;
             }
             if end == "shared" {
-                managed::also_theirs(&world);
+                managed::also_theirs(&world).await;
             }
             running.crash();
             let before = world.sandbox.requests();
