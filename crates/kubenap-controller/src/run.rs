@@ -29,7 +29,7 @@ use crate::decide::queue::Queue;
 use crate::decide::{Context, entrances, work};
 use crate::eager;
 use crate::nap::wake_address::{self, WakeAddress};
-use crate::nap::{by_hand, leave};
+use crate::nap::{by_hand, hooks, leave};
 use crate::routes;
 use crate::settings::Settings;
 use crate::telemetry::{BySource, Telemetry};
@@ -245,6 +245,15 @@ async fn look_at_touched(cx: Arc<Context>) {
     match by_hand::touched(&cx.cluster, &cx.settings.namespaces).await {
         Ok(apps) => apps.iter().for_each(|app| cx.queue.add(app)),
         Err(error) => tracing::warn!(error = error.chain(), "cannot look for apps that lost their label"),
+    }
+    if cx.settings.manage_proxies {
+        let wake = &cx.settings.wake_service.namespace;
+        if let Err(error) = hooks::sweep(&cx.cluster, &cx.settings.namespaces, wake).await {
+            tracing::warn!(
+                error = error.chain(),
+                "cannot take back what was put in place for apps that are gone"
+            );
+        }
     }
     std::future::pending::<()>().await;
 }

@@ -26,6 +26,8 @@ pub struct Settings {
     pub wake_service: WakeAddress,
     /// Apps may be substituted; if not, proxies' error paths alone wake them.
     pub substitute: bool,
+    /// The hooks of apps that are not substituted are put in place by KubeNap itself, while they sleep.
+    pub manage_proxies: bool,
     /// The listener for metrics, health and the API of the command line.
     pub admin_listen: SocketAddr,
     /// The sources of traffic.

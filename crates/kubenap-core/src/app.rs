@@ -75,15 +75,21 @@ pub mod key {
     pub const WAKE_PORTS: &str = "kubenap/wakePorts";
     /// Written by KubeNap: when, and by which field manager, it was scaled up while it slept.
     pub const REVERTS: &str = "kubenap/reverts";
+    /// Written by KubeNap: the pieces of its proxy's hook that KubeNap put in place itself.
+    pub const HOOK_PIECES: &str = "kubenap/hookPieces";
     /// A person's request: `nap`, `forceNap` or `wake`.
     pub const WISH: &str = "kubenap/wish";
     /// Everything that KubeNap writes about the state of an app.
-    pub const STATE: [&str; 7] = [PHASE, EPOCH, RESTORE, SINCE, REASON, WAKE_PORTS, REVERTS];
+    pub const STATE: [&str; 8] = [PHASE, EPOCH, RESTORE, SINCE, REASON, WAKE_PORTS, REVERTS, HOOK_PIECES];
 
     /// On KubeNap's slices: epoch and remembered count of each app behind the Service.
     pub const SLICE_APPS: &str = "kubenap/apps";
     /// On KubeNap's slices: which member's addresses they hold.
     pub const SLICE_MEMBER: &str = "kubenap/member";
+    /// The label, with the value `true`, of whole objects that KubeNap made as pieces of a hook.
+    pub const HOOK_MARK: &str = "kubenap/managed";
+    /// On the same objects, as an annotation: the app that they were made for.
+    pub const HOOK_APP: &str = "kubenap/app";
     /// The standard label that names a slice's Service.
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
     /// The standard label that names who writes a slice.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::decide::Facts;
 use crate::policy::Weight;
-use crate::seen::{HookSeen, Phase};
+use crate::seen::{HookGap, HookSeen, Phase};
 use crate::why::Why;
 
 type Question = fn(&Facts<'_>) -> Option<Why>;
@@ -61,10 +61,18 @@ fn hook_problem(facts: &Facts<'_>) -> Option<Why> {
     }
     match facts.seen.hook {
         HookSeen::Unknown => Some(Why::HookUnknown),
-        HookSeen::Missing(gap) => Some(Why::HookMissing(gap)),
-        HookSeen::Declared | HookSeen::Seen => {
+        HookSeen::Missing(gap) => Some(hook_missing(gap, facts)),
+        HookSeen::Attachable | HookSeen::Declared | HookSeen::Seen => {
             (!facts.wake_address_answers).then_some(Why::WakeAddressSilent)
         }
+    }
+}
+
+/// What is missing for a hook, in the words of whoever stands in the way.
+pub fn hook_missing(gap: HookGap, facts: &Facts<'_>) -> Why {
+    match gap {
+        HookGap::Unmanaged => Why::HookUnmanaged(facts.seen.hook_refusal.clone()),
+        HookGap::NoProxy | HookGap::NotShown | HookGap::NoRoute => Why::HookMissing(gap),
     }
 }
 

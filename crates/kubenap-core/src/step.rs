@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::app::key;
 use crate::decide::{Decision, Facts};
 use crate::policy::Wish;
-use crate::seen::{Family, Phase, ServicePort, ServiceSeen, Slice, Stamp, WakePorts};
+use crate::seen::{Family, Phase, PieceId, ServicePort, ServiceSeen, Slice, Stamp, WakePorts};
 use crate::situation::{Situation, situation};
 use crate::write::{DeploymentPatch, Write};
 
@@ -23,6 +23,11 @@ pub enum Step {
     },
     /// N3: this member puts its addresses into the app's Services.
     Substitute,
+    /// N3 without substitution: what the proxy in front lacks of its hook is written down, then put in place. The
+    /// leader's.
+    Attach,
+    /// What KubeNap put in place of the hook is taken back, and then forgotten.
+    Detach,
     /// N6: replicas to zero, with the count in the same patch. The leader's.
     ScaleDown {
         /// The nap.
@@ -81,9 +86,10 @@ impl Step {
     /// Putting apps to sleep needs the leader; waking them never does.
     pub fn needs_leader(&self) -> bool {
         match self {
-            Self::Arm { .. } | Self::ScaleDown { .. } => true,
+            Self::Arm { .. } | Self::Attach | Self::ScaleDown { .. } => true,
             Self::Stay
             | Self::Substitute
+            | Self::Detach
             | Self::Cancel { .. }
             | Self::Record { .. }
             | Self::ScaleUp { .. }
@@ -113,6 +119,9 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
             } else {
                 // Its ReplicaSet gets a copy before the zero is written, and so the count outlives an undo.
                 set.insert(key::RESTORE, facts.seen.deployment.replicas.to_string());
+                if !facts.seen.unapplied.is_empty() {
+                    set.insert(key::HOOK_PIECES, facts.seen.wanted_pieces().text());
+                }
             }
             let reverts = &facts.seen.deployment.record.reverts;
             if !reverts.is_empty() && reverts.lately(facts.now).is_empty() {
@@ -155,6 +164,19 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
         Step::Forget => patch(None, BTreeMap::new(), [&key::STATE[..], &[key::WISH]].concat()),
         Step::Substitute => {
             wanted(facts).into_iter().map(|(slice, owner)| put(facts, slice, owner)).collect()
+        }
+        // Written down first: whoever takes it back must know of it.
+        Step::Attach if facts.seen.unrecorded() => {
+            let pieces = (key::HOOK_PIECES, facts.seen.wanted_pieces().text());
+            patch(None, BTreeMap::from([pieces]), Vec::new())
+        }
+        Step::Attach => {
+            facts.seen.unapplied.iter().map(|object| Write::Attach { object: object.clone() }).collect()
+        }
+        Step::Detach => {
+            let piece = |piece: PieceId| Write::Detach { app: facts.app.clone(), piece };
+            let pieces = facts.seen.pieces().0.into_iter().rev().map(piece);
+            pieces.chain(patch(None, BTreeMap::new(), vec![key::HOOK_PIECES])).collect()
         }
         Step::MarkLeaving => {
             mine(facts).filter(|slice| slice.is_open()).map(|slice| mark(facts, slice)).collect()

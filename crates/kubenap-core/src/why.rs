@@ -36,6 +36,8 @@ pub enum Why {
     ServiceRefused(String, ServiceRefusal),
     /// Not substituted, and nothing shows that the proxy in front turns to KubeNap.
     HookMissing(HookGap),
+    /// Not substituted, and KubeNap cannot put the hook in place itself.
+    HookUnmanaged(String),
     /// Not substituted, and nobody has looked yet whether the proxy in front turns to KubeNap.
     HookUnknown,
     /// Not substituted, and no member answers where proxies are told to turn to.
@@ -74,6 +76,10 @@ pub enum Why {
     NoPorts,
     /// The members are putting themselves into the Services.
     Substituting,
+    /// The proxy in front is being told of KubeNap.
+    Attaching,
+    /// What the proxy in front was told is taken back.
+    Detaching,
     /// The network path to KubeNap is being proved.
     Proving,
     /// The drowsy window is not over.
@@ -142,6 +148,10 @@ impl Why {
                 "hook-missing",
                 format!("it is not substituted, and no hook of a proxy is known to lead to KubeNap: {}", gap.sentence()),
             ),
+            Self::HookUnmanaged(said) => (
+                "hook-unmanaged",
+                format!("it is not substituted, and KubeNap cannot put its proxy's hook in place: {said}"),
+            ),
             Self::HookUnknown => {
                 ("hook-unknown", "it is not substituted, and its proxy's hook could not be looked for yet".into())
             }
@@ -186,6 +196,8 @@ impl Why {
             Self::NotLeader => ("not-leader", "only the leader puts apps to sleep".into()),
             Self::NoPorts => ("no-ports", "no wake port is free; widen --wake-ports".into()),
             Self::Substituting => ("substituting", "members are putting themselves into its Services".into()),
+            Self::Attaching => ("attaching", "its proxy is being told of KubeNap".into()),
+            Self::Detaching => ("detaching", "what its proxy was told of KubeNap is taken back".into()),
             Self::Proving => ("proving", "the network path to KubeNap is being proved".into()),
             Self::DrowsyWindow => ("drowsy-window", "KubeNap and its pods both answer for a moment".into()),
             Self::LastLook => ("last-look", "the sources are asked one last time".into()),
@@ -230,6 +242,7 @@ impl Why {
             Self::HookMissing(HookGap::NoProxy),
             Self::HookMissing(HookGap::NotShown),
             Self::HookMissing(HookGap::NoRoute),
+            Self::HookUnmanaged("conflict with \"helm\": .metadata.annotations.a of Ingress shop/web".into()),
             Self::HookUnknown,
             Self::WakeAddressSilent,
             Self::ArmedOtherwise,
@@ -249,6 +262,8 @@ impl Why {
             Self::NotLeader,
             Self::NoPorts,
             Self::Substituting,
+            Self::Attaching,
+            Self::Detaching,
             Self::Proving,
             Self::DrowsyWindow,
             Self::LastLook,

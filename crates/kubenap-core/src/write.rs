@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use crate::app::AppId;
-use crate::seen::Slice;
+use crate::seen::{PieceId, Slice};
 
 /// One write on the cluster. Carried out in one place; refused by the API server when its precondition fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,18 @@ pub enum Write {
         uid: Option<String>,
         /// Only if it is still this version.
         resource_version: Option<String>,
+    },
+    /// Puts a piece of a proxy's hook in place: a server-side apply, which somebody else's field of another value makes fail.
+    Attach {
+        /// The object, or its fields, with KubeNap's mark where it is whole.
+        object: Value,
+    },
+    /// Takes a piece back: deleted where it is KubeNap's alone and was made for this app, else KubeNap's own fields of it.
+    Detach {
+        /// The app.
+        app: AppId,
+        /// The piece.
+        piece: PieceId,
     },
 }
 

@@ -43,7 +43,7 @@ const fn kind(group: &'static str, version: &'static str, name: &'static str, pl
 }
 
 /// Every kind that is served. Events are one store that two groups show.
-pub(crate) static KINDS: [Kind; 16] = [
+pub(crate) static KINDS: [Kind; 18] = [
     Kind { namespaced: false, status: true, short: "ns", ..kind("", "v1", "Namespace", "namespaces") },
     Kind { namespaced: false, status: true, short: "no", ..kind("", "v1", "Node", "nodes") },
     Kind { status: true, short: "svc", ..kind("", "v1", "Service", "services") },
@@ -63,6 +63,8 @@ pub(crate) static KINDS: [Kind; 16] = [
     },
     // Custom resources, which have no type here: kept as they are sent.
     kind("traefik.io", "v1alpha1", "IngressRoute", "ingressroutes"),
+    kind("traefik.io", "v1alpha1", "Middleware", "middlewares"),
+    kind("traefik.io", "v1alpha1", "TraefikService", "traefikservices"),
     kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
     kind("networking.istio.io", "v1", "VirtualService", "virtualservices"),
 ];
@@ -93,6 +95,8 @@ impl Kind {
                 | "endpointslices"
                 | "pods"
                 | "ingressroutes"
+                | "middlewares"
+                | "traefikservices"
                 | "httproutes"
                 | "virtualservices"
         )

@@ -127,7 +127,8 @@ pub(crate) struct RunArgs {
     /// Use only the proxies' error paths, never EndpointSlices
     #[arg(long, env = "KUBENAP_NO_SUBSTITUTE")]
     pub(crate) no_substitute: bool,
-    /// Apply what proxies must be told (comes in a later version)
+    /// Put the hooks of apps that are not substituted in place, while they sleep: what `kubenap render` prints for
+    /// kubenap/proxy
     #[arg(long, env = "KUBENAP_MANAGE_PROXIES")]
     pub(crate) manage_proxies: bool,
 }

@@ -13,6 +13,8 @@ pub(crate) enum Place {
     Apps,
     /// The same, where apps may be substituted.
     Substitution,
+    /// Wherever apps are, where proxies are told by KubeNap itself.
+    Hooks,
     /// In all namespaces, or in none: proxies' pods and IngressClasses.
     Proxies,
     /// In KubeNap's own namespace.
@@ -48,13 +50,15 @@ impl Rule {
 }
 
 /// What `kubenap run` needs, place by place.
-pub(crate) fn controller() -> anyhow::Result<[(Place, Vec<Rule>); 4]> {
-    let Rights { controller } =
+pub(crate) fn controller() -> anyhow::Result<[(Place, Vec<Rule>); 5]> {
+    let Rights { controller, mut hooks, manage } =
         serde_saphyr::from_str(RIGHTS).context("the list of rights in this program is not understood")?;
     let Controller { apps, substitution, proxies, own, .. } = controller;
+    hooks.extend(manage.controller);
     Ok([
         (Place::Apps, apps),
         (Place::Substitution, substitution),
+        (Place::Hooks, hooks),
         (Place::Proxies, proxies),
         (Place::Own, own),
     ])
@@ -63,6 +67,13 @@ pub(crate) fn controller() -> anyhow::Result<[(Place, Vec<Rule>); 4]> {
 #[derive(Debug, Deserialize)]
 struct Rights {
     controller: Controller,
+    hooks: Vec<Rule>,
+    manage: Manage,
+}
+
+#[derive(Debug, Deserialize)]
+struct Manage {
+    controller: Vec<Rule>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,7 +106,7 @@ mod tests {
                 || right.resource == "*"
         });
         assert_eq!(bold, None);
-        let (_, own) = &all[3];
+        let (_, own) = &all[4];
         assert!(own.iter().flat_map(Rule::rights).all(|right| right.resource == "leases"));
         assert_eq!(all[0].0, Place::Apps);
     }

@@ -43,9 +43,6 @@ pub(crate) fn settings(
         manage_proxies,
     } = run;
     let mut mistakes = Vec::new();
-    if manage_proxies {
-        mistakes.push("--manage-proxies: comes in a later version; accepted: leave it out".to_owned());
-    }
     let advertise = match advertise(advertise_address, config) {
         Ok(addresses) => addresses,
         Err(error) => {
@@ -85,6 +82,7 @@ pub(crate) fn settings(
         proxy_listen,
         wake_service: wake_service.unwrap_or(own),
         substitute: !no_substitute,
+        manage_proxies,
         admin_listen,
         sources,
         credentials: credentials(),

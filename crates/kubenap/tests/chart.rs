@@ -132,6 +132,26 @@ fn the_dashboard_shows_only_metrics_that_there_are() {
     assert!(shown.len() > 8, "only {shown:?}");
 }
 
+#[test]
+fn the_admission_policy_lets_the_annotations_through_by_which_proxies_are_told_and_no_others() {
+    let policy = read("chart/kubenap/templates/admission.yaml");
+    let (_, list) = policy.split_once("- name: hooks").unwrap();
+    let list = list.split("validations:").next().unwrap();
+    let allowed: BTreeSet<_> = list.split('\'').skip(1).step_by(2).map(str::to_owned).collect();
+    let mut told = BTreeSet::new();
+    // The forms that are taken where none is named, which are those that KubeNap applies itself.
+    for form in ["traefik/ingress", "nginx/ingress-nginx", "nginx/f5"] {
+        let text = read(&format!("crates/kubenap-core/tests/proxies/{form}.yaml"));
+        for object in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
+            let whole = object["metadata"]["labels"].is_object();
+            if !whole {
+                told.extend(keys(&object["metadata"]["annotations"]));
+            }
+        }
+    }
+    assert_eq!(allowed, told, "left: what the policy lets through, right: what is rendered");
+}
+
 /// Every document in deploy/kubenap.yaml of this kind.
 fn deployed(kind: &str) -> Vec<Value> {
     let text = read("deploy/kubenap.yaml");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use expect_test::expect_file;
 use kubenap_controller::decide::events;
+use kubenap_controller::nap::hooks::MANAGER;
 use kubenap_controller::telemetry::{
     AskAnswer, ByPhase, BySource, NapOutcome, PhaseLabel, Telemetry, WakeOutcome, WakePart,
 };
@@ -49,6 +50,17 @@ fn annotations_are_as_the_code_reads_and_writes_them() {
                 code(key::SLICE_APPS),
                 "annotation: nap and remembered count of each app behind the Service".to_owned(),
             ],
+        ],
+    );
+    page += "\n## What KubeNap writes on the pieces of a hook\n\nWith `--manage-proxies`, on objects that it makes; of other \
+             people's it holds a few annotations, by the field manager ";
+    page += &format!("{}, and marks nothing.\n\n", code(MANAGER));
+    page += &table(
+        &["key", "value"],
+        [
+            [code(key::HOOK_MARK), "label: `true`".to_owned()],
+            [code(key::HOOK_APP), "annotation: the app, as `NAMESPACE/NAME`".to_owned()],
+            [code(key::MANAGED_BY), format!("label, of EndpointSlices: {}", code(key::PROXY_MANAGER))],
         ],
     );
     expect_file!["../../../docs/reference/annotations.md"].assert_eq(&page);
@@ -154,6 +166,10 @@ fn written(name: &str) -> &'static str {
         key::WAKE_PORTS => "the port on KubeNap's members for each Service port: `SERVICE:PORT=WAKE-PORT`",
         key::REVERTS => {
             "when somebody else scaled it up while it slept, and by which field manager: `TIME MANAGER`, the last three"
+        }
+        key::HOOK_PIECES => {
+            "with `--manage-proxies`: the pieces of its proxy's hook that KubeNap has put in place, or is about to: \
+             `API-VERSION/KIND/NAMESPACE/NAME`; there only while it sleeps, and shortly before and after"
         }
         other => panic!("{other} is not described here"),
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kubenap_core::app::AppId;
 use kubenap_core::policy::{self, Defaults, Policy, Reading};
-use kubenap_core::seen::{EndpointSeen, Family, HookSeen, Seen, ServiceRefusal, ServiceSeen};
+use kubenap_core::seen::{EndpointSeen, Family, HookSeen, Pieces, Seen, ServiceRefusal, ServiceSeen};
 
 use super::around::Around;
 use super::slices::SlimSlice;
@@ -53,6 +53,9 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         missing_ingresses,
         slices,
         hook: HookSeen::Unknown,
+        hook_refusal: String::new(),
+        unapplied: Vec::new(),
+        applied: Pieces::default(),
         remembered: None,
         endpoints,
         pods,

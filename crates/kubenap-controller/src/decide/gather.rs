@@ -161,7 +161,7 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
     seen.remembered = cx.memories.with(&app, |memory| memory.remembered(uid, *generation).flatten());
     let substitute = reading.policy.substitute;
     if !substitute {
-        seen.hook = hook::of(cx, &app, &reading.policy, &seen.services);
+        hook::tell(cx, &app, &reading.policy, &mut seen);
     }
     let polled = cx.polled.borrow().clone();
     let activity = polled.activity(&app, reading.policy.metrics.as_deref());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kubenap_core::app::AppId;
 use kubenap_core::policy::Policy;
-use kubenap_core::proxy::{Hook, Piece, Proxy, Rendered, WakeAddress, read};
-use kubenap_core::seen::{HookGap, HookSeen, ServiceSeen};
+use kubenap_core::proxy::{Hook, Piece, Proxy, Rendered, Unfit, WakeAddress, read};
+use kubenap_core::seen::{HookGap, HookSeen, Phase, PieceId, Pieces, Seen, ServiceSeen};
 use kubenap_core::situation::Situation;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -14,14 +14,53 @@ use super::Context;
 use super::entrances::key_of;
 use super::gather::Gathered;
 use crate::cluster::pieces;
+use crate::nap::hooks;
 
 /// What proxies' objects showed counts for so long while an app is awake or asleep.
 const LOOK_AGAIN: Duration = Duration::from_mins(2);
 /// The same while it is drowsy, for the last look is a fresh one, and where they could not be read.
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(2);
 
+/// What a look at a proxy's objects told, and when.
+#[derive(Clone, Debug)]
+pub struct Look {
+    shown: Shown,
+    at: Instant,
+    phase: Phase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Shown {
+    hook: HookSeen,
+    /// Why KubeNap cannot put it in place itself.
+    refusal: String,
+    /// What it has yet to apply.
+    unapplied: Vec<Value>,
+    /// What is there by its own hand.
+    applied: Pieces,
+}
+
+impl From<HookSeen> for Shown {
+    fn from(hook: HookSeen) -> Self {
+        Self { hook, refusal: String::new(), unapplied: Vec::new(), applied: Pieces::default() }
+    }
+}
+
+/// Takes over what is known of the hook now.
+pub fn tell(cx: &Context, app: &AppId, policy: &Policy, seen: &mut Seen) {
+    seen.hook = of(cx, app, policy, &seen.services);
+    if cx.lead.holds() && !policy.hook_declared {
+        cx.memories.with(app, |memory| {
+            let Some(Look { shown, .. }) = memory.hook.as_deref() else { return };
+            seen.hook_refusal.clone_from(&shown.refusal);
+            seen.unapplied.clone_from(&shown.unapplied);
+            seen.applied.clone_from(&shown.applied);
+        });
+    }
+}
+
 /// What is known of the hook now.
-pub fn of(cx: &Context, app: &AppId, policy: &Policy, services: &[ServiceSeen]) -> HookSeen {
+fn of(cx: &Context, app: &AppId, policy: &Policy, services: &[ServiceSeen]) -> HookSeen {
     let keys = services
         .iter()
         .flat_map(|service| service.ports.iter().map(|port| key_of(app, service, port.number)));
@@ -40,61 +79,138 @@ pub fn of(cx: &Context, app: &AppId, policy: &Policy, services: &[ServiceSeen]) 
         return HookSeen::Missing(HookGap::NoProxy);
     }
     // What somebody saw who led before may be long over.
-    let seen = cx.memories.with(app, |memory| memory.hook).filter(|_| cx.lead.holds());
-    seen.map_or(HookSeen::Unknown, |(hook, _)| hook)
+    let leads = cx.lead.holds();
+    cx.memories.with(app, |memory| match &memory.hook {
+        Some(look) if leads || (look.shown.hook.in_place() && look.at.elapsed() < LOOK_AGAIN) => {
+            look.shown.hook
+        }
+        _ => HookSeen::Unknown,
+    })
 }
 
 /// Looks at the proxy's objects, where it is time to. Whether something is known now that was not.
 ///
-/// The leader does: who else cannot tell keeps no app from its sleep, and puts none to sleep.
+/// The leader does: who else cannot tell keeps no app from its sleep, and puts none to sleep. But a member that has slices
+/// of an app that is not substituted any more takes none out without a look of its own.
 pub async fn look(cx: &Context, gathered: &Gathered) -> bool {
-    let policy = &gathered.reading.policy;
-    if policy.substitute || policy.hook_declared || policy.proxy == Proxy::default() || !cx.lead.holds() {
+    let (app, policy) = (&gathered.app, &gathered.reading.policy);
+    if policy.substitute || policy.hook_declared || policy.proxy == Proxy::default() {
         return false;
     }
-    let drowsy = matches!(gathered.situation(), Situation::Drowsy { .. });
-    let known = cx.memories.with(&gathered.app, |memory| memory.hook);
-    let unread = known.is_some_and(|(hook, _)| hook == HookSeen::Unknown);
-    let fresh = if drowsy || unread { LOOK_AGAIN_SOON } else { LOOK_AGAIN };
-    if known.is_some_and(|(_, at)| at.elapsed() < fresh) {
+    let situation = gathered.situation();
+    let asleep = matches!(situation, Situation::Asleep { .. });
+    let mut slices = gathered.seen.slices.iter();
+    if !cx.lead.holds() && !(asleep && slices.any(|slice| slice.member == cx.settings.identity)) {
         return false;
     }
-    let hook = match shown(cx, &gathered.app).await {
-        Ok(true) => HookSeen::Seen,
-        Ok(false) => HookSeen::Missing(HookGap::NotShown),
-        Err(why) => {
-            // What could not be read says nothing: no nap, and no wake either.
-            tracing::warn!(app = %gathered.app, why, "cannot tell whether its proxy's hook is in place");
-            HookSeen::Unknown
-        }
-    };
-    cx.memories.with(&gathered.app, |memory| memory.hook = Some((hook, Instant::now())));
-    known.map(|(known, _)| known) != Some(hook)
+    let phase = situation.phase();
+    let known = cx.memories.with(app, |memory| memory.hook.clone());
+    let unread = known.as_ref().is_some_and(|look| look.shown.hook == HookSeen::Unknown);
+    let fresh = if phase == Phase::Drowsy || unread { LOOK_AGAIN_SOON } else { LOOK_AGAIN };
+    if known.as_ref().is_some_and(|look| look.phase == phase && look.at.elapsed() < fresh) {
+        return false;
+    }
+    let shown = shown(cx, app).await.unwrap_or_else(|why| {
+        // What could not be read says nothing: no nap, and no wake either.
+        tracing::warn!(%app, why, "cannot tell whether its proxy's hook is in place");
+        HookSeen::Unknown.into()
+    });
+    let changed = known.is_none_or(|look| look.shown != shown);
+    cx.memories.with(app, |memory| memory.hook = Some(Box::new(Look { shown, at: Instant::now(), phase })));
+    changed
 }
 
-/// Whether the cluster has everything that is rendered for the app's proxy.
-async fn shown(cx: &Context, app: &AppId) -> Result<bool, String> {
-    let objects = pieces::around(&cx.cluster, app).await.map_err(|error| error.chain())?;
-    let Some(rendered) = render(app, &objects, &cx.wake_address.resolved(&cx.stores)) else {
-        return Ok(false);
+/// What the cluster has of everything that is rendered for the app's proxy, and what is to be done about the rest.
+async fn shown(cx: &Context, app: &AppId) -> Result<Shown, String> {
+    let missing = || Shown::from(HookSeen::Missing(HookGap::NotShown));
+    let unmanaged = |refusal: String| {
+        if cx.settings.manage_proxies {
+            Shown { refusal, ..HookSeen::Missing(HookGap::Unmanaged).into() }
+        } else {
+            missing()
+        }
     };
+    let objects = pieces::around(&cx.cluster, app).await.map_err(|error| error.to_string())?;
+    let rendered = match render(app, &objects, &cx.wake_address.resolved(&cx.stores)) {
+        Ok(rendered) => rendered,
+        Err(unfit) => return Ok(unmanaged(unfit.to_string().replace('\n', "; "))),
+    };
+    if rendered.hook == Hook::None || rendered.pieces.is_empty() {
+        return Ok(unmanaged(format!(
+            "the form {} has nothing to apply: leave it to substitution",
+            rendered.form
+        )));
+    }
+    let (mut unapplied, mut applied) = (Vec::new(), Pieces::default());
     for piece in &rendered.pieces {
         let wanted = match piece {
             Piece::Object(object) | Piece::Fields(object) => object,
             // What stands in a file nobody here can see.
-            Piece::Text { .. } => return Ok(false),
+            Piece::Text { .. } => return Ok(unmanaged(by_hand("it is text for a file"))),
         };
-        let there = pieces::find(&cx.cluster, wanted).await.map_err(|error| error.chain())?;
+        let there = match pieces::seek(&cx.cluster, wanted).await {
+            Ok(there) => there,
+            Err(error) => match hooks::refusal(wanted, &error) {
+                Some(said) => return Ok(unmanaged(said)),
+                None => return Err(error.chain()),
+            },
+        };
+        if there.as_ref().is_some_and(hooks::is_held) {
+            applied.0.push(PieceId::of(wanted));
+        }
         if !there.is_some_and(|there| covers(&there, wanted)) {
-            return Ok(false);
+            if !cx.settings.manage_proxies {
+                return Ok(missing());
+            }
+            unapplied.push(piece);
         }
     }
-    Ok(rendered.hook != Hook::None && !rendered.pieces.is_empty())
+    if unapplied.is_empty() {
+        return Ok(Shown { applied, ..HookSeen::Seen.into() });
+    }
+    if let Some(why) = rendered.by_hand {
+        return Ok(Shown { applied, ..unmanaged(by_hand(why)) });
+    }
+    match tried(cx, app, &unapplied).await? {
+        Ok(unapplied) => Ok(Shown { applied, unapplied, ..HookSeen::Attachable.into() }),
+        Err(said) => Ok(Shown { applied, ..unmanaged(said) }),
+    }
 }
 
-fn render(app: &AppId, objects: &[Value], wake: &WakeAddress) -> Option<Rendered> {
-    let found = read::read(app, objects).ok()?;
-    found.proxy.plugin().render(&found.app, wake).ok()
+/// These pieces as they are applied, if the API server would do that: asked by a dry run. Else what it says.
+async fn tried(cx: &Context, app: &AppId, pieces: &[&Piece]) -> Result<Result<Vec<Value>, String>, String> {
+    let mut objects = Vec::new();
+    for piece in pieces {
+        let Some(object) = hooks::marked(app, piece) else {
+            return Ok(Err(by_hand("it is of no kind that KubeNap writes")));
+        };
+        match hooks::apply(&cx.cluster, &object, true).await {
+            Ok(would) if covers(&would, &object) => objects.push(object),
+            Ok(_) => {
+                let PieceId { kind, namespace, name, .. } = PieceId::of(&object);
+                let said = format!(
+                    "{kind} {namespace}/{name}: the API server keeps a part of it only, for its definition is too old"
+                );
+                return Ok(Err(said));
+            }
+            Err(error) => match hooks::refusal(&object, &error) {
+                Some(said) => return Ok(Err(said)),
+                None => return Err(error.chain()),
+            },
+        }
+    }
+    Ok(Ok(objects))
+}
+
+fn by_hand(why: &str) -> String {
+    format!(
+        "{why}; apply what kubenap render prints yourself, or say kubenap/hook: \"declared\" once it is in place"
+    )
+}
+
+fn render(app: &AppId, objects: &[Value], wake: &WakeAddress) -> Result<Rendered, Unfit> {
+    let found = read::read(app, objects)?;
+    found.proxy.plugin().render(&found.app, wake)
 }
 
 /// Whether everything that is wanted is there, whatever else is.

@@ -7,10 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use kubenap_core::breaker::Breaker;
-use kubenap_core::seen::{HookSeen, Phase, Stamp};
+use kubenap_core::seen::{Phase, Stamp};
 use kubenap_core::step::Step;
 use tokio::time::Instant;
 
+use super::hook::Look;
 use super::undone::Remembered;
 use crate::telemetry::WakeClock;
 
@@ -70,7 +71,7 @@ pub struct Memory {
     /// What its ReplicaSets remember, where that was asked.
     pub remembered: Option<Box<Remembered>>,
     /// What its proxy's objects were seen to show, and when.
-    pub hook: Option<(HookSeen, Instant)>,
+    pub hook: Option<Box<Look>>,
     /// The newest version of its Deployment that was read live.
     pub newest: u64,
     /// When the stores were last read anew because what they show of it led nowhere.

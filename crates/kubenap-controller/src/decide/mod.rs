@@ -29,7 +29,7 @@ use crate::cluster::watched::number;
 use crate::cluster::{Cluster, ClusterError};
 use crate::eager;
 use crate::nap::wake_address::WakeAddress;
-use crate::nap::{carry_out, prove};
+use crate::nap::{carry_out, hooks, prove};
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::wake::{Doors, WakeBudget};
@@ -189,7 +189,12 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
             return not_carried_out(cx, &gathered, &decision.step, error);
         }
     }
-    cx.memories.with(&gathered.app, |memory| memory.refused = None);
+    cx.memories.with(&gathered.app, |memory| {
+        memory.refused = None;
+        if matches!(decision.step, Step::Attach | Step::Detach) {
+            memory.hook = None;
+        }
+    });
     report::carried_out(cx, &gathered, &decision);
     cx.queue.add(&gathered.app);
     Ok(())
@@ -219,6 +224,10 @@ fn not_carried_out(
         cx.queue.add(app);
         return Ok(());
     }
+    if matches!(step, Step::Attach) {
+        // The next look says what stands in the way.
+        cx.memories.with(app, |memory| memory.hook = None);
+    }
     if !matches!(error, ClusterError::Conflict(_)) {
         let longest = if refusal.is_some() { REFUSED } else { FAILED };
         cx.memories.with(app, |memory| {
@@ -241,8 +250,9 @@ async fn read_again(
     decision: &Decision,
 ) -> Result<Option<(Gathered, Decision)>, ClusterError> {
     let mut fresh = match &decision.step {
-        // Also what takes wake ports: another app may have taken them while this one waited for its turn.
-        Step::Arm { .. } | Step::Record { .. } | Step::ScaleDown { .. } => {
+        // Also what takes wake ports: another app may have taken them while this one waited for its turn. And what is told
+        // to a proxy: the phase it belongs to may be over.
+        Step::Arm { .. } | Step::Record { .. } | Step::ScaleDown { .. } | Step::Attach | Step::Detach => {
             let Some(around) = Around::live(&cx.cluster, &gathered.app).await? else { return Ok(None) };
             gather(cx, &around)
         }
@@ -422,6 +432,10 @@ async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
         carry_out(&cx.cluster, Some(&cx.stores), &write).await?;
         let service = slice.service.clone();
         entrances::forget(cx, app, |name| name == service);
+    }
+    if cx.settings.manage_proxies && cx.lead.holds() {
+        let wake = &cx.settings.wake_service.namespace;
+        hooks::sweep(&cx.cluster, std::slice::from_ref(&app.namespace), wake).await?;
     }
     cx.memories.forget(app);
     cx.budget.forget(app);

@@ -82,6 +82,8 @@ pub fn carried_out(cx: &Context, gathered: &Gathered, decision: &Decision) {
         },
         Step::Stay
         | Step::Substitute
+        | Step::Attach
+        | Step::Detach
         | Step::Push
         | Step::MarkLeaving
         | Step::Withdraw
@@ -113,6 +115,7 @@ fn complain(cx: &Context, gathered: &Gathered, why: &Why) {
         Why::NoService
         | Why::ServiceRefused(..)
         | Why::HookMissing(_)
+        | Why::HookUnmanaged(_)
         | Why::WakeAddressSilent
         | Why::SharedWith(_)
         | Why::ScaledByOther(_)
@@ -190,6 +193,7 @@ fn row(gathered: &Gathered, situation: Situation, why: &Why) -> Row {
     | Why::IngressMissing(_)
     | Why::ServiceRefused(..)
     | Why::HookMissing(_)
+    | Why::HookUnmanaged(_)
     | Why::WakeAddressSilent
     | Why::NoService
     | Why::SharedWith(_)

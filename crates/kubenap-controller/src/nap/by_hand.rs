@@ -62,10 +62,10 @@ pub async fn bring(
     now: impl Fn() -> Timestamp,
     deadline: Instant,
 ) -> Result<Progress, ClusterError> {
-    let start = Instant::now();
+    let mut watch = Watch { start: Instant::now(), awake: None };
     loop {
-        let by_hand = want == Want::Restored || start.elapsed() > MEMBERS_FIRST;
-        let progress = match step(cluster, app, want, by_hand, start.elapsed(), now()).await {
+        let by_hand = want == Want::Restored || watch.start.elapsed() > MEMBERS_FIRST;
+        let progress = match step(cluster, app, want, by_hand, &mut watch, now()).await {
             Err(ClusterError::Conflict(_)) => Progress::Stepped,
             other => other?,
         };
@@ -82,13 +82,19 @@ pub async fn bring(
     }
 }
 
+/// Since when it is looked at, and since when it is awake.
+struct Watch {
+    start: Instant,
+    awake: Option<Instant>,
+}
+
 /// One step. `by_hand`: slices are taken out here, whoever they belong to.
 async fn step(
     cluster: &Cluster,
     app: &AppId,
     want: Want,
     by_hand: bool,
-    since: Duration,
+    watch: &mut Watch,
     now: Timestamp,
 ) -> Result<Progress, ClusterError> {
     let Some(mut around) = Around::live(cluster, app).await? else { return Ok(Progress::Gone) };
@@ -115,6 +121,10 @@ async fn step(
         }
         reading.policy.wish = Some(Wish::Wake);
     }
+    let since = match state {
+        Situation::Awake => watch.awake.get_or_insert_with(Instant::now).elapsed(),
+        _ => watch.start.elapsed(),
+    };
     let opted_in = want == Want::Awake && policy::opted_in(&around.deployment.labels);
     // By hand, nobody lives: whatever addresses are left over go. Else those who have slices are given their time.
     let members = seen.slices.iter().map(|slice| slice.member.clone());
@@ -145,6 +155,7 @@ async fn step(
     let decision = decide(&facts);
     match decision.step {
         Step::Stay => match (state, decision.why) {
+            (_, Why::Detaching) => return Ok(Progress::Waiting),
             (Situation::Awake | Situation::OwnersZero, _) => return Ok(Progress::Done),
             (_, Why::CannotStart(trouble)) => return Ok(Progress::CannotStart(trouble.sentence())),
             _ => return Ok(Progress::Waiting),

@@ -14,6 +14,7 @@ use crate::cluster::stores::Stores;
 use crate::cluster::{Cluster, ClusterError, FIELD_MANAGER, key_of};
 
 pub mod by_hand;
+pub mod hooks;
 pub mod leave;
 pub mod prove;
 pub mod wake_address;
@@ -61,6 +62,8 @@ pub async fn carry_out(
             caught_up(stores, namespace, name, None).await;
             Ok(())
         }
+        Write::Attach { object } => hooks::apply(cluster, object, false).await.map(drop),
+        Write::Detach { app, piece } => hooks::take_back(cluster, app, piece).await,
     }
 }
 

@@ -63,6 +63,9 @@ pub struct Room {
     /// It may write EndpointSlices; if not, proxies' error paths alone wake apps.
     #[serde(default = "yes")]
     pub substitutes: bool,
+    /// It puts the hooks of apps that are not substituted in place itself.
+    #[serde(default)]
+    pub manages_proxies: bool,
 }
 
 /// A member that does not say was made before it could be told otherwise.
@@ -128,8 +131,8 @@ async fn apps(State(cx): State<Arc<Context>>) -> Json<Vec<AppStatus>> {
 async fn room(State(cx): State<Arc<Context>>) -> Json<Room> {
     let member = cx.settings.identity.clone();
     let connections = Limits::default().within(cx.settings.open_files).connections;
-    let substitutes = cx.settings.substitute;
-    Json(Room { member, open_files: cx.settings.open_files, connections, substitutes })
+    let (substitutes, manages_proxies) = (cx.settings.substitute, cx.settings.manage_proxies);
+    Json(Room { member, open_files: cx.settings.open_files, connections, substitutes, manages_proxies })
 }
 
 async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {

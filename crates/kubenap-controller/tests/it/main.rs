@@ -12,6 +12,7 @@ mod eager;
 mod wakes;
 mod returns;
 mod unsubstituted;
+mod managed;
 mod broken;
 mod owners;
 mod zeros;

@@ -11,22 +11,37 @@ use kubenap_controller::activity::{Ask, Credentials, build};
 use kubenap_controller::cluster::Cluster;
 use kubenap_controller::cluster::lease::{give_back, occupy};
 use kubenap_controller::nap::by_hand::{Progress, Want, bring, sweep, touched};
+use kubenap_controller::nap::hooks;
 use kubenap_core::app::AppId;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::visitor;
 use crate::world::{SPACE, World};
+use crate::{managed, visitor};
 
 /// Verb and resource.
 type Right = (String, String);
 
+fn rights_file() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../chart/kubenap/rights.yaml");
+    serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
 /// What the chart grants one of its accounts, wherever it grants it.
 fn granted(account: &str) -> BTreeSet<Right> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../chart/kubenap/rights.yaml");
-    let all: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let all = rights_file();
+    rights_of(all[account].as_object().unwrap().values())
+}
+
+/// What it grants besides, with the flag `manage-proxies`.
+fn granted_to_manage(account: &str) -> BTreeSet<Right> {
+    let all = rights_file();
+    rights_of([&all["manage"][account]])
+}
+
+fn rights_of<'a>(rules: impl IntoIterator<Item = &'a Value>) -> BTreeSet<Right> {
     let texts = |list: &Value| -> Vec<String> { serde_json::from_value(list.clone()).unwrap() };
-    let rules = all[account].as_object().unwrap().values().flat_map(|rules| rules.as_array().unwrap());
+    let rules = rules.into_iter().flat_map(|rules| rules.as_array().unwrap());
     let mut rights = BTreeSet::new();
     for rule in rules {
         for resource in texts(&rule["resources"]) {
@@ -176,6 +191,51 @@ async fn the_chart_grants_the_job_that_restores_what_it_uses_and_nothing_else() 
         assert!(world.slices("web").is_empty(), "{phase}: {}", world.show());
     }
     assert_eq!(used, granted("restore"), "left: what is used, right: what is granted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn managing_proxies_needs_what_the_chart_grants_for_it_and_nothing_else() {
+    let (mut used, mut restoring) = (BTreeSet::new(), BTreeSet::new());
+    for kind in managed::KINDS {
+        for end in ["awake", "restored", "shared"] {
+            let world = World::quick();
+            managed::app(&world, kind).await;
+            let running = managed::join(&world, 1).await;
+            world.serve_wakes(&[&running]);
+            world.asleep("web").await;
+            if end == "awake" {
+                world.annotate("web", "wish", "wake");
+                world.awake("web", 2).await;
+                world.until("taken back", 30, || world.note("web", "hookPieces").is_none()).await;
+                used.extend(asked(&world));
+                continue;
+            }
+            if end == "shared" {
+                managed::also_theirs(&world).await;
+            }
+            running.crash();
+            let before = world.sandbox.requests();
+            restore(&world).await;
+            hooks::sweep(&Cluster::new(world.client()), &[], "kubenap-system").await.unwrap();
+            let after = world.sandbox.requests().into_iter();
+            restoring.extend(
+                after.filter(|(right, count)| before.get(right) != Some(count)).map(|(right, _)| right),
+            );
+        }
+    }
+    let writes = |(verb, resource): &Right| {
+        let kinds =
+            ["services", "endpointslices", "ingresses", "ingressroutes", "middlewares", "traefikservices"];
+        verb != "list" && verb != "watch" && kinds.contains(&resource.as_str())
+    };
+    used.retain(writes);
+    assert_eq!(used, granted_to_manage("controller"), "left: what is used, right: what is granted");
+    let mut both = granted("restore");
+    both.extend(granted_to_manage("restore"));
+    let missing: Vec<_> = restoring.difference(&both).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let unused: Vec<_> = granted_to_manage("restore").difference(&restoring).cloned().collect();
+    assert!(unused.is_empty(), "{unused:?}");
 }
 
 /// What `kubenap restore --all --stop-naps` does.

@@ -18,14 +18,14 @@ use crate::world::{SPACE, World, deployment, host, ingress, service};
 const DECLARED: [(&str, &str); 2] = [("substitute", "false"), ("hook", "declared")];
 
 /// A proxy whose error path leads to the members' Service.
-async fn proxy(world: &World, members: &[&Running]) -> Ingress {
+pub(crate) async fn proxy(world: &World, members: &[&Running]) -> Ingress {
     let ingress = world.sandbox.ingress(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
     ingress.set_error_path(Some(world.serve_wakes(members)));
     ingress
 }
 
 /// A request through the proxy, that follows redirects as a client does.
-async fn visit(proxy: &Ingress, name: &str) -> Reply {
+pub(crate) async fn visit(proxy: &Ingress, name: &str) -> Reply {
     let mut reply = Reply::default();
     for _ in 0..6 {
         reply = visitor::get(proxy.address(), &host(name), "/hello?a=b").await;
@@ -247,8 +247,8 @@ async fn a_hook_that_its_proxys_objects_show_is_enough_for_as_long_as_they_do() 
 }
 
 /// What its proxy must be told.
-fn rendered(world: &World, name: &str) -> Vec<Piece> {
-    let kinds = ["deployments", "services", "ingresses"];
+pub(crate) fn rendered(world: &World, name: &str) -> Vec<Piece> {
+    let kinds = ["deployments", "services", "ingresses", "ingressroutes"];
     let objects: Vec<_> = kinds.iter().flat_map(|kind| world.sandbox.list(kind, Some(SPACE))).collect();
     let found = read::read(&AppId::new(SPACE, name), &objects).unwrap();
     let ip = Some(world.cluster_ip_in("kubenap-system", "kubenap"));

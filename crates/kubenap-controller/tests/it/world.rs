@@ -113,6 +113,7 @@ impl World {
             proxy_listen: vec![format!("any={any}").parse().unwrap()],
             wake_service: WakeAddress::default(),
             substitute: true,
+            manage_proxies: false,
             admin_listen: any,
             sources: Vec::new(),
             credentials: Credentials::default(),

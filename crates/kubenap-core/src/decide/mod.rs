@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use crate::activity::Activity;
 use crate::app::AppId;
 use crate::breaker::Barred;
-use crate::keep_awake::{keep_awake, refusal, service_problem, unsettled};
+use crate::keep_awake::{hook_missing, keep_awake, refusal, service_problem, unsettled};
 use crate::policy::{Reading, Wish};
-use crate::seen::{Phase, Seen, ServiceSeen, Slice, Trouble, WakePorts};
+use crate::seen::{HookSeen, Phase, Seen, ServiceSeen, Slice, Trouble, WakePorts};
 use crate::situation::{Situation, situation};
 use crate::step::{Step, dead, mine, slices_missing, stands_in, strays, woken_by_other};
 use crate::why::Why;
@@ -108,8 +108,19 @@ const TAKES_HOLD: Duration = Duration::from_millis(500);
 const NOT_LISTENING: Duration = Duration::from_secs(5);
 /// How often a wake that waits for pods is looked at without any event.
 const WAITING: Duration = Duration::from_secs(1);
+/// An app is awake for so long before what its proxy was told is taken back: until then its proxy may not have heard of
+/// the pods, and with the hook in place it may still ask KubeNap.
+const HEARD: Duration = Duration::from_secs(5);
 
 fn awake(facts: &Facts<'_>) -> Decision {
+    if !facts.seen.pieces().is_empty() {
+        let left = HEARD.saturating_sub(facts.in_phase);
+        return if left.is_zero() {
+            act(Step::Detach, Why::Detaching)
+        } else {
+            Decision { look_again: Some(left), ..stay(Why::Detaching) }
+        };
+    }
     if !facts.opted_in {
         let step = if facts.seen.deployment.record.any { Step::Forget } else { Step::Stay };
         return Decision { step, why: Why::OptedOut, look_again: None };
@@ -155,6 +166,9 @@ fn drowsy(facts: &Facts<'_>, epoch: u64) -> Decision {
     }
     if let Some(why) = unsettled(facts) {
         return wait(why);
+    }
+    if attaches(facts) {
+        return act(Step::Attach, Why::Attaching);
     }
     if !stands_in(facts) {
         return wait(Why::Substituting);
@@ -209,8 +223,19 @@ fn cancels(facts: &Facts<'_>, wish: Option<Wish>) -> Option<Why> {
         return Some(Why::ArmedOtherwise);
     }
     // Only the leader looks at proxies' objects: what the others do not know of them ends no nap.
-    let not_looked = |why: &Why| *why == Why::HookUnknown && !facts.here.leading;
-    if unsettled(facts).is_some() { None } else { refusal(facts).filter(|why| !not_looked(why)) }
+    let known = |why: &Why| facts.here.leading || *why != Why::HookUnknown;
+    if unsettled(facts).is_some() { None } else { refusal(facts).filter(known) }
+}
+
+/// Whether the proxy is to be told, or that it was is to be written down, by this member.
+fn attaches(facts: &Facts<'_>) -> bool {
+    let seen = facts.seen;
+    let wanted = match seen.hook {
+        HookSeen::Attachable => !seen.unapplied.is_empty(),
+        HookSeen::Seen => seen.unrecorded(),
+        HookSeen::Unknown | HookSeen::Missing(_) | HookSeen::Declared => false,
+    };
+    !facts.reading.policy.substitute && facts.here.leading && wanted
 }
 
 /// Whether what the arming wrote down does not fit any more. Without substitution the count goes into that patch, so
@@ -284,8 +309,12 @@ fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decisi
     if slices_missing(facts) {
         return act(Step::Substitute, Why::Sleeps);
     }
+    if attaches(facts) {
+        return act(Step::Attach, Why::Sleeps);
+    }
     // Where substitution was switched off meanwhile, its slices go when somebody answers on the other way.
-    let other_way = facts.reading.policy.substitute || facts.wake_address_answers;
+    let other_way =
+        facts.reading.policy.substitute || (facts.wake_address_answers && facts.seen.hook.in_place());
     if other_way && strays(facts).next().is_some() {
         return act(Step::WithdrawStrays, Why::Leftover);
     }
@@ -315,7 +344,7 @@ fn wakes(facts: &Facts<'_>) -> Option<Why> {
         return Some(why);
     }
     if let Some(gap) = facts.seen.hook.gap().filter(|_| !facts.reading.policy.substitute) {
-        return Some(Why::HookMissing(gap));
+        return Some(hook_missing(gap, facts));
     }
     facts.seen.peers.iter().find(up).map(|peer| Why::PeerAwake(peer.id.to_string()))
 }
@@ -354,6 +383,9 @@ fn waking(facts: &Facts<'_>, epoch: u64, recorded: bool) -> Decision {
 }
 
 fn owners_zero(facts: &Facts<'_>) -> Decision {
+    if !facts.seen.pieces().is_empty() {
+        return act(Step::Detach, Why::Leftover);
+    }
     // A slice that names another app too is that app's business.
     let alone = |slice: &Slice| slice.apps.keys().all(|name| *name == facts.app.name);
     if mine(facts).next().is_some() && mine(facts).all(alone) {

@@ -7,6 +7,8 @@ pub enum HookSeen {
     Unknown,
     /// Nothing shows one: no nap, and what sleeps is woken, for no request could do it.
     Missing(HookGap),
+    /// KubeNap itself can put it in place, or what is missing of it.
+    Attachable,
     /// The administrator vouches for it.
     Declared,
     /// The proxy's objects show it.
@@ -20,6 +22,8 @@ pub enum HookGap {
     NoProxy,
     /// The objects of the proxy that is named do not show it.
     NotShown,
+    /// KubeNap is to put it in place itself, and cannot.
+    Unmanaged,
     /// No route says which hosts and paths are its own, so that a request on an error path could not be told to be its.
     NoRoute,
 }
@@ -29,7 +33,7 @@ impl HookSeen {
     pub fn in_place(self) -> bool {
         match self {
             Self::Declared | Self::Seen => true,
-            Self::Unknown | Self::Missing(_) => false,
+            Self::Unknown | Self::Attachable | Self::Missing(_) => false,
         }
     }
 
@@ -37,7 +41,7 @@ impl HookSeen {
     pub fn gap(self) -> Option<HookGap> {
         match self {
             Self::Missing(gap) => Some(gap),
-            Self::Unknown | Self::Declared | Self::Seen => None,
+            Self::Unknown | Self::Attachable | Self::Declared | Self::Seen => None,
         }
     }
 }
@@ -50,7 +54,7 @@ impl Default for HookSeen {
 
 impl HookGap {
     /// Every gap, for the reference page.
-    pub const ALL: [Self; 3] = [Self::NoProxy, Self::NotShown, Self::NoRoute];
+    pub const ALL: [Self; 4] = [Self::NoProxy, Self::NotShown, Self::Unmanaged, Self::NoRoute];
 
     /// What is missing, as part of a sentence, and how to mend it.
     pub fn sentence(self) -> &'static str {
@@ -62,6 +66,7 @@ impl HookGap {
             Self::NoRoute => {
                 "no Ingress or route leads to its Services, so no request on an error path could be told to be for it"
             }
+            Self::Unmanaged => "KubeNap cannot put it in place itself",
             Self::NotShown => {
                 "the proxy's objects do not show it; apply what kubenap render prints, or say kubenap/hook: \"declared\""
             }

@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use serde_json::Value;
+
 use crate::app::AppId;
 
 mod hook;
+mod pieces;
 mod record;
 mod reverts;
 mod trouble;
 
 pub use hook::{HookGap, HookSeen};
+pub use pieces::{PieceId, Pieces};
 pub use record::{Phase, PortKey, Record, WakePorts, remembered};
 pub use reverts::{MOST as MOST_REVERTS, Reverts};
 pub use trouble::Trouble;
@@ -30,6 +34,12 @@ pub struct Seen {
     pub slices: Vec<Slice>,
     /// The hook on the error path of the proxy in front. Counts only for an app that is not substituted.
     pub hook: HookSeen,
+    /// Why KubeNap cannot put the hook in place itself, where it is to and cannot.
+    pub hook_refusal: String,
+    /// What KubeNap has yet to apply for the hook to be in place; only where it may.
+    pub unapplied: Vec<Value>,
+    /// The pieces that are there by KubeNap's own hand, as far as this member has looked.
+    pub applied: Pieces,
     /// What its ReplicaSets remember of a nap, as copies of its annotations that `kubectl rollout undo` does not reach.
     /// Read where the Deployment is at zero and nothing else says why.
     pub remembered: Option<Stamp>,
@@ -244,6 +254,23 @@ impl Seen {
             && self.services.iter().all(|service| {
                 service.ports.iter().all(|port| !self.targets(&service.name, &port.name).is_empty())
             })
+    }
+
+    /// The pieces of the hook that KubeNap has put in place, or was about to.
+    pub fn pieces(&self) -> Pieces {
+        self.deployment.record.hook_pieces.and(&self.applied.0)
+    }
+
+    /// Those that must be written down now: KubeNap has put them in place, or is about to.
+    pub fn unrecorded(&self) -> bool {
+        let recorded = &self.deployment.record.hook_pieces;
+        self.wanted_pieces() != *recorded
+    }
+
+    /// What is to be written down of the hook.
+    pub fn wanted_pieces(&self) -> Pieces {
+        let ids: Vec<_> = self.unapplied.iter().map(PieceId::of).collect();
+        self.pieces().and(&ids)
     }
 
     /// The addresses of living, ready pods for one Service port.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::app::key;
 use crate::policy::Texts;
-use crate::seen::{Reverts, Stamp};
+use crate::seen::{Pieces, Reverts, Stamp};
 
 /// KubeNap's own annotations on a Deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Record {
     pub wake_ports: WakePorts,
     /// Who scaled it up while it slept, and when.
     pub reverts: Reverts,
+    /// The pieces of its proxy's hook that KubeNap put in place itself, or was about to.
+    pub hook_pieces: Pieces,
     /// Some annotation of KubeNap's own is there.
     pub any: bool,
 }
@@ -58,6 +60,7 @@ impl Record {
             since: text(key::SINCE).and_then(|text| text.parse().ok()),
             wake_ports: text(key::WAKE_PORTS).and_then(WakePorts::parse).unwrap_or_default(),
             reverts: text(key::REVERTS).map(Reverts::parse).unwrap_or_default(),
+            hook_pieces: text(key::HOOK_PIECES).map(Pieces::parse).unwrap_or_default(),
             any: key::STATE.iter().any(|name| annotations.contains_key(*name)),
         }
     }

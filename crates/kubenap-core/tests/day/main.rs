@@ -2,6 +2,7 @@
 
 mod world;
 mod broken;
+mod managed;
 mod unsubstituted;
 
 use kubenap_core::activity::Blind;

@@ -10,8 +10,8 @@ use kubenap_core::breaker::Breaker;
 use kubenap_core::decide::{Decision, Facts, Here, Timing, decide};
 use kubenap_core::policy::{Defaults, Reading, Texts, opted_in, read};
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PodSeen, Record, Seen, ServicePort, ServiceSeen,
-    Slice, WakePorts, remembered,
+    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PieceId, PodSeen, Record, Seen, ServicePort,
+    ServiceSeen, Slice, WakePorts, remembered,
 };
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{self, Step, slice_name, writes};
@@ -42,6 +42,8 @@ pub(crate) struct Day {
     pub(crate) reverter: Option<String>,
     /// Its owner took away what could answer.
     pub(crate) owners: bool,
+    /// What the proxy was told by KubeNap itself.
+    pub(crate) proxy: BTreeSet<PieceId>,
     /// The copies of its annotations on its ReplicaSets, the current one last.
     pub(crate) copies: Vec<Texts>,
     in_phase: (Phase, u64, u64),
@@ -92,6 +94,7 @@ impl Day {
             push: false,
             reverter: None,
             owners: false,
+            proxy: BTreeSet::new(),
             copies: vec![Texts::new()],
             in_phase: (Phase::Awake, 0, 0),
             troubled: 0,
@@ -170,6 +173,17 @@ impl Day {
 
     /// What this member does next: the turn of one reconcile. Its writes are carried out.
     pub(crate) fn turn(&mut self) -> Decision {
+        self.turn_cut_short(usize::MAX)
+    }
+
+    /// Another process takes over, which has watched nothing yet.
+    pub(crate) fn forget_all(&mut self) {
+        self.in_phase.2 = self.now;
+        (self.substituted, self.path_proved) = (None, false);
+    }
+
+    /// The same, and only so many of its writes are carried out.
+    pub(crate) fn turn_cut_short(&mut self, most: usize) -> Decision {
         self.seen.deployment.record = Record::read(&self.annotations);
         let reading = self.reading();
         self.seen.remembered = None;
@@ -182,7 +196,7 @@ impl Day {
             let writes = writes(facts, &decision);
             (decision, writes)
         });
-        for write in writes {
+        for write in writes.into_iter().take(most) {
             self.carry_out(write);
         }
         decision
@@ -285,6 +299,13 @@ impl Day {
                 }
             }
             Write::DeleteSlice { name, .. } => self.seen.slices.retain(|known| known.name != name),
+            Write::Attach { object } => {
+                let piece = PieceId::of(&object);
+                let recorded = &self.seen.deployment.record.hook_pieces;
+                assert!(recorded.0.contains(&piece), "whoever takes {piece} back must know of it");
+                self.proxy.insert(piece);
+            }
+            Write::Detach { piece, .. } => drop(self.proxy.remove(&piece)),
         }
     }
 }
@@ -299,6 +320,8 @@ pub(crate) fn show(step: &Step) -> String {
         Step::Stay => "stay".to_owned(),
         Step::Arm { epoch, .. } => format!("arm {epoch}"),
         Step::Substitute => "substitute".to_owned(),
+        Step::Attach => "attach".to_owned(),
+        Step::Detach => "detach".to_owned(),
         Step::ScaleDown { epoch, restore } => format!("zero {epoch}, remember {restore}"),
         Step::Cancel { epoch } => format!("cancel {epoch}"),
         Step::Record { epoch, restore, .. } => format!("record {epoch}, remember {restore}"),

@@ -9,7 +9,7 @@ use kubenap_core::app::key;
 use kubenap_core::decide::{Facts, Here, Timing, decide};
 use kubenap_core::policy::Texts;
 use kubenap_core::seen::{
-    DeploymentSeen, Family, HookGap, HookSeen, Phase, PodSeen, Record, Reverts, Seen, ServicePort,
+    DeploymentSeen, Family, HookGap, HookSeen, Phase, Pieces, PodSeen, Record, Reverts, Seen, ServicePort,
     ServiceSeen, Slice, Stamp, WakePorts, remembered,
 };
 use kubenap_core::situation::{Situation, situation};
@@ -129,6 +129,7 @@ impl Protocol {
                         .note
                         .phase
                         .map(|phase| if phase == Phase::Drowsy { NOW } else { Timestamp::UNIX_EPOCH }),
+                    hook_pieces: Pieces::default(),
                     wake_ports: if world.note.ports && self.substitute {
                         self.wake_ports()
                     } else {
@@ -142,6 +143,9 @@ impl Protocol {
             missing_services: Vec::new(),
             missing_ingresses: Vec::new(),
             slices: self.slices(world),
+            hook_refusal: String::new(),
+            unapplied: Vec::new(),
+            applied: Pieces::default(),
             hook: if world.hook { HookSeen::Declared } else { HookSeen::Missing(HookGap::NotShown) },
             remembered: None,
             endpoints: endpoints(world, self.services),
@@ -295,6 +299,9 @@ fn op_of(write: &Write, seen: &Seen) -> Op {
             let uid = guard(uid.as_ref(), UID);
             // The version alone tells another object apart too, for versions never come back.
             (What::Delete(name, service), guard(resource_version.as_ref(), VERSION) && uid)
+        }
+        Write::Attach { .. } | Write::Detach { .. } => {
+            unreachable!("the model's hook is its administrator's: {write:?}")
         }
     };
     Op { what, guarded, stale: false }

@@ -10,8 +10,8 @@ use kubenap_core::app::{AppId, key};
 use kubenap_core::decide::Here;
 use kubenap_core::policy::Texts;
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, HookGap, HookSeen, Peer, Phase, PodSeen, Record, Reverts, Scaler,
-    Seen, ServicePort, ServiceRefusal, ServiceSeen, Slice, Stamp, Trouble, WakePorts,
+    DeploymentSeen, EndpointSeen, Family, HookGap, HookSeen, Peer, Phase, Pieces, PodSeen, Record, Reverts,
+    Scaler, Seen, ServicePort, ServiceRefusal, ServiceSeen, Slice, Stamp, Trouble, WakePorts,
 };
 use kubenap_core::step::slice_name;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -26,7 +26,12 @@ pub(crate) fn any_case() -> impl Strategy<Value = Case> {
     prop_oneof![
         wild_case(),
         (wild_case(), 0..9usize, vec(0..12u8, 0..3)).prop_map(|(wild, turns, odd)| {
-            let mut case = turned(idle(2, 1), turns);
+            let mut start = idle(2, 1);
+            if wild.seen.hook == HookSeen::Attachable {
+                start.annotations.insert("kubenap/substitute".to_owned(), "false".to_owned());
+                (start.seen.hook, start.seen.unapplied) = (HookSeen::Attachable, vec![piece()]);
+            }
+            let mut case = turned(start, turns);
             if wild.path_proved {
                 (case.activity, case.now) = (wild.activity, wild.now);
             }
@@ -176,8 +181,15 @@ fn any_ports() -> impl Strategy<Value = WakePorts> {
     })
 }
 
-const HOOKS: [HookSeen; 4] =
-    [HookSeen::Unknown, HookSeen::Missing(HookGap::NotShown), HookSeen::Declared, HookSeen::Seen];
+const HOOKS: [HookSeen; 5] = [
+    HookSeen::Unknown,
+    HookSeen::Missing(HookGap::NotShown),
+    HookSeen::Attachable,
+    HookSeen::Declared,
+    HookSeen::Seen,
+];
+/// A hook's only piece.
+const PIECE: &str = "v1/Service/shop/kubenap-web";
 
 fn any_seen() -> impl Strategy<Value = Seen> {
     let peer = (select(&Phase::ALL[..]), any::<bool>(), option::of(any_stamp()))
@@ -207,6 +219,9 @@ fn any_seen() -> impl Strategy<Value = Seen> {
             missing_ingresses: Vec::new(),
             slices,
             hook,
+            hook_refusal: String::new(),
+            unapplied: if hook == HookSeen::Attachable { vec![piece()] } else { Vec::new() },
+            applied: if pods_confirmed { Pieces::default() } else { Pieces::parse(PIECE) },
             remembered,
             endpoints,
             pods,
@@ -216,6 +231,10 @@ fn any_seen() -> impl Strategy<Value = Seen> {
             strangers,
         }
     })
+}
+
+fn piece() -> serde_json::Value {
+    serde_json::json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "kubenap-web", "namespace": "shop" } })
 }
 
 fn any_deployment() -> impl Strategy<Value = DeploymentSeen> {
@@ -244,6 +263,7 @@ fn any_deployment() -> impl Strategy<Value = DeploymentSeen> {
                 since: None,
                 wake_ports,
                 reverts: Reverts::default(),
+                hook_pieces: if a && c { Pieces::parse(PIECE) } else { Pieces::default() },
                 any: c,
             },
         },

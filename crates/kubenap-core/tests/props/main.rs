@@ -12,8 +12,8 @@ use kubenap_core::breaker::Barred;
 use kubenap_core::decide::{Decision, Facts, Here, Timing, decide};
 use kubenap_core::policy::{Defaults, Texts, Wish, read};
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, Phase, PodSeen, Record, Reverts, Scaler, Seen, ServicePort,
-    ServiceSeen, Trouble, WakePorts,
+    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PieceId, PodSeen, Record, Reverts, Scaler, Seen,
+    ServicePort, ServiceSeen, Trouble, WakePorts,
 };
 use kubenap_core::step::{Step, writes};
 use kubenap_core::write::{DeploymentPatch, Write};
@@ -193,6 +193,11 @@ proptest! {
                     let living = |member: &String| case.here.living.contains(member) && *member != case.here.name;
                     prop_assert!(slice.is_some_and(|slice| !living(&slice.member)), "{decision:?}");
                 }
+                Write::Attach { object } => prop_assert!(case.seen.unapplied.contains(object)),
+                Write::Detach { app, piece } => {
+                    prop_assert_eq!(app, &AppId::new("shop", "web"));
+                    prop_assert!(case.seen.pieces().0.contains(piece));
+                }
             }
         }
     }
@@ -251,7 +256,9 @@ fn random_facts_lead_to_every_step() {
     assert!(rare.is_empty(), "{rare:?} of {steps:?}: the other properties would say little");
 }
 
-const STEPS: [&str; 14] = [
+const STEPS: [&str; 16] = [
+    "Attach",
+    "Detach",
     "Stay",
     "Arm",
     "Substitute",
@@ -368,5 +375,11 @@ fn carry_out(case: &mut Case, write: Write) {
             slices.push(slice);
         }
         Write::DeleteSlice { name, .. } => slices.retain(|known| known.name != name),
+        Write::Attach { object } => {
+            case.seen.applied = case.seen.applied.and([&PieceId::of(&object)]);
+            case.seen.unapplied.retain(|known| *known != object);
+            case.seen.hook = HookSeen::Seen;
+        }
+        Write::Detach { piece, .. } => case.seen.applied.0.retain(|known| *known != piece),
     }
 }

@@ -81,7 +81,7 @@ async fn answer(sandbox: &Sandbox, call: Call) -> Response {
     sandbox.journal().request(call.verb, &resource);
     let (mut after, mut ago) = (None, 0);
     let mut refusal = sandbox.faults().is_cut_off().then(|| ApiError::fault(503));
-    let is_write = !matches!(call.verb, "get" | "list" | "watch");
+    let is_write = !matches!(call.verb, "get" | "list" | "watch") && call.query.text("dryRun").is_empty();
     for effect in sandbox.faults().strike(call.verb, &resource, &call.place.name) {
         match effect {
             Effect::Delay(time) => tokio::time::sleep(time).await,

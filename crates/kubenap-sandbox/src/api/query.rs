@@ -36,6 +36,8 @@ pub(crate) const WATCH: &[&str] = &[
 pub(crate) const WRITE: &[&str] = &["fieldManager", "fieldValidation"];
 /// What a patch may be given.
 pub(crate) const PATCH: &[&str] = &["fieldManager", "fieldValidation", "force"];
+/// What an apply may be given.
+pub(crate) const APPLY: &[&str] = &["fieldManager", "fieldValidation", "force", "dryRun"];
 /// What a delete may be given.
 pub(crate) const DELETE: &[&str] = &["gracePeriodSeconds", "propagationPolicy"];
 

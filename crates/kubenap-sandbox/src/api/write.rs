@@ -16,6 +16,7 @@ use std::sync::Arc;
 /// Carries a write out; returns the name of the object and the answer.
 pub(super) fn write(sandbox: &Sandbox, call: &Call) -> Result<(String, Response), ApiError> {
     let allowed = match call.verb {
+        "patch" if call.media == patch::APPLY => query::APPLY,
         "patch" => query::PATCH,
         "delete" => query::DELETE,
         _ => query::WRITE,
@@ -28,11 +29,30 @@ pub(super) fn write(sandbox: &Sandbox, call: &Call) -> Result<(String, Response)
     if call.place.subresource == "scale" {
         return Ok((call.place.name.clone(), Json(scale::write(&mut store, call)?).into_response()));
     }
+    let is_dry = !call.query.text("dryRun").is_empty();
+    if is_dry {
+        if call.query.text("dryRun") != "All" {
+            return Err(ApiError::bad_request("dryRun: Unsupported value: supported values: \"All\""));
+        }
+        // What is written there nobody sees.
+        let mut scratch =
+            store.scratch(&Key::new(call.place.kind.plural, &call.place.namespace, &call.place.name));
+        drop(store);
+        return answered(call, apply(&mut scratch, call)?);
+    }
     let (created, object) = match call.verb {
         "create" => (true, create(&mut store, call)?),
         "update" => update(&mut store, call)?,
         _ => patched(&mut store, call)?,
     };
+    if created && call.verb == "patch" {
+        // An API server asks for both rights.
+        sandbox.journal().request("create", &call.place.resource());
+    }
+    answered(call, (created, object))
+}
+
+fn answered(call: &Call, (created, object): (bool, Arc<Value>)) -> Result<(String, Response), ApiError> {
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
     let shown = call.view.object(call.place.kind, &object);
     Ok((object::name(&object).to_owned(), (code, Json(shown)).into_response()))
@@ -123,6 +143,13 @@ fn apply(store: &mut Store, call: &Call) -> Result<(bool, Arc<Value>), ApiError>
     let applier = Who { manager: patch::apply::NOBODY, ..who };
     match old {
         Some(old) => Ok((false, admit::replace(store, place.kind, &old, new, applier)?)),
+        None if !object::uid(&wanted).is_empty() => {
+            let uid = object::uid(&wanted);
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            Err(ApiError::conflict(place.kind, &place.name, &why))
+        }
         None if place.subresource.is_empty() => {
             Ok((true, admit::create(store, place.kind, &place.namespace, new, applier)?))
         }

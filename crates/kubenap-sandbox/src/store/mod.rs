@@ -74,6 +74,25 @@ impl Store {
         }
     }
 
+    /// A store of its own for a dry run: it holds that object, its namespace, and nothing else.
+    pub(crate) fn scratch(&self, key: &Key) -> Self {
+        let kept = [key.clone(), Key::new("namespaces", "", &key.namespace)];
+        let objects =
+            kept.into_iter().filter_map(|key| Some((key.clone(), Arc::clone(self.objects.get(&key)?))));
+        Self {
+            objects: objects.collect(),
+            index: index::Index::default(),
+            history: VecDeque::new(),
+            limit: 1,
+            version: self.version,
+            compacted: self.version,
+            announce: Announce::default(),
+            clock: self.clock.clone(),
+            random: Random::seeded(self.version),
+            addresses: Addresses::new(false),
+        }
+    }
+
     pub(crate) fn version(&self) -> u64 {
         self.version
     }

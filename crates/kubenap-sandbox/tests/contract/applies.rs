@@ -13,6 +13,8 @@ pub(crate) fn checks() -> Vec<Check> {
         check!("a field that is applied no more goes", gives_up),
         check!("the same value can have two owners", shares),
         check!("a field that somebody patched belongs to them", patched),
+        check!("a dry run answers as the apply would, and changes nothing", runs_dry),
+        check!("an apply to an object that is gone, named by its uid, does not bring it back", stays_gone),
     ]
 }
 
@@ -54,6 +56,32 @@ async fn conflicts(world: World) -> Result<()> {
     ensure!(forced.metadata.labels.unwrap_or_default()["test/who"] == "b");
     let back = Patch::Apply(service(80, "a"));
     refused(api.patch("web", &PatchParams::apply("one"), &back).await, 409, "Conflict")?;
+    Ok(())
+}
+
+async fn runs_dry(world: World) -> Result<()> {
+    let api = world.api::<Service>();
+    let dry = |manager: &str| PatchParams { dry_run: true, ..PatchParams::apply(manager) };
+    let would = api.patch("web", &dry("one"), &Patch::Apply(service(80, "a"))).await?;
+    ensure!(would.metadata.labels.unwrap_or_default()["test/who"] == "a");
+    ensure!(api.get_opt("web").await?.is_none(), "a dry run made an object");
+    let made = api.patch("web", &PatchParams::apply("one"), &Patch::Apply(service(80, "a"))).await?;
+    refused(api.patch("web", &dry("two"), &Patch::Apply(service(80, "b"))).await, 409, "Conflict")?;
+    let would = api.patch("web", &dry("one"), &Patch::Apply(service(80, "b"))).await?;
+    ensure!(would.metadata.labels.unwrap_or_default()["test/who"] == "b");
+    let still = api.get("web").await?;
+    ensure!(still.metadata.resource_version == made.metadata.resource_version, "a dry run changed an object");
+    Ok(())
+}
+
+async fn stays_gone(world: World) -> Result<()> {
+    let api = world.api::<Service>();
+    let made = api.patch("web", &PatchParams::apply("one"), &Patch::Apply(service(80, "a"))).await?;
+    let nothing = json!({ "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "web", "uid": made.metadata.uid } });
+    api.delete("web", &kube::api::DeleteParams::default()).await?;
+    refused(api.patch("web", &PatchParams::apply("one"), &Patch::Apply(nothing)).await, 409, "Conflict")?;
+    ensure!(api.get_opt("web").await?.is_none());
     Ok(())
 }
 

@@ -142,6 +142,7 @@ async fn set_up() -> anyhow::Result<Stage> {
         proxy_listen: vec![format!("any={any}").parse().map_err(|error| anyhow::anyhow!("{error}"))?],
         wake_service: WakeAddress::default(),
         substitute: true,
+        manage_proxies: false,
         admin_listen: any,
         sources: vec![metrics.parse::<SourceSpec>()?],
         credentials: Credentials::default(),

@@ -12,6 +12,7 @@ use kubenap_controller::cluster::Cluster;
 use kubenap_controller::decide::board::AppStatus;
 use kubenap_controller::web::{Room, SourceStatus};
 use kubenap_core::policy::{self, Defaults};
+use kubenap_core::proxy::Proxy;
 use serde::Serialize;
 
 use super::status;
@@ -59,8 +60,9 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
     let namespace = connect::lease_namespace(at);
     let room = members::ask::<Room>(&cluster, &namespace, "/api/v1/room").await.ok();
     let substitute = room.as_ref().is_none_or(|room| room.substitutes);
-    let defaults = Defaults { substitute, ..Defaults::default() };
-    if let Err(error) = rights(&cluster, at, &defaults, &mut findings).await {
+    let manages_proxies = room.as_ref().is_some_and(|room| room.manages_proxies);
+    let ways = Ways { defaults: Defaults { substitute, ..Defaults::default() }, manages_proxies };
+    if let Err(error) = rights(&cluster, at, &ways, &mut findings).await {
         failed(
             &mut findings,
             format!("{error:#}"),
@@ -97,8 +99,7 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
     match status::all(&cluster, at).await {
         Ok(apps) => {
             for app in &apps {
-                tell_app(&cluster, app, sources.as_deref().unwrap_or_default(), &defaults, &mut findings)
-                    .await;
+                tell_app(&cluster, app, sources.as_deref().unwrap_or_default(), &ways, &mut findings).await;
             }
         }
         Err(error) => failed(
@@ -110,9 +111,15 @@ pub(crate) async fn run(args: DoctorArgs, at: &ClusterArgs) -> anyhow::Result<Ou
     finish(&findings, args.output)
 }
 
+/// How requests may come to KubeNap, by what its members were told.
+struct Ways {
+    defaults: Defaults,
+    manages_proxies: bool,
+}
+
 /// Each held request is an open file.
 fn tell_room(room: &Room, findings: &mut Vec<Finding>) {
-    let Room { member, open_files, connections, substitutes: _ } = room;
+    let Room { member, open_files, connections, substitutes: _, manages_proxies: _ } = room;
     let files = open_files.map_or("no limit of open files".to_owned(), |files| format!("{files} open files"));
     let what = format!("{member} can hold {connections} requests at a time ({files})");
     if *connections < ROOM {
@@ -130,7 +137,7 @@ async fn tell_app(
     cluster: &Cluster,
     app: &AppStatus,
     sources: &[SourceStatus],
-    defaults: &Defaults,
+    ways: &Ways,
     findings: &mut Vec<Finding>,
 ) {
     let name = format!("{}/{}", app.namespace, app.name);
@@ -138,7 +145,7 @@ async fn tell_app(
     for complaint in &app.complaints {
         warn(findings, format!("{name}: {complaint}"), "until it is mended the app does not nap");
     }
-    if let Err(error) = manners(cluster, &app.namespace, &app.name, defaults, findings).await {
+    if let Err(error) = manners(cluster, &app.namespace, &app.name, ways, findings).await {
         failed(
             findings,
             format!("{name}: {error:#}"),
@@ -172,7 +179,7 @@ fn strangers(name: &str, sources: &[SourceStatus], findings: &mut Vec<Finding>) 
 async fn rights(
     cluster: &Cluster,
     at: &ClusterArgs,
-    defaults: &Defaults,
+    ways: &Ways,
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<()> {
     let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client());
@@ -180,8 +187,9 @@ async fn rights(
     let mut asked = 0;
     for (place, rules) in rights::controller()? {
         let namespace = match place {
-            Place::Substitution if !defaults.substitute => continue,
-            Place::Apps | Place::Substitution => at.namespace.first().cloned(),
+            Place::Substitution if !ways.defaults.substitute => continue,
+            Place::Hooks if !ways.manages_proxies => continue,
+            Place::Apps | Place::Substitution | Place::Hooks => at.namespace.first().cloned(),
             Place::Proxies => None,
             Place::Own => Some(connect::lease_namespace(at)),
         };
@@ -270,7 +278,7 @@ async fn manners(
     cluster: &Cluster,
     namespace: &str,
     name: &str,
-    defaults: &Defaults,
+    ways: &Ways,
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<()> {
     let api: Api<Deployment> = Api::namespaced(cluster.client(), namespace);
@@ -279,7 +287,7 @@ async fn manners(
     };
     let texts = |map: Option<policy::Texts>| map.unwrap_or_default();
     let metadata = deployment.metadata;
-    let reading = policy::read(&texts(metadata.labels), &texts(metadata.annotations), defaults);
+    let reading = policy::read(&texts(metadata.labels), &texts(metadata.annotations), &ways.defaults);
     if !reading.policy.substitute {
         warn(
             findings,
@@ -288,6 +296,15 @@ async fn manners(
             ),
             "callers inside the cluster, cron jobs and monitors must use the proxy's address, or leave substitution on",
         );
+    }
+    let policy = &reading.policy;
+    if ways.manages_proxies && policy.proxy != Proxy::default() && !policy.hook_declared {
+        let told = if policy.substitute {
+            "needs to be told nothing, for the app is substituted"
+        } else {
+            "is told of KubeNap while it sleeps, and not while it is awake"
+        };
+        ok(findings, format!("{namespace}/{name}: {} {told}", policy.proxy));
     }
     let pod = deployment.spec.and_then(|spec| spec.template.spec);
     let containers = pod.map(|pod| pod.containers).unwrap_or_default();

@@ -3,15 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
-use kubenap_controller::cluster::around::list;
-use kubenap_controller::cluster::{Cluster, ClusterError};
+use kubenap_controller::cluster::{Cluster, ClusterError, pieces};
 use kubenap_core::app::AppId;
-use kubenap_core::proxy::routes::KINDS;
 use kubenap_core::proxy::{App, Hook, Piece, Proxy, Rendered, WakeAddress, read};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,7 +21,7 @@ pub(crate) async fn run(args: RenderArgs, at: &ClusterArgs) -> anyhow::Result<Ou
     let objects = if args.file.is_empty() {
         let cluster = connect::cluster(at).await?;
         wake.ip = cluster_ip(&cluster, &wake).await?;
-        from_cluster(&cluster, &id).await?
+        pieces::around(&cluster, &id).await?
     } else {
         from_files(&args.file)?
     };
@@ -136,54 +131,6 @@ fn from_files(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Value>> {
         bail!("no file has a manifest\nhint: name the files of the Deployment, its Services and its routes");
     }
     Ok(objects)
-}
-
-async fn from_cluster(cluster: &Cluster, app: &AppId) -> anyhow::Result<Vec<Value>> {
-    let (client, space) = (cluster.client(), app.namespace.as_str());
-    let mut objects = Vec::new();
-    add(
-        &mut objects,
-        "Deployment",
-        list(cluster, Api::<Deployment>::namespaced(client.clone(), space)).await,
-    )?;
-    add(&mut objects, "Service", list(cluster, Api::<Service>::namespaced(client.clone(), space)).await)?;
-    add(&mut objects, "Ingress", list(cluster, Api::<Ingress>::namespaced(client.clone(), space)).await)?;
-    // Which proxy serves an Ingress is good to know, and no more.
-    let classes = list(cluster, Api::<IngressClass>::all(client.clone())).await;
-    add(&mut objects, "IngressClass", unless_hidden(classes))?;
-    for (kind, group, version, plural) in KINDS.into_iter().skip(1) {
-        let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &resource);
-        add(&mut objects, kind, unless_hidden(list(cluster, api).await))?;
-    }
-    Ok(objects)
-}
-
-/// Nothing, where a kind is not installed or may not be read.
-fn unless_hidden<T>(listed: Result<Vec<T>, ClusterError>) -> Result<Vec<T>, ClusterError> {
-    match listed {
-        Err(ClusterError::Gone(_) | ClusterError::Forbidden(_)) => Ok(Vec::new()),
-        listed => listed,
-    }
-}
-
-/// Items of a list do not say what they are.
-fn add<T: Serialize>(
-    objects: &mut Vec<Value>,
-    kind: &str,
-    listed: Result<Vec<T>, ClusterError>,
-) -> anyhow::Result<()> {
-    let listed = listed.map_err(|error| anyhow::anyhow!("cannot list {kind}: {}", error.chain()))?;
-    for item in listed {
-        let mut object = serde_json::to_value(item).context("an object of the cluster cannot be written")?;
-        object["kind"] = kind.into();
-        if let Some(metadata) = object["metadata"].as_object_mut() {
-            metadata.remove("managedFields");
-        }
-        objects.push(object);
-    }
-    Ok(())
 }
 
 async fn cluster_ip(cluster: &Cluster, wake: &WakeAddress) -> anyhow::Result<Option<std::net::IpAddr>> {

@@ -8,6 +8,7 @@ use kubenap_controller::clock::Clock;
 use kubenap_controller::cluster::Cluster;
 use kubenap_controller::cluster::lease::{RENEW_DEADLINE, give_back, occupy};
 use kubenap_controller::nap::by_hand::{Progress, Want, bring, sweep, touched};
+use kubenap_controller::nap::hooks;
 use kubenap_core::app::AppId;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -142,6 +143,10 @@ async fn restore(cluster: &Cluster, apps: BTreeSet<AppId>, args: &RestoreArgs, t
 async fn sweep_up(cluster: &Cluster, at: &ClusterArgs, tally: &Tally) -> anyhow::Result<()> {
     let swept = sweep(cluster, &at.namespace).await?;
     output::note(&format!("restored {} apps, took {swept} leftover slices away", tally.done.len()));
+    let pieces = hooks::sweep(cluster, &at.namespace, &connect::lease_namespace(at)).await?;
+    if pieces > 0 {
+        output::note(&format!("took {pieces} leftover pieces of proxies' hooks back"));
+    }
     Ok(())
 }
 

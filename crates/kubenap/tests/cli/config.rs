@@ -95,8 +95,9 @@ fn every_setting_of_a_source_that_the_guide_shows_is_accepted() {
             let home = Home::with_dead_cluster();
             let path = home.file("kubenap.yaml", block);
             // The one mistake is a flag's, which is found after those of the sources.
-            let ended = home.kubenap(&["run", "--config", path.to_str().unwrap(), "--manage-proxies"]);
-            ended.fails(2, &["--manage-proxies"]);
+            let ended =
+                home.kubenap(&["run", "--config", path.to_str().unwrap(), "--identity", "Upper_Case"]);
+            ended.fails(2, &["--identity"]);
             assert!(!ended.err.contains("sources."), "{block}\n{ended:#?}");
             shown += 1;
         }

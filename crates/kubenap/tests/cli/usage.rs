@@ -91,22 +91,15 @@ fn a_name_that_is_no_app_s_is_refused_with_the_form() {
 }
 
 #[test]
-fn a_flag_that_cannot_be_kept_is_refused_and_not_ignored() {
-    let ended = Home::with_dead_cluster().kubenap(&["run", "--manage-proxies"]);
-    ended.fails(2, &["--manage-proxies", "comes in a later version", "leave it out"]);
-}
-
-#[test]
 fn all_mistakes_are_told_at_once() {
     let ended = Home::with_dead_cluster().kubenap(&[
         "run",
-        "--manage-proxies",
         "--identity",
         "Upper_Case",
         "--advertise-address",
         "0.0.0.0",
     ]);
-    ended.fails(2, &["--manage-proxies", "`Upper_Case`", "0.0.0.0"]);
+    ended.fails(2, &["--identity", "`Upper_Case`", "0.0.0.0"]);
 }
 
 #[test]

@@ -13,8 +13,8 @@ const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/{}/deployments";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices";
 
 /// A try with the account's token: what it is, method, path below, body.
-struct Try {
-    what: &'static str,
+pub(super) struct Try {
+    pub(super) what: &'static str,
     method: &'static str,
     path: String,
     body: Value,
@@ -159,7 +159,7 @@ fn foreign(space: &Space, theirs: &str) -> Vec<Try> {
 }
 
 impl Try {
-    fn new(what: &'static str, method: &'static str, path: String, body: Value) -> Self {
+    pub(super) fn new(what: &'static str, method: &'static str, path: String, body: Value) -> Self {
         Self { what, method, path, body }
     }
 
@@ -169,17 +169,17 @@ impl Try {
 }
 
 /// Somebody who has the token of `KubeNap`'s account and nothing else.
-struct Account {
+pub(super) struct Account {
     client: kube::Client,
 }
 
 impl Account {
-    async fn of(space: &Space) -> Result<Self> {
+    pub(super) async fn of(space: &Space) -> Result<Self> {
         let token = space.world.kubectl(&["-n", HOME, "create", "token", RELEASE]).await?;
         Ok(Self { client: space.world.client_with(token.trim()).await? })
     }
 
-    async fn send(&self, attempt: &Try) -> Result<Value> {
+    pub(super) async fn send(&self, attempt: &Try) -> Result<Value> {
         let (method, media) = match attempt.method {
             "STRATEGIC" => ("PATCH", "application/strategic-merge-patch+json"),
             "PATCH" => ("PATCH", "application/merge-patch+json"),
@@ -192,7 +192,7 @@ impl Account {
     }
 }
 
-fn is_forbidden(error: &anyhow::Error) -> bool {
+pub(super) fn is_forbidden(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 403)
 }
 

@@ -21,6 +21,7 @@ mod away;
 mod lies;
 mod clock;
 mod undone;
+mod managed;
 mod proxies;
 mod sources;
 
@@ -58,7 +59,8 @@ macro_rules! story {
 
 /// Those that are told with `--all` only, or by name.
 pub(crate) const LONG: &[&str] = &[
-    "rolled", "killed", "leader", "away", "lies", "clock", "sources", "undone", "gateway", "pace", "clients",
+    "rolled", "killed", "leader", "away", "lies", "clock", "sources", "undone", "managed", "gateway", "pace",
+    "clients",
 ];
 
 /// All stories, in the order in which they run.
@@ -116,6 +118,11 @@ pub(crate) const STORIES: &[Story] = &[
         sources,
         true,
         "an app naps and wakes by one source alone: Prometheus, or the access log of Traefik's pods"
+    ),
+    story!(
+        managed,
+        true,
+        "KubeNap tells Traefik itself while an app sleeps, and nothing of it is there while the app is awake"
     ),
     story!(
         undone,
