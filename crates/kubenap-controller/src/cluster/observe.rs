@@ -54,6 +54,7 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         slices,
         hook: HookSeen::Unknown,
         remembered: None,
+        counted: 0,
         endpoints,
         pods,
         pods_confirmed: true,

@@ -244,7 +244,11 @@ async fn read_again(
         // Also what takes wake ports: another app may have taken them while this one waited for its turn.
         Step::Arm { .. } | Step::Record { .. } | Step::ScaleDown { .. } => {
             let Some(around) = Around::live(&cx.cluster, &gathered.app).await? else { return Ok(None) };
-            gather(cx, &around)
+            let mut fresh = gather(cx, &around);
+            if matches!(decision.step, Step::Arm { .. }) {
+                fresh.seen.counted = around::counted(&cx.cluster, &around.deployment).await?;
+            }
+            fresh
         }
         Step::ScaleUp { .. } => {
             let mut fresh = gathered.clone();
