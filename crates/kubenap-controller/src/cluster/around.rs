@@ -148,10 +148,24 @@ pub async fn remembered(
     cluster: &Cluster,
     deployment: &SlimDeployment,
 ) -> Result<Option<Stamp>, ClusterError> {
+    let sets = replica_sets(cluster, deployment).await?;
+    Ok(seen::remembered(sets.iter().map(kube::ResourceExt::annotations)))
+}
+
+/// The greatest epoch that they have a copy of.
+pub async fn counted(cluster: &Cluster, deployment: &SlimDeployment) -> Result<u64, ClusterError> {
+    let sets = replica_sets(cluster, deployment).await?;
+    Ok(seen::counted(sets.iter().map(kube::ResourceExt::annotations)))
+}
+
+async fn replica_sets(
+    cluster: &Cluster,
+    deployment: &SlimDeployment,
+) -> Result<Vec<ReplicaSet>, ClusterError> {
     let api: Api<ReplicaSet> = Api::namespaced(cluster.client(), &deployment.id.namespace);
-    let sets = list(cluster, api).await?;
-    let own = |set: &&ReplicaSet| set.owner_references().iter().any(|owner| owner.uid == deployment.seen.uid);
-    Ok(seen::remembered(sets.iter().filter(own).map(kube::ResourceExt::annotations)))
+    let mut sets = list(cluster, api).await?;
+    sets.retain(|set| set.owner_references().iter().any(|owner| owner.uid == deployment.seen.uid));
+    Ok(sets)
 }
 
 /// A whole list, in pages.

@@ -57,6 +57,7 @@ pub fn observe(around: &Around, policy: &Policy, addresses: &BTreeSet<IpAddr>) -
         unapplied: Vec::new(),
         applied: Pieces::default(),
         remembered: None,
+        counted: 0,
         endpoints,
         pods,
         pods_confirmed: true,

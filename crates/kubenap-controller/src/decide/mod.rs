@@ -254,7 +254,11 @@ async fn read_again(
         // to a proxy: the phase it belongs to may be over.
         Step::Arm { .. } | Step::Record { .. } | Step::ScaleDown { .. } | Step::Attach | Step::Detach => {
             let Some(around) = Around::live(&cx.cluster, &gathered.app).await? else { return Ok(None) };
-            gather(cx, &around)
+            let mut fresh = gather(cx, &around);
+            if matches!(decision.step, Step::Arm { .. }) {
+                fresh.seen.counted = around::counted(&cx.cluster, &around.deployment).await?;
+            }
+            fresh
         }
         Step::ScaleUp { .. } => {
             let mut fresh = gathered.clone();

@@ -105,6 +105,42 @@ async fn an_undo_to_the_record_of_an_older_nap_is_not_believed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_undo_that_is_undone_while_it_sleeps_does_not_strand_it_at_zero() {
+    let (world, _running) = sleeping().await;
+    let wake = async || {
+        world.annotate("web", "wish", "wake");
+        world.awake("web", 2).await;
+    };
+    let undo = |revision: &Value| {
+        world.edit("deployments", "web", |app| {
+            app["spec"]["template"] = revision["spec"]["template"].clone();
+            app["metadata"]["annotations"] = revision["metadata"]["annotations"].clone();
+        });
+    };
+    wake().await;
+    let first = world.deployment("web");
+    world.edit("deployments", "web", |app| {
+        app["spec"]["template"]["metadata"]["annotations"] = json!({ "version": "2" });
+    });
+    world.pass(3).await;
+    world.ready("web", 2).await;
+    for _ in 0..3 {
+        world.asleep("web").await;
+        wake().await;
+    }
+    let second = world.deployment("web");
+    undo(&first);
+    world.pass(3).await;
+    world.asleep("web").await;
+    // These annotations tell of more naps than the first revision's, and that the app is awake.
+    undo(&second);
+    world.pass(5).await;
+    let reply = visitor::get(world.cluster_ip("web", 80), "web.shop.example", "/").await;
+    assert_eq!(reply.status, 200, "{}", world.show());
+    world.awake("web", 2).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_label_that_is_taken_away_wakes_the_app_and_leaves_no_trace() {
     let (world, _running) = sleeping().await;
     world.edit("deployments", "web", |app| app["metadata"]["labels"] = json!({}));

@@ -1,7 +1,7 @@
 //! Deterministic simulation: the shipped controller on a clock that jumps, struck in every way, judged by invariants.
 //!
-//! `cargo test -p kubenap-controller --test sim -- [--seeds N] [--seed S] [--only TEXT]`; UPDATE_EXPECT=1 writes
-//! `docs/reliability.md` anew.
+//! `cargo test -p kubenap-controller --test sim -- [--seeds N] [--seed S] [--days N] [--story S] [--only TEXT]`;
+//! UPDATE_EXPECT=1 writes `docs/reliability.md` anew.
 #![expect(clippy::print_stdout, reason = "what was counted is to be seen")]
 
 #[expect(dead_code, reason = "the stories of tests/it need more of it")]
@@ -23,6 +23,7 @@ mod flows;
 mod enumerate;
 mod seeds;
 mod bite;
+mod days;
 mod page;
 mod report;
 
@@ -35,6 +36,8 @@ use report::{Counts, run_all, show};
 struct Wanted {
     seeds: u64,
     seed: Option<u64>,
+    days: u64,
+    story: Option<u64>,
     only: Option<String>,
 }
 
@@ -44,7 +47,13 @@ fn wanted() -> Wanted {
         |flag: &str| words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1).cloned());
     let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
     let seeds = after("--seeds").or_else(|| std::env::var("KUBENAP_SEEDS").ok());
-    Wanted { seeds: number(seeds).unwrap_or(2_000), seed: number(after("--seed")), only: after("--only") }
+    Wanted {
+        seeds: number(seeds).unwrap_or(2_000),
+        seed: number(after("--seed")),
+        days: number(after("--days")).unwrap_or(1_000),
+        story: number(after("--story")),
+        only: after("--only"),
+    }
 }
 
 fn main() -> ExitCode {
@@ -53,10 +62,24 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let mut counts = Counts::new();
     let mut well = true;
-    if let Some(seed) = wanted.seed {
-        let outcome = run_all(&[seeds::job(seed, true)], &mut counts);
-        show("one seed", &outcome.failures, &format!("--seed {seed}"));
+    let alone = match (wanted.seed, wanted.story) {
+        (Some(seed), _) => Some((seeds::job(seed, true), format!("--seed {seed}"))),
+        (None, Some(story)) => Some((days::job(story, true), format!("--story {story}"))),
+        (None, None) => None,
+    };
+    if let Some((job, repeat)) = alone {
+        let outcome = run_all(&[job], &mut counts);
+        show("one run", &outcome.failures, &repeat);
         return if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if wanted.only.as_deref().is_none_or(|only| only == "days") {
+        let broken = days::bite();
+        show("laws of the days bite", &broken, "--only days");
+        well &= broken.is_empty();
+        let outcome = run_all(&days::jobs(wanted.days), &mut counts);
+        let first = outcome.failures.first().map(|(name, _)| name.clone()).unwrap_or_default();
+        show("days", &outcome.failures, &format!("--{first}"));
+        well &= outcome.failures.is_empty();
     }
     let only = |flow: &&flows::Flow| wanted.only.as_deref().is_none_or(|only| flow.name == only);
     let flows: Vec<_> = FLOWS.iter().filter(only).collect();

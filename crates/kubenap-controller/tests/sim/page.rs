@@ -70,13 +70,19 @@ pub(crate) fn lines(counts: &Counts) -> Vec<String> {
     let days = |what: &str| *counts.get(what).unwrap_or(&0) / 86_400;
     let mut lines: Vec<_> = counts
         .iter()
-        .filter(|(what, _)| !what.contains("second") && !what.contains("no member"))
+        .filter(|(what, _)| {
+            !what.contains("second") && !what.contains("no member") && **what != "days of decisions"
+        })
         .map(|(what, count)| format!("{what}: {count}"))
         .collect();
     lines.push(format!(
-        "simulated days: {}, of them {} with no member running",
+        "days of the whole controller: {}, of them {} with no member running",
         days("simulated seconds"),
         days("of them with no member running")
+    ));
+    lines.push(format!(
+        "days of decisions: {}, in each of them members are at work",
+        counts.get("days of decisions").unwrap_or(&0)
     ));
     lines
 }
@@ -97,7 +103,18 @@ fn page(counts: &Counts) -> String {
     text += "\nSeeds mix at random: requests, `kubectl scale`, rollouts, undone rollouts, the label off and on, wishes, garbage in \
         annotations,\ncrashes, leaving and joining, members whose clocks are off, an API server that is away or fails, a member \
         cut off from it,\na source that is down, stuck, empty or wrong. Then faults end, the app must fall asleep, stay so in \
-        silence, survive a night\nof twelve hours without any member (with one, each five hundredth seed), and answer the next request.\n\nThe same run gives the same writes at the same \
+        silence, survive a night\nof twelve hours without any member (with one, each five hundredth seed), and answer the next request.\n\n\
+        Days of decisions: a day of the whole controller costs seconds of computing, nearly all of it for the renewal of \
+        Leases. So a thousand days\nin which members are at work are those of its core: `decide` and `writes` are the shipped \
+        ones, while what a member remembers, Kubernetes' controllers\nand the API server are a model, and a source is asked \
+        each minute. In stories of ten days each, with the defaults for everything else, there are\nvisits all day, crashes also at a \
+        write, members replaced, cut off, late to hear of changes, with clocks that are minutes off, all taking themselves for\nthe \
+        leader, an API server that is away or fails, images that are missing, a source that is down, stuck, empty or wrong, \
+        `kubectl scale` also to zero,\nrollouts and undone ones, the label off and on, wishes, garbage. After each change \
+        somebody must answer; each write is judged by I2, I3, I6, I7, I14,\nI16 and I17. Each night the app must be asleep with its owner's count, every member \
+        standing in, and for two hours nothing may be written; the\nrequest at dawn must wake it within five minutes and leave no \
+        slice and no count; and in the end, opted out, no trace. Seven precautions are\ntaken away in turn, such as `idleAfter` or the \
+        count in the patch with the zero, and each loss is noticed.\n\nThe same run gives the same writes at the same \
         moments, byte for byte but for the loopback addresses and ports that\nthe machine gave it; each flow and the first \
         seeds are run twice to show it. An event that is lost for good is made\nup for by the next list, \
         twenty seconds later where an app gets nowhere, ten minutes later where nothing else happens.\n\n## How many\n\n| what | count |\n| --- | --- |\n";
@@ -116,7 +133,7 @@ fn page(counts: &Counts) -> String {
     for (id, what, place) in ELSEWHERE {
         text += &format!("| {id} | {what} | {place} |\n");
     }
-    text += "\n## How to repeat\n\n```sh\ncargo test -p kubenap-controller --test sim                      # all of it\ncargo test -p kubenap-controller --test sim -- --seeds 100000    # more seeds; or KUBENAP_SEEDS=100000\ncargo test -p kubenap-controller --test sim -- --seed 17         # one seed\ncargo test -p kubenap-controller --test sim -- --only nap        # one flow\n```\n\nA run that fails prints the line that repeats it.\n";
+    text += "\n## How to repeat\n\n```sh\ncargo test -p kubenap-controller --test sim                      # all of it\ncargo test -p kubenap-controller --test sim -- --seeds 100000    # more seeds; or KUBENAP_SEEDS=100000\ncargo test -p kubenap-controller --test sim -- --seed 17         # one seed\ncargo test -p kubenap-controller --test sim -- --only nap        # one flow\ncargo test -p kubenap-controller --test sim -- --days 10000      # more days of decisions\ncargo test -p kubenap-controller --test sim -- --story 17        # one story of them\n```\n\nA run that fails prints the line that repeats it.\n";
     text
 }
 

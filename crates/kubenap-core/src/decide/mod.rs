@@ -143,7 +143,7 @@ fn awake(facts: &Facts<'_>) -> Decision {
         _ if !facts.here.leading => stay(Why::NotLeader),
         None => stay(Why::NoPorts),
         Some(ports) => {
-            let epoch = facts.seen.epoch(&facts.app.name).saturating_add(1);
+            let epoch = facts.seen.epoch(&facts.app.name).max(facts.seen.counted).saturating_add(1);
             act(Step::Arm { epoch, ports: ports.clone() }, why)
         }
     }

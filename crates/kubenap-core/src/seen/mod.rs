@@ -15,7 +15,7 @@ mod trouble;
 
 pub use hook::{HookGap, HookSeen};
 pub use pieces::{PieceId, Pieces};
-pub use record::{Phase, PortKey, Record, WakePorts, remembered};
+pub use record::{Phase, PortKey, Record, WakePorts, counted, remembered};
 pub use reverts::{MOST as MOST_REVERTS, Reverts};
 pub use trouble::Trouble;
 
@@ -43,6 +43,9 @@ pub struct Seen {
     /// What its ReplicaSets remember of a nap, as copies of its annotations that `kubectl rollout undo` does not reach.
     /// Read where the Deployment is at zero and nothing else says why.
     pub remembered: Option<Stamp>,
+    /// The greatest epoch of which its ReplicaSets have a copy, read before a nap: what an undo may bring back. Greater
+    /// than all others here where annotations were undone before.
+    pub counted: u64,
     /// Everybody else's endpoints of these Services.
     pub endpoints: Vec<EndpointSeen>,
     /// The pods of the app and of those that share its Services.

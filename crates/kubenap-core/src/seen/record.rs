@@ -85,6 +85,14 @@ pub fn remembered<'a>(copies: impl IntoIterator<Item = &'a Texts>) -> Option<Sta
     Some(Stamp { epoch: newest.epoch, restore })
 }
 
+/// The greatest epoch in the copies of a Deployment's annotations on its ReplicaSets.
+///
+/// A nap gets a greater one. Otherwise annotations that an undo brings back could tell of a later nap than the one that
+/// the app is in, be believed, and leave it at zero or wake it to an old count.
+pub fn counted<'a>(copies: impl IntoIterator<Item = &'a Texts>) -> u64 {
+    copies.into_iter().map(|copy| Record::read(copy).epoch).max().unwrap_or(0)
+}
+
 impl Phase {
     /// Every phase.
     pub const ALL: [Self; 4] = [Self::Awake, Self::Drowsy, Self::Asleep, Self::Waking];

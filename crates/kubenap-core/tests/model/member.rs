@@ -148,6 +148,7 @@ impl Protocol {
             applied: Pieces::default(),
             hook: if world.hook { HookSeen::Declared } else { HookSeen::Missing(HookGap::NotShown) },
             remembered: None,
+            counted: 0,
             endpoints: endpoints(world, self.services),
             pods: living.into_iter().chain(dying).collect(),
             pods_confirmed: true,
