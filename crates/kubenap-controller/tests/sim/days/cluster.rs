@@ -185,6 +185,9 @@ impl Objects {
                 }
                 self.slices.remove(&name);
             }
+            Write::Attach { .. } | Write::Detach { .. } => {
+                panic!("a proxy is told of an app that is substituted")
+            }
         }
         Ok(())
     }
