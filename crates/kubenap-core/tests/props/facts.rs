@@ -223,6 +223,7 @@ fn any_seen() -> impl Strategy<Value = Seen> {
             unapplied: if hook == HookSeen::Attachable { vec![piece()] } else { Vec::new() },
             applied: if pods_confirmed { Pieces::default() } else { Pieces::parse(PIECE) },
             remembered,
+            counted: remembered.map_or(0, |stamp| stamp.epoch),
             endpoints,
             pods,
             pods_confirmed: pods_confirmed || strangers.is_empty(),
