@@ -430,7 +430,8 @@ fn wait(why: Why) -> Decision {
 
 fn left(why: &Why) -> Option<Duration> {
     match why {
-        Why::WokeRecently(left) | Why::HadTraffic(left) => Some(*left),
+        // The quiet that is known grows with each poll only: what is left of it may stay as short as it is.
+        Why::WokeRecently(left) | Why::HadTraffic(left) => Some((*left).max(SOON)),
         _ => None,
     }
 }
