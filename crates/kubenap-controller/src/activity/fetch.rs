@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -284,7 +285,13 @@ fn tls_trusting(path: &Path) -> Result<rustls::ClientConfig, SourceError> {
     Ok(builder().with_root_certificates(roots).with_no_client_auth())
 }
 
+/// Read once: to read a system's certificates takes some hundredths of a second, and all sources trust the same.
 fn tls() -> rustls::ClientConfig {
+    static KNOWN: OnceLock<rustls::ClientConfig> = OnceLock::new();
+    KNOWN.get_or_init(read_tls).clone()
+}
+
+fn read_tls() -> rustls::ClientConfig {
     use hyper_rustls::ConfigBuilderExt as _;
     match builder().with_native_roots() {
         Ok(config) => config.with_no_client_auth(),

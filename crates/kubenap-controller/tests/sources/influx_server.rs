@@ -144,7 +144,8 @@ fn stepped(points: &Points, step: f64, span: [Option<&str>; 2], end: f64) -> Poi
 /// Every series of the measurement, with its points in order of time.
 fn written(world: &World, measurement: &str) -> Vec<(Tags, Points)> {
     let mut series: BTreeMap<Tags, Points> = BTreeMap::new();
-    for (then, proxies) in &world.log {
+    for moment in &world.log {
+        let (then, proxies) = &**moment;
         for (name, proxy) in proxies.iter().filter(|(_, proxy)| proxy.up) {
             let at = then - proxy.age + world.skew + world.data_skew;
             for (labels, value) in values(proxy, measurement) {

@@ -7,20 +7,20 @@ use crate::stand_in::{Proxy, World};
 
 /// What all proxies wrote at the moment of this number.
 pub(crate) fn at(world: &World, number: usize) -> Vec<(Timestamp, String)> {
-    let Some((_, proxies)) = world.log.get(number) else { return Vec::new() };
-    proxies.keys().flat_map(|name| of(world, number, name)).collect()
+    let Some(moment) = world.log.get(number) else { return Vec::new() };
+    moment.1.keys().flat_map(|name| of(world, number, name)).collect()
 }
 
 /// What this process of a proxy has written; an earlier process' log is not there any more.
 pub(crate) fn of_process(world: &World, name: &str) -> Vec<(Timestamp, String)> {
     let Some(proxy) = world.proxies.get(name) else { return Vec::new() };
-    let own = world.log.iter().enumerate().filter(|(_, (at, _))| *at > proxy.started);
+    let own = world.log.iter().enumerate().filter(|(_, moment)| moment.0 > proxy.started);
     own.flat_map(|(number, _)| of(world, number, name)).collect()
 }
 
 /// A line of a monitor, which asks for something else all the time, and one for each counter that rose.
 fn of(world: &World, number: usize, name: &str) -> Vec<(Timestamp, String)> {
-    let Some((at, proxies)) = world.log.get(number) else { return Vec::new() };
+    let Some((at, proxies)) = world.log.get(number).map(|moment| &**moment) else { return Vec::new() };
     let Some(proxy) = proxies.get(name) else { return Vec::new() };
     #[expect(clippy::cast_possible_truncation, reason = "the tests' times are whole seconds")]
     let Ok(at) = Timestamp::from_second(*at as i64) else { return Vec::new() };

@@ -3,6 +3,7 @@
 mod stage;
 mod stand_in;
 mod influx_server;
+mod datadog_server;
 mod lines;
 
 mod scenarios;

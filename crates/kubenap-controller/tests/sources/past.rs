@@ -69,7 +69,7 @@ async fn a_hole_in_the_history_is_no_quiet() {
         let hole = later(begin, 60)..later(begin, 120);
         let inside =
             |at: f64| hole.contains(&Timestamp::from_duration(SignedDuration::from_secs_f64(at)).unwrap());
-        stage.world().log.retain(|(at, _)| !inside(*at));
+        stage.world().log.retain(|moment| !inside(moment.0));
         let past = web(&stage, 960).await;
         let known = past.unknown_for();
         assert!((55..=70).contains(&(known.as_secs() / 60)), "{kind:?}: {past:?}");

@@ -32,6 +32,7 @@ pub(crate) enum Source {
     Files,
     /// Access logs of the proxies' pods.
     Pods,
+    Datadog,
 }
 
 impl Source {
@@ -43,6 +44,8 @@ impl Source {
             Self::Files => 1,
             // Only what lies before the last sign of life has arrived for certain.
             Self::Flux | Self::InfluxQl => 2,
+            // It is asked each minute, about whole minutes.
+            Self::Datadog => 8,
         }
     }
 }
@@ -99,7 +102,7 @@ impl Stage {
         let mut world = self.world();
         world.now += TICK;
         let moment = (world.now, world.proxies.clone());
-        world.log.push(moment);
+        world.log.push(Arc::new(moment));
         if self.kind == Source::Files {
             let lines = lines::at(&world, world.log.len() - 1);
             let text: String = lines.into_iter().map(|(_, line)| line + "\n").collect();
@@ -217,6 +220,10 @@ fn source(kind: Source, world: &Shared, port: u16, folder: &Path) -> Arc<dyn Tra
         Source::Files => json!({"kind": "logs", "files": [folder.join("access.log")], "every": "1h"}),
         Source::Pods => json!({"kind": "logs", "pods": "app.kubernetes.io/name in (traefik)"}),
         Source::Flux => json!({"kind": "influxdb", "url": url, "org": "shop", "bucket": "traffic"}),
+        Source::Datadog => {
+            let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/datadog/app-key");
+            json!({"kind": "datadog", "url": url, "apiKeyFile": key, "appKeyFile": key})
+        }
         Source::InfluxQl => {
             json!({"kind": "influxdb", "url": url, "language": "influxql", "database": "traffic"})
         }

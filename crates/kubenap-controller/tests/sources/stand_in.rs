@@ -14,7 +14,10 @@ use axum::routing::{get, post};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{influx_server, lines};
+use crate::{datadog_server, influx_server, lines};
+
+/// A moment, and the proxies as they were.
+pub(crate) type Moment = (f64, BTreeMap<String, Proxy>);
 
 /// What there is: proxies with counters, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +31,7 @@ pub(crate) struct World {
     /// The proxies' pods by name.
     pub(crate) proxies: BTreeMap<String, Proxy>,
     /// Earlier moments that Prometheus remembers.
-    pub(crate) log: Vec<(f64, BTreeMap<String, Proxy>)>,
+    pub(crate) log: Vec<Arc<Moment>>,
     /// What every answer is instead.
     pub(crate) fault: Option<Fault>,
     /// Warnings in Prometheus' answers.
@@ -81,6 +84,7 @@ pub(crate) async fn serve(world: Shared) -> u16 {
         .route("/api/v1/query", post(instant))
         .route("/api/v1/query_range", post(range))
         .route("/metrics/{proxy}", get(metrics))
+        .route("/api/v2/query/timeseries", post(datadog_server::timeseries))
         .route("/api/v2/query", post(influx_server::flux))
         .route("/query", get(influx_server::influxql))
         .with_state(world);
@@ -224,7 +228,7 @@ pub(crate) async fn faulty(fault: &Fault) -> Response {
 
 /// How often the proxy's process has begun anew.
 fn restarts(world: &World, name: &str) -> usize {
-    let own = world.log.iter().filter_map(|(_, proxies)| proxies.get(name));
+    let own = world.log.iter().filter_map(|moment| moment.1.get(name));
     let mut starts: Vec<_> = own.map(|proxy| proxy.started.to_bits()).collect();
     starts.dedup();
     starts.len().saturating_sub(1)
@@ -260,8 +264,8 @@ async fn range(State(world): State<Shared>, body: String) -> Response {
     while at <= end {
         let moment = at - world.skew;
         // Prometheus looks back five minutes for the newest sample, which goes stale when its target goes.
-        let known = world.log.iter().rev().find(|(then, _)| *then <= moment && *then > moment - 60.0);
-        if let Some((then, proxies)) = known {
+        let known = world.log.iter().rev().find(|known| known.0 <= moment && known.0 > moment - 60.0);
+        if let Some((then, proxies)) = known.map(|known| &**known) {
             for (metric, value) in rows(&query, proxies, then + world.skew, world.exported) {
                 let (_, values) =
                     series.entry(metric.to_string()).or_insert_with(|| (metric.clone(), Vec::new()));

@@ -121,6 +121,11 @@ fn annotations_that_are_undone_are_written_back_from_the_slices() {
 }
 
 #[test]
+fn a_nap_gets_a_greater_number_than_any_that_an_undo_may_bring_back() {
+    tell(&[&[(600, an_earlier_revision_was_at_nap_21, "arm 22", "quiet")]]);
+}
+
+#[test]
 fn a_zero_of_the_owners_stays_unless_the_app_says_how_to_wake() {
     tell(&[&[
         (10, scaled_to_zero, "stay", "owners-zero"),
@@ -307,6 +312,10 @@ fn sees_again(day: &mut Day) {
 fn annotations_gone(day: &mut Day) {
     day.annotations = Texts::new();
     day.edited();
+}
+
+fn an_earlier_revision_was_at_nap_21(day: &mut Day) {
+    day.copies.insert(0, Texts::from([(key::EPOCH.to_owned(), "21".to_owned())]));
 }
 
 fn annotations_gone_and_request(day: &mut Day) {

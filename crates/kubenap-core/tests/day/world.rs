@@ -11,7 +11,7 @@ use kubenap_core::decide::{Decision, Facts, Here, Timing, decide};
 use kubenap_core::policy::{Defaults, Reading, Texts, opted_in, read};
 use kubenap_core::seen::{
     DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PieceId, PodSeen, Record, Seen, ServicePort,
-    ServiceSeen, Slice, WakePorts, remembered,
+    ServiceSeen, Slice, WakePorts, counted, remembered,
 };
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{self, Step, slice_name, writes};
@@ -190,6 +190,7 @@ impl Day {
         if situation(&self.app.name, &reading.policy, &self.seen) == Situation::OwnersZero {
             self.seen.remembered = remembered(&self.copies);
         }
+        self.seen.counted = counted(&self.copies);
         self.watch_time(&reading);
         let (decision, writes) = self.with_facts(&reading, |facts| {
             let decision = decide(facts);
