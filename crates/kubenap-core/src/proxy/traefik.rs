@@ -42,9 +42,6 @@ const FORMS: &[Form] = &[
 /// The priority of a route that goes before the app's own: Traefik takes a route's length, which is far below.
 const FIRST: u64 = 1_000_000;
 
-/// The largest body that Traefik keeps for a request that may have to go to KubeNap.
-const LARGEST_BODY: u32 = 64 * 1024 * 1024;
-
 impl ProxyPlugin for Traefik {
     fn name(&self) -> &'static str {
         "traefik"
@@ -223,7 +220,7 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
     let (form, cost) = if fails_over {
         (
             "ingressroute",
-            "each body is held in Traefik's memory before the app gets it, and one above 64 MiB gets 413; a 502 of the app's own is asked for again",
+            "each body is held whole in Traefik's memory before the app gets it; a 502 of the app's own is asked for again",
         )
     } else {
         ("ingressroute-errors", OWN_502)
@@ -233,6 +230,7 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
         pieces,
         notes: notes(if fails_over {
             &[
+                "Set no maxRequestBodyBytes: Traefik 3.7 allocates that much for every request, whatever its body.",
                 "Applied while the app sleeps only, it costs an awake app nothing: that is what --manage-proxies does. For good, take --form ingressroute-errors, which buffers nothing.",
             ]
         } else {
@@ -253,7 +251,8 @@ fn failover(name: &str, namespace: &str, service: &Value, beside: &Value) -> Pie
         "spec": { "failover": {
             "service": service,
             "fallback": beside,
-            "errors": { "status": ["502"], "maxRequestBodyBytes": LARGEST_BODY },
+            // No maxRequestBodyBytes: Traefik 3.7 would allocate that much for each request, also for one without a body.
+            "errors": { "status": ["502"] },
         } },
     }))
 }

@@ -14,9 +14,9 @@ use crate::e2e::say;
 use crate::e2e::world::Space;
 
 /// How often each of both has its turn.
-const TURNS: usize = 10;
+const TURNS: usize = 100;
 /// So many requests, one after the other.
-const REQUESTS: usize = 250;
+const REQUESTS: usize = 25;
 /// Of the first ones connections are made, and code is loaded.
 const WARM_UP: usize = 200;
 
