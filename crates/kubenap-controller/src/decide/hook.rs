@@ -110,7 +110,8 @@ pub async fn look(cx: &Context, gathered: &Gathered) -> bool {
     if known.as_ref().is_some_and(|look| look.phase == phase && look.at.elapsed() < fresh) {
         return false;
     }
-    let shown = shown(cx, app).await.unwrap_or_else(|why| {
+    let alone = gathered.seen.peers.is_empty();
+    let shown = shown(cx, app, alone).await.unwrap_or_else(|why| {
         // What could not be read says nothing: no nap, and no wake either.
         tracing::warn!(%app, why, "cannot tell whether its proxy's hook is in place");
         HookSeen::Unknown.into()
@@ -120,8 +121,9 @@ pub async fn look(cx: &Context, gathered: &Gathered) -> bool {
     changed
 }
 
-/// What the cluster has of everything that is rendered for the app's proxy, and what is to be done about the rest.
-async fn shown(cx: &Context, app: &AppId) -> Result<Shown, String> {
+/// What the cluster has of everything that is rendered for the app's proxy, and what is to be done about the rest. `alone`:
+/// no other app that may nap is behind one of its Services.
+async fn shown(cx: &Context, app: &AppId, alone: bool) -> Result<Shown, String> {
     let missing = || Shown::from(HookSeen::Missing(HookGap::NotShown));
     let unmanaged = |refusal: String| {
         if cx.settings.manage_proxies {
@@ -169,6 +171,11 @@ async fn shown(cx: &Context, app: &AppId) -> Result<Shown, String> {
         return Ok(Shown { applied, ..HookSeen::Seen.into() });
     }
     if let Some(why) = rendered.by_hand {
+        return Ok(Shown { applied, ..unmanaged(by_hand(why)) });
+    }
+    let on_ingress = |piece: &Piece| matches!(piece, Piece::Fields(fields) if fields["kind"] == "Ingress");
+    if !alone && rendered.pieces.iter().any(on_ingress) {
+        let why = "another app behind the same Service needs the same annotation of the Ingress";
         return Ok(Shown { applied, ..unmanaged(by_hand(why)) });
     }
     match tried(cx, app, &unapplied).await? {

@@ -134,13 +134,17 @@ pub fn refusal(object: &Value, error: &ClusterError) -> Option<String> {
     Some(format!("{kind} {namespace}/{name}: {said}"))
 }
 
-/// Takes back what was put in place and what no Deployment remembers: of apps that are gone. In these namespaces, or if
-/// none is named in all; and in `wake`, where the proxy listeners' Service is. How many pieces.
+/// Takes back what was put in place for apps of these namespaces, or if none is named of all, whose Deployments are gone.
+/// Some of it may lie in `wake`, where the proxy listeners' Service is. How many pieces.
 pub async fn sweep(cluster: &Cluster, namespaces: &[String], wake: &str) -> Result<usize, ClusterError> {
-    let spaces: BTreeSet<&str> = match namespaces {
+    let homes: BTreeSet<&str> = match namespaces {
         [] => BTreeSet::from([""]),
-        some => some.iter().map(String::as_str).chain([wake]).collect(),
+        some => some.iter().map(String::as_str).collect(),
     };
+    let mut spaces = homes.clone();
+    if !namespaces.is_empty() {
+        spaces.insert(wake);
+    }
     // Pieces before Deployments: whoever puts one in place has written it down before.
     let mut held = Vec::new();
     for (kind, version) in KINDS {
@@ -151,28 +155,43 @@ pub async fn sweep(cluster: &Cluster, namespaces: &[String], wake: &str) -> Resu
     if held.is_empty() {
         return Ok(0);
     }
-    let mut recorded = BTreeSet::new();
-    for space in &spaces {
+    let (mut recorded, mut living) = (BTreeSet::new(), BTreeSet::new());
+    for space in &homes {
         let api: Api<Deployment> = pieces::typed(cluster, space);
         for metadata in marks(cluster, api).await? {
             recorded.extend(Record::read(metadata.annotations()).hook_pieces.0);
+            living.insert(AppId::new(metadata.namespace().unwrap_or_default(), metadata.name_any()));
         }
     }
+    held.retain(|(_, piece)| !recorded.contains(piece));
+    // An app whose record was lost gets it back from the leader, and may sleep behind these.
+    let alive = |app: &Option<AppId>| app.clone().filter(|app| living.contains(app));
+    let spared: BTreeSet<_> =
+        held.iter().filter_map(|(app, _)| alive(app)).map(|app| app.namespace).collect();
     let mut swept = 0;
-    for (app, piece) in held.into_iter().filter(|(_, piece)| !recorded.contains(piece)) {
+    for (app, piece) in held {
+        // Of namespaces that were not read nobody knows who lives there.
+        let known = |space: &str| namespaces.is_empty() || namespaces.iter().any(|known| known == space);
+        let app = match app {
+            Some(app) if known(&app.namespace) && !living.contains(&app) => app,
+            None if known(&piece.namespace) && !spared.contains(&piece.namespace) => {
+                AppId::new(&piece.namespace, "")
+            }
+            Some(_) | None => continue,
+        };
         take_back(cluster, &app, &piece).await?;
         swept += 1;
     }
     Ok(swept)
 }
 
-/// The pieces of one kind, each with the app that it was made for. What may not be listed has none.
+/// The pieces of one kind, each with the app that it was made for, if it was made. What may not be listed has none.
 async fn of_kind(
     cluster: &Cluster,
     kind: &str,
     version: &str,
     space: &str,
-) -> Result<Vec<(AppId, PieceId)>, ClusterError> {
+) -> Result<Vec<(Option<AppId>, PieceId)>, ClusterError> {
     let api = pieces::dynamic(cluster, kind, version, space);
     let listed = match marks(cluster, api).await {
         Err(ClusterError::Gone(_) | ClusterError::Forbidden(_)) => return Ok(Vec::new()),
@@ -180,10 +199,8 @@ async fn of_kind(
     };
     let piece = |metadata: PartialObjectMeta<DynamicObject>| {
         let object = pieces::written(&metadata, &kind.into(), &version.into())?;
-        let piece = PieceId::of(&object);
-        let own = || AppId::new(&piece.namespace, "");
-        let app = made_for(&object).and_then(|app| app.parse().ok()).unwrap_or_else(own);
-        is_held(&object).then_some((app, piece))
+        let app = made_for(&object).and_then(|app| app.parse().ok());
+        is_held(&object).then_some((app, PieceId::of(&object)))
     };
     Ok(listed.into_iter().filter_map(piece).collect())
 }

@@ -322,6 +322,52 @@ async fn an_app_that_is_deleted_while_it_sleeps_leaves_no_hook_behind() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_sleeps_elsewhere_or_lost_its_record_is_not_swept_away() {
+    let world = World::quick();
+    app(&world, KINDS[0]).await;
+    let running = join(&world, 1).await;
+    world.serve_wakes(&[&running]);
+    world.asleep("web").await;
+    running.crash();
+    let cluster = Cluster::new(world.client());
+    // Its middleware lies in KubeNap's own namespace, where those of all apps do.
+    let other = ["elsewhere".to_owned()];
+    assert_eq!(hooks::sweep(&cluster, &other, "kubenap-system").await.unwrap(), 0);
+    world.edit("deployments", "web", |app| {
+        app["metadata"]["annotations"].as_object_mut().unwrap().remove("kubenap/hookPieces");
+    });
+    assert_eq!(hooks::sweep(&cluster, &[], "kubenap-system").await.unwrap(), 0);
+    assert!(is_attached(&world), "{}", world.show());
+    // The next leader writes it down again.
+    let next = join(&world, 2).await;
+    world.serve_wakes(&[&next]);
+    world.until("it is written down", 60, || world.note("web", "hookPieces").is_some()).await;
+    assert_eq!(world.phase("web"), "asleep", "{}", world.show());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_apps_that_would_need_the_same_annotation_stay_awake() {
+    let world = World::quick();
+    let notes = [("substitute", "false"), ("proxy", "traefik"), ("service", "front")];
+    for name in ["blue", "green"] {
+        world.put(deployment(name, 1, &notes));
+    }
+    let mut both = service("front", "any");
+    both["spec"]["selector"] = json!({ "behind": "front" });
+    world.put(both);
+    world.put(ingress("front"));
+    world.ready("blue", 1).await;
+    world.ready("green", 1).await;
+    let running = join(&world, 1).await;
+    world.serve_wakes(&[&running]);
+    world.pass(300).await;
+    for name in ["blue", "green"] {
+        assert_eq!(World::label(&running, name), "hook-unmanaged", "{}", world.show());
+        assert!(world.patches(name).is_empty(), "{}", world.show());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_committed_themselves_is_theirs_also_after_the_wake() {
     let world = World::quick();
     app(&world, KINDS[2]).await;

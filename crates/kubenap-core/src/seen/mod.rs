@@ -259,18 +259,18 @@ impl Seen {
             })
     }
 
-    /// The pieces of the hook that KubeNap has put in place, or was about to.
+    /// The pieces of the hook that KubeNap has put in place, or was about to: as it is written down, and as it is seen.
     pub fn pieces(&self) -> Pieces {
         self.deployment.record.hook_pieces.and(&self.applied.0)
     }
 
-    /// Those that must be written down now: KubeNap has put them in place, or is about to.
+    /// Whether some of that is not written down on the Deployment yet.
     pub fn unrecorded(&self) -> bool {
         let recorded = &self.deployment.record.hook_pieces;
         self.wanted_pieces() != *recorded
     }
 
-    /// What is to be written down of the hook.
+    /// All that is to be written down of the hook: these, and what is yet to be applied.
     pub fn wanted_pieces(&self) -> Pieces {
         let ids: Vec<_> = self.unapplied.iter().map(PieceId::of).collect();
         self.pieces().and(&ids)

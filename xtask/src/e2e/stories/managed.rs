@@ -17,6 +17,8 @@ use crate::e2e::world::{Space, eventually};
 
 /// Reached by an Ingress and by an `IngressRoute`, each with the form that is rendered for it.
 const APPS: [(&str, &str); 2] = [("by-ingress", "ingress"), ("by-route", "ingressroute")];
+/// A client comes back that often until Traefik, through kube-proxy, finds the pod.
+const MOST_REDIRECTS: usize = 8;
 const MANAGER: &str = "kubenap-proxies";
 /// Every kind of which there may be a piece, with where it lies.
 const KINDS: [&str; 6] = [
@@ -89,13 +91,13 @@ async fn nap_and_wake(space: &Space, app: &str, form: &str) -> Result<u64> {
         ensure!(covers(object, piece), "there is {object}, rendered is {piece}");
     }
     let mut visitor = Caller::fresh(TRAEFIK, host(app));
-    let journey = visitor.follow(&Call::get("/wake?a=%2Fb"), 3).await?;
+    let journey = visitor.follow(&Call::get("/wake?a=%2Fb"), MOST_REDIRECTS).await?;
     journey.reply.ensure_from_app().with_context(|| format!("after {:?}", journey.redirects))?;
     let mut requests = 1;
     // While Traefik hears of the pods, and while the hook goes.
     let end = Instant::now() + Duration::from_secs(60);
     loop {
-        let journey = visitor.follow(&Call::get("/on"), 3).await?;
+        let journey = visitor.follow(&Call::get("/on"), MOST_REDIRECTS).await?;
         journey.reply.ensure_from_app().with_context(|| format!("request {requests} after the wake"))?;
         requests += 1;
         let left = held(space).await?;
