@@ -167,7 +167,7 @@ pub async fn sweep(cluster: &Cluster, namespaces: &[String], wake: &str) -> Resu
     // An app whose record was lost gets it back from the leader, and may sleep behind these.
     let alive = |app: &Option<AppId>| app.clone().filter(|app| living.contains(app));
     let spared: BTreeSet<_> =
-        held.iter().filter_map(|(app, _)| alive(app)).map(|app| app.namespace).collect();
+        held.iter().filter_map(|(app, _)| alive(app)).map(|app| app.namespace.clone()).collect();
     let mut swept = 0;
     for (app, piece) in held {
         // Of namespaces that were not read nobody knows who lives there.
