@@ -34,8 +34,7 @@ pub async fn look(cx: &Context, gathered: &Gathered) -> Result<bool, ClusterErro
     if gathered.situation() != Situation::OwnersZero || seen.deleting {
         return Ok(false);
     }
-    let known =
-        |memory: &mut super::memory::Memory| memory.remembered(&seen.uid, seen.generation).is_some();
+    let known = |memory: &mut super::memory::Memory| memory.remembered(&seen.uid, seen.generation).is_some();
     if cx.memories.with(&gathered.app, known) {
         return Ok(false);
     }

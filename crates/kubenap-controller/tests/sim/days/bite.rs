@@ -83,6 +83,10 @@ impl Bent {
 fn patches(all: &mut [Write]) -> impl Iterator<Item = &mut DeploymentPatch> {
     all.iter_mut().filter_map(|write| match write {
         Write::Deployment(patch) => Some(patch),
-        Write::PutSlice { .. } | Write::MarkLeaving { .. } | Write::DeleteSlice { .. } => None,
+        Write::PutSlice { .. }
+        | Write::MarkLeaving { .. }
+        | Write::DeleteSlice { .. }
+        | Write::Attach { .. }
+        | Write::Detach { .. } => None,
     })
 }

@@ -1,5 +1,6 @@
 //! A member's turn in the story: what it sees, decides and carries out, and where that may fail.
 
+use jiff::SignedDuration;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
