@@ -7,7 +7,6 @@
 mod cluster;
 mod member;
 mod story;
-mod turn;
 mod kubernetes;
 mod acts;
 mod checks;
@@ -69,16 +68,11 @@ pub(crate) fn jobs(days: u64) -> Vec<Job<()>> {
     (1..=days.div_ceil(DAYS)).map(|seed| job(seed, false)).collect()
 }
 
-/// Every precaution whose loss the law that it should break did not notice within some stories.
+/// Every precaution whose loss no law noticed within some stories.
 pub(crate) fn bite() -> Vec<(String, String)> {
-    let noticed = |bent: Bent, law: &str| {
-        (1..=8).any(|seed| match tell(seed, 3, bent, false) {
-            Ok(_) => false,
-            Err(why) => why.lines().next().is_some_and(|first| first.contains(law)),
-        })
-    };
-    let unnoticed = Bent::ALL.into_iter().filter(|(bent, law)| !noticed(*bent, law));
-    unnoticed.map(|(bent, law)| (format!("days with {bent:?}"), format!("{law} did not notice"))).collect()
+    let unnoticed = |bent: &Bent| (1..=8).all(|seed| tell(seed, 3, *bent, false).is_ok());
+    let all = Bent::ALL.into_iter().filter(unnoticed);
+    all.map(|bent| (format!("days with {bent:?}"), "not noticed".to_owned())).collect()
 }
 
 fn say(now: Millis, what: &str) {
