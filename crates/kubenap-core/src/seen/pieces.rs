@@ -60,6 +60,7 @@ impl Pieces {
     }
 
     /// These, and those of `others` that are not among them.
+    #[must_use]
     pub fn and<'a>(&self, others: impl IntoIterator<Item = &'a PieceId>) -> Self {
         let mut all = self.clone();
         for piece in others {
