@@ -31,6 +31,8 @@ pub(super) struct Log {
     unfit: u32,
     /// Whether it names more than can be kept.
     overfull: bool,
+    /// Whether lines may be written late: so says the last one, and as long as there is none, nobody knows.
+    kept_back: bool,
 }
 
 /// One reading of a log.
@@ -64,6 +66,8 @@ const AHEAD: i64 = 3;
 const FEW: u32 = 20;
 /// The last so many lines are judged.
 const JUDGED: u32 = 2_000;
+/// Envoy writes its lines every ten seconds, unless `--file-flush-interval-msec` says otherwise.
+const KEPT_BACK: SignedDuration = SignedDuration::from_secs(11);
 /// No name of an app leads to a longer key: it is somebody's invention.
 const LONGEST_KEY: usize = 400;
 /// Hosts are what clients say that they are. More than these are not kept, and then the source is blind.
@@ -91,7 +95,15 @@ impl Reading {
 
 impl Log {
     pub(super) fn new(format: Option<Format>) -> Self {
-        Self { lines: Lines::new(format), heard: None, clock_off: false, total: 0, unfit: 0, overfull: false }
+        Self {
+            lines: Lines::new(format),
+            heard: None,
+            clock_off: false,
+            total: 0,
+            unfit: 0,
+            overfull: false,
+            kept_back: true,
+        }
     }
 
     /// Takes in one line.
@@ -112,6 +124,7 @@ impl Log {
             self.unfit += 1;
             return;
         }
+        self.kept_back = lines.hit.kept_back;
         if let Some(service) = &book.service {
             lines.hit.keys.clear();
             lines.hit.keys.push(format!("svc {service}"));
@@ -147,6 +160,11 @@ impl Log {
     /// The reading is over.
     pub(super) fn end(&mut self, reading: &Reading) {
         self.clock_off = reading.ahead || (self.clock_off && reading.begins.is_none());
+    }
+
+    /// Up to when it has everything, if it was read to its end then.
+    pub(super) fn has_all_until(&self, read: Timestamp) -> Timestamp {
+        if self.kept_back { read.checked_sub(KEPT_BACK).unwrap_or(Timestamp::MIN) } else { read }
     }
 
     /// Why it is not to be believed.
