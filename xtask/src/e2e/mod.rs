@@ -141,7 +141,7 @@ async fn build_and_run(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
     if runner::wants("clock", &args.only) {
         build::dynamic_kubenap().await?;
     }
-    if ["proxies", "hooks", "clients"].iter().any(|story| runner::wants(story, &args.only)) {
+    if ["proxies", "hooks", "clients", "sources"].iter().any(|story| runner::wants(story, &args.only)) {
         build::proxies(cluster).await?;
     }
     if runner::wants("clients", &args.only) {

@@ -222,7 +222,9 @@ fn is_noise(line: &str) -> bool {
     let dated = digits(0, 4) && bytes.get(4) == Some(&b'-') && bytes.get(10) == Some(&b'T');
     // `[2026-11-22 10:00:00.123][1][info][main] …`; in an access log a `T` stands between day and hour.
     let envoy = bytes.first() == Some(&b'[') && digits(1, 5) && bytes.get(11) == Some(&b' ');
-    line.trim().is_empty() || go || nginx || dated || envoy
+    // Traefik paints its own log, also where no terminal is.
+    let painted = bytes.first() == Some(&b'\x1b');
+    line.trim().is_empty() || go || nginx || dated || envoy || painted
 }
 
 #[cfg(test)]
@@ -236,6 +238,7 @@ mod tests {
             "I1122 10:00:00.000000 1 main.go:1] the controller's own log",
             "2026/11/22 10:00:00 [error] 7#7: *1 connect() failed",
             "2026-11-22T10:00:00Z INF Traefik version 3.7.15 built on 2026-08-01T00:00:00Z",
+            "\u{1b}[90m2026-11-22T10:00:00Z\u{1b}[0m \u{1b}[31mERR\u{1b}[0m \u{1b}[1mSkipping service: no endpoints found\u{1b}[0m",
             "2026-11-22T10:00:00.000000Z\tinfo\txdsproxy\tconnected",
             "[2026-11-22 10:00:00.123][1][info][main] [source/server/server.cc:1] starting",
         ] {
