@@ -34,7 +34,6 @@ pub(crate) const TRAEFIK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(
 pub(crate) const ENVOY_GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 83)), 80);
 /// Where Prometheus answers.
 pub(crate) const PROMETHEUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 9090);
-
 /// The image under test; its tag changes with the program.
 pub(crate) const TESTED: &str = "kubenap.test/kubenap";
 
@@ -83,6 +82,11 @@ impl Cluster {
     /// The administrator's kubeconfig.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.join("admin.kubeconfig")
+    }
+
+    /// The folder in which built and fetched programs are kept.
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
     }
 
     /// The folder of all logs.

@@ -141,8 +141,8 @@ async fn build_and_run(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
     if runner::wants("clock", &args.only) {
         build::dynamic_kubenap().await?;
     }
-    if ["proxies", "hooks", "gateway", "pace", "clients"].iter().any(|story| runner::wants(story, &args.only))
-    {
+    let with_proxies = ["proxies", "hooks", "gateway", "pace", "clients", "sources"];
+    if with_proxies.iter().any(|story| runner::wants(story, &args.only)) {
         build::proxies(cluster).await?;
     }
     if runner::wants("clients", &args.only) {

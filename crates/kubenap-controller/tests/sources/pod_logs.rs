@@ -144,6 +144,30 @@ async fn a_silent_log_is_read_to_its_end_and_that_is_a_sign_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_envoy_has_not_written_yet_is_not_taken_for_silence() {
+    let stage = Stage::new(1).await;
+    let pod = &stage.pods()[0];
+    let asked_of = |samples: &Samples| samples.of(&AppId::new("shop", "web"));
+    let behind = |web: &Activity| stage.sandbox.now().duration_since(web.watermark).as_secs();
+    stage.ticks(4).await;
+    assert!(behind(&asked_of(&stage.ask().await.unwrap())) <= 1, "NGINX writes at once");
+    for _ in 0..8 {
+        let at = stage.sandbox.now();
+        // It is written with the next flush, up to ten seconds after the request.
+        sleep(Duration::from_secs(10)).await;
+        let line = format!(
+            "[{at}] \"GET / HTTP/1.1\" 200 - via_upstream - \"-\" 0 2 1 1 \"-\" \"curl/8\" \"id\" \"web.shop\" \"10.88.0.2:80\" outbound|80||web.shop.svc.cluster.local 10.88.0.1:1"
+        );
+        stage.sandbox.print("ingress", pod, &line).unwrap();
+        let web = asked_of(&stage.ask().await.unwrap());
+        assert!(web.last_seen >= at && web.blind.is_empty(), "{web:?}");
+        sleep(Duration::from_secs(9)).await;
+        let web = asked_of(&stage.ask().await.unwrap());
+        assert!(behind(&web) >= 10, "a line may be on its way: {web:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rotation_that_took_the_last_line_along_is_a_new_beginning() {
     let stage = Stage::new(1).await;
     stage.ticks(10).await;

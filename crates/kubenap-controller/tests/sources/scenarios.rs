@@ -52,6 +52,11 @@ mod pods_alone {
     use super::{Source, Stage};
 
     #[tokio::test]
+    async fn ten_thousand_apps_are_told_apart() {
+        super::ten_thousand_apps_are_told_apart(Stage::new(Source::Pods).await).await;
+    }
+
+    #[tokio::test]
     async fn a_replica_that_cannot_be_scraped_holds_everything() {
         super::a_replica_that_cannot_be_scraped_holds_everything(Stage::new(Source::Pods).await).await;
     }

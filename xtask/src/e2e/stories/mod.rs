@@ -117,7 +117,7 @@ pub(crate) const STORIES: &[Story] = &[
     story!(
         sources,
         true,
-        "an app naps and wakes by one source alone: Prometheus, or the access log of Traefik's pods"
+        "apps nap and wake by one source alone: Prometheus, the proxies' own metrics, and access logs of each proxy"
     ),
     story!(
         managed,

@@ -31,6 +31,8 @@ pub(super) struct Log {
     unfit: u32,
     /// Whether it names more than can be kept.
     overfull: bool,
+    /// Whether lines may be written late: so says the last one, and as long as there is none, nobody knows.
+    kept_back: bool,
 }
 
 /// One reading of a log.
@@ -64,6 +66,8 @@ const AHEAD: i64 = 3;
 const FEW: u32 = 20;
 /// The last so many lines are judged.
 const JUDGED: u32 = 2_000;
+/// Envoy writes its lines every ten seconds, unless `--file-flush-interval-msec` says otherwise.
+const KEPT_BACK: SignedDuration = SignedDuration::from_secs(11);
 /// No name of an app leads to a longer key: it is somebody's invention.
 const LONGEST_KEY: usize = 400;
 /// Hosts are what clients say that they are. More than these are not kept, and then the source is blind.
@@ -91,7 +95,15 @@ impl Reading {
 
 impl Log {
     pub(super) fn new(format: Option<Format>) -> Self {
-        Self { lines: Lines::new(format), heard: None, clock_off: false, total: 0, unfit: 0, overfull: false }
+        Self {
+            lines: Lines::new(format),
+            heard: None,
+            clock_off: false,
+            total: 0,
+            unfit: 0,
+            overfull: false,
+            kept_back: true,
+        }
     }
 
     /// Takes in one line.
@@ -112,6 +124,7 @@ impl Log {
             self.unfit += 1;
             return;
         }
+        self.kept_back = lines.hit.kept_back;
         if let Some(service) = &book.service {
             lines.hit.keys.clear();
             lines.hit.keys.push(format!("svc {service}"));
@@ -147,6 +160,11 @@ impl Log {
     /// The reading is over.
     pub(super) fn end(&mut self, reading: &Reading) {
         self.clock_off = reading.ahead || (self.clock_off && reading.begins.is_none());
+    }
+
+    /// Up to when it has everything, if it was read to its end then.
+    pub(super) fn has_all_until(&self, read: Timestamp) -> Timestamp {
+        if self.kept_back { read.checked_sub(KEPT_BACK).unwrap_or(Timestamp::MIN) } else { read }
     }
 
     /// Why it is not to be believed.
@@ -204,7 +222,9 @@ fn is_noise(line: &str) -> bool {
     let dated = digits(0, 4) && bytes.get(4) == Some(&b'-') && bytes.get(10) == Some(&b'T');
     // `[2026-11-22 10:00:00.123][1][info][main] …`; in an access log a `T` stands between day and hour.
     let envoy = bytes.first() == Some(&b'[') && digits(1, 5) && bytes.get(11) == Some(&b' ');
-    line.trim().is_empty() || go || nginx || dated || envoy
+    // Traefik paints its own log, also where no terminal is.
+    let painted = bytes.first() == Some(&b'\x1b');
+    line.trim().is_empty() || go || nginx || dated || envoy || painted
 }
 
 #[cfg(test)]
@@ -218,6 +238,7 @@ mod tests {
             "I1122 10:00:00.000000 1 main.go:1] the controller's own log",
             "2026/11/22 10:00:00 [error] 7#7: *1 connect() failed",
             "2026-11-22T10:00:00Z INF Traefik version 3.7.15 built on 2026-08-01T00:00:00Z",
+            "\u{1b}[90m2026-11-22T10:00:00Z\u{1b}[0m \u{1b}[31mERR\u{1b}[0m \u{1b}[1mSkipping service: no endpoints found\u{1b}[0m",
             "2026-11-22T10:00:00.000000Z\tinfo\txdsproxy\tconnected",
             "[2026-11-22 10:00:00.123][1][info][main] [source/server/server.cc:1] starting",
         ] {

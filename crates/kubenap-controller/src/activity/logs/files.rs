@@ -157,7 +157,8 @@ impl Desk {
                 blind.insert(Blind::SourceDown);
                 continue;
             }
-            let scraped = if trust_silence { ask.now } else { file.log.heard.unwrap_or(ask.now) };
+            let silent = || file.log.has_all_until(ask.now);
+            let scraped = file.log.heard.filter(|_| !trust_silence).unwrap_or_else(silent);
             let sight = Sight { scraped, started: None, counters: BTreeMap::new() };
             look.live.insert(Arc::clone(&file.name), sight);
             blind.extend(file.log.blind());

@@ -68,6 +68,7 @@ pub(super) fn read(line: &str, clock: &mut Clock, hit: &mut Hit) -> Option<()> {
             Some(Value::String(text)) => text.parse().ok(),
             _ => None,
         };
+        hit.kept_back = true;
         clock.iso(start)? + millis? / 1000 + 1
     } else {
         let time = object.time_local.as_deref()?;

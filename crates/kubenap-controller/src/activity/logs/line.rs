@@ -45,6 +45,8 @@ pub(super) struct Hit {
     pub(super) path: String,
     /// Its `User-Agent`.
     pub(super) agent: String,
+    /// Whether it is Envoy's, which keeps lines back before it writes them.
+    pub(super) kept_back: bool,
 }
 
 /// Reads lines of one log, into a hit that is used again and again.
@@ -71,6 +73,7 @@ impl Lines {
         self.hit.keys.clear();
         self.hit.path.clear();
         self.hit.agent.clear();
+        self.hit.kept_back = false;
         let line = line.trim_end();
         let looks_like = if line.starts_with('{') {
             Format::Json
@@ -175,6 +178,7 @@ impl Lines {
         self.hit.path.push_str(path_of(request));
         self.hit.agent.push_str(agent);
         self.hit.ended = started + duration? / 1000 + 1;
+        self.hit.kept_back = true;
         match cluster.filter(|cluster| cluster.contains('|')) {
             Some(cluster) => self.hit.keys.push(format!("cluster {cluster}")),
             None if authority != "-" => self.hit.keys.push(host_key(authority)),

@@ -351,6 +351,7 @@ impl Desk {
                 continue;
             };
             let scraped = own.told.map_or(read, |told| told.max(read)).min(ask.now);
+            let scraped = own.log.has_all_until(scraped);
             let sight = Sight { scraped, started: None, counters: BTreeMap::new() };
             look.live.insert(Arc::clone(key), sight);
             blind.extend(own.log.blind());

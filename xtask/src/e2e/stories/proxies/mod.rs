@@ -30,9 +30,10 @@ use futures::future::{join_all, try_join_all};
 use serde_json::{Value, json};
 
 use self::awake::Fingerprint;
-use self::process::Programs;
+pub(super) use self::process::Programs;
 use self::stage::{BYSTANDER, Lane, Place, Stage, bystander_host};
-use self::way::{Program, Way};
+pub(super) use self::way::Program;
+use self::way::Way;
 use super::Counts;
 use crate::e2e::app::App;
 use crate::e2e::members::{HOME, Settings};

@@ -16,7 +16,7 @@ use crate::e2e::cluster::Cluster;
 use crate::e2e::world::eventually;
 
 /// The programs that are there, as `e2e/cluster/parts/proxies` says.
-pub(super) struct Programs(BTreeMap<String, Installed>);
+pub(in crate::e2e::stories) struct Programs(BTreeMap<String, Installed>);
 
 /// One of them.
 struct Installed {
@@ -33,7 +33,7 @@ pub(super) struct Process {
 
 impl Programs {
     /// Asks the script, which has fetched them before.
-    pub(super) async fn find(cluster: &Cluster) -> Result<Self> {
+    pub(in crate::e2e::stories) async fn find(cluster: &Cluster) -> Result<Self> {
         let output = cluster.script("parts/proxies").output().await.context("run parts/proxies")?;
         ensure!(output.status.success(), "parts/proxies: {}", String::from_utf8_lossy(&output.stderr).trim());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -44,6 +44,11 @@ impl Programs {
         });
         let all: Option<BTreeMap<_, _>> = lines.collect();
         all.map(Self).with_context(|| format!("parts/proxies says {text:?}"))
+    }
+
+    /// The words that start a program on this machine, before its own.
+    pub(in crate::e2e::stories) fn words(&self, program: Program) -> Result<&[String]> {
+        Ok(&self.installed(program)?.command)
     }
 
     /// What the matrix says of a program.
@@ -97,7 +102,7 @@ impl Programs {
     }
 
     fn command(&self, program: Program, folder: &Path, file: &Path) -> Result<Command> {
-        let [first, rest @ ..] = &self.installed(program)?.command[..] else {
+        let [first, rest @ ..] = self.words(program)? else {
             bail!("parts/proxies names no command for {}", program.name());
         };
         let mut command = Command::new(first);

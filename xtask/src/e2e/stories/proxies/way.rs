@@ -11,7 +11,7 @@ use crate::e2e::cluster::{ENVOY_GATEWAY, TRAEFIK};
 
 /// A proxy program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Program {
+pub(in crate::e2e::stories) enum Program {
     Nginx,
     Traefik,
     Envoy,
@@ -381,7 +381,7 @@ impl Program {
     }
 
     /// As `e2e/cluster/parts/proxies` names it.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::e2e::stories) fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Traefik => "traefik",
