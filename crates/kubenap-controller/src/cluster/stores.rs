@@ -177,7 +177,9 @@ impl Stores {
             // A pod carries all labels of its template, so some are tried more than once.
             let own: BTreeSet<_> =
                 tagged.filter(|(_, one)| one.selector.takes(&pod.labels)).map(|(_, one)| &one.id).collect();
-            own.into_iter().for_each(|app| tell(app));
+            for app in own {
+                tell(app);
+            }
         });
         stores.follow(cluster, &stores.pods, None, &pod, tasks);
 

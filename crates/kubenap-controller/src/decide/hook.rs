@@ -100,7 +100,8 @@ pub async fn look(cx: &Context, gathered: &Gathered) -> bool {
     let situation = gathered.situation();
     let asleep = matches!(situation, Situation::Asleep { .. });
     let mut slices = gathered.seen.slices.iter();
-    if !cx.lead.holds() && !(asleep && slices.any(|slice| slice.member == cx.settings.identity)) {
+    let stands_in = asleep && slices.any(|slice| slice.member == cx.settings.identity);
+    if !cx.lead.holds() && !stands_in {
         return false;
     }
     let phase = situation.phase();
@@ -179,7 +180,7 @@ async fn shown(cx: &Context, app: &AppId, alone: bool) -> Result<Shown, String> 
         return Ok(Shown { applied, ..unmanaged(by_hand(why)) });
     }
     match tried(cx, app, &unapplied).await? {
-        Ok(unapplied) => Ok(Shown { applied, unapplied, ..HookSeen::Attachable.into() }),
+        Ok(unapplied) => Ok(Shown { unapplied, applied, ..HookSeen::Attachable.into() }),
         Err(said) => Ok(Shown { applied, ..unmanaged(said) }),
     }
 }

@@ -207,7 +207,7 @@ async fn a_field_that_somebody_else_wants_otherwise_keeps_it_awake_and_is_left_a
     assert!(told_of.contains("\"administrator\"") && told_of.contains(mine), "{told_of}");
     // Who lets it go has the app nap.
     world.edit("services", "web", |service| {
-        drop(service["metadata"]["annotations"].as_object_mut().unwrap().remove(mine))
+        drop(service["metadata"]["annotations"].as_object_mut().unwrap().remove(mine));
     });
     world.until("asleep", 300, || world.phase("web") == "asleep").await;
 }
@@ -245,7 +245,9 @@ async fn what_is_not_installed_or_not_allowed_or_not_for_kubenap_keeps_it_awake_
     ] {
         let world = World::quick();
         let before = app(&world, (proxy, "Ingress")).await;
-        fault.into_iter().for_each(|fault| world.sandbox.faults().inject(fault));
+        for fault in fault {
+            world.sandbox.faults().inject(fault);
+        }
         let running = join(&world, 1).await;
         world.serve_wakes(&[&running]);
         world.pass(60).await;

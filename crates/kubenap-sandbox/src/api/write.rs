@@ -38,7 +38,7 @@ pub(super) fn write(sandbox: &Sandbox, call: &Call) -> Result<(String, Response)
         let mut scratch =
             store.scratch(&Key::new(call.place.kind.plural, &call.place.namespace, &call.place.name));
         drop(store);
-        return answered(call, apply(&mut scratch, call)?);
+        return Ok(answered(call, apply(&mut scratch, call)?));
     }
     let (created, object) = match call.verb {
         "create" => (true, create(&mut store, call)?),
@@ -49,13 +49,13 @@ pub(super) fn write(sandbox: &Sandbox, call: &Call) -> Result<(String, Response)
         // An API server asks for both rights.
         sandbox.journal().request("create", &call.place.resource());
     }
-    answered(call, (created, object))
+    Ok(answered(call, (created, object)))
 }
 
-fn answered(call: &Call, (created, object): (bool, Arc<Value>)) -> Result<(String, Response), ApiError> {
+fn answered(call: &Call, (created, object): (bool, Arc<Value>)) -> (String, Response) {
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
     let shown = call.view.object(call.place.kind, &object);
-    Ok((object::name(&object).to_owned(), (code, Json(shown)).into_response()))
+    (object::name(&object).to_owned(), (code, Json(shown)).into_response())
 }
 
 impl Call {

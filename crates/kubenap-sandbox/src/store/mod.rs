@@ -87,7 +87,7 @@ impl Store {
             version: self.version,
             compacted: self.version,
             announce: Announce::default(),
-            clock: self.clock.clone(),
+            clock: self.clock,
             random: Random::seeded(self.version),
             addresses: Addresses::new(false),
         }

@@ -18,8 +18,6 @@ pub(crate) enum Bent {
     StandsInNever,
     /// Slices stay when the app is awake.
     NeverWithdraws,
-    /// Writes have no preconditions.
-    Unguarded,
     /// Naps are numbered from what an undo brought back.
     CountsAnew,
     /// A wake is to one replica, whatever there was.
@@ -28,12 +26,11 @@ pub(crate) enum Bent {
 
 impl Bent {
     /// Everything that can be taken away.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::IgnoresIdleAfter,
         Self::LosesCount,
         Self::StandsInNever,
         Self::NeverWithdraws,
-        Self::Unguarded,
         Self::CountsAnew,
         Self::WakesToOne,
     ];
@@ -58,7 +55,7 @@ impl Bent {
             (Self::StandsInNever, Step::Substitute) => {
                 for write in &mut all {
                     if let Write::PutSlice { slice, .. } = write {
-                        slice.member = "nobody".to_owned();
+                        "nobody".clone_into(&mut slice.member);
                     }
                 }
             }

@@ -148,13 +148,13 @@ impl Objects {
         }
     }
 
-    /// Carries out one write as an API server does. `guarded`: preconditions count.
-    pub(super) fn write(&mut self, write: Write, guarded: bool) -> Result<(), Conflict> {
+    /// Carries out one write as an API server does.
+    pub(super) fn write(&mut self, write: Write) -> Result<(), Conflict> {
         let version = (self.clock + 1).to_string();
         match write {
             Write::Deployment(patch) => {
                 let right = patch.resource_version.is_some_and(|read| read == self.version.to_string());
-                if guarded && !right {
+                if !right {
                     return Err(Conflict);
                 }
                 self.annotations.retain(|name, _| !patch.clear.contains(name.as_str()));
@@ -170,7 +170,7 @@ impl Objects {
             }
             Write::MarkLeaving { slice, resource_version, .. } => {
                 let known = self.slices.get_mut(&slice.name).ok_or(Conflict)?;
-                if guarded && resource_version.is_some_and(|read| read != known.resource_version) {
+                if resource_version.is_some_and(|read| read != known.resource_version) {
                     return Err(Conflict);
                 }
                 (known.leaving, known.resource_version) = (true, version);
@@ -180,7 +180,7 @@ impl Objects {
                 let Some(known) = self.slices.get(&name) else { return Ok(()) };
                 let other = uid.is_some_and(|read| read != known.uid)
                     || resource_version.is_some_and(|read| read != known.resource_version);
-                if guarded && other {
+                if other {
                     return Err(Conflict);
                 }
                 self.slices.remove(&name);

@@ -8,12 +8,10 @@ use super::story::{Event, Story};
 impl Story {
     pub(super) fn kubernetes(&mut self, event: Event) {
         match event {
-            Event::Observe => {
-                if self.objects.observed < self.objects.generation {
-                    self.change(Objects::observe);
-                    let late = self.between(5, 300);
-                    self.at(late, Event::Reconcile);
-                }
+            Event::Observe if self.objects.observed < self.objects.generation => {
+                self.change(Objects::observe);
+                let late = self.between(5, 300);
+                self.at(late, Event::Reconcile);
             }
             Event::Reconcile => self.reconcile(),
             Event::Ready(uid) => {

@@ -30,8 +30,10 @@ const LEADS_ON: Millis = 10_000;
 /// What a change that was made may be behind at most.
 const REMEMBERED: Millis = 20_000;
 
-/// More turns than this in a day are a loop.
-const LOOP: u64 = 100_000;
+/// Turns beyond this many, and beyond [`PER_SECOND`], are a loop.
+const LOOP: u64 = 20_000;
+/// As many as four members that each look at a waking app every 200 ms.
+const PER_SECOND: u64 = 20;
 
 /// What happens at some moment. Members are named by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +124,7 @@ impl Story {
 
     /// Goes on until then.
     pub(super) fn until(&mut self, end: Millis) {
-        let turns = self.ledger.turns;
+        let (turns, from) = (self.ledger.turns, self.now);
         while let Some(Reverse((at, _, event))) = self.heap.peek().copied() {
             if at > end || !self.ledger.broken.is_empty() {
                 break;
@@ -130,7 +132,7 @@ impl Story {
             self.heap.pop();
             self.now = at;
             self.happens(event);
-            if self.ledger.turns > turns + LOOP {
+            if self.ledger.turns > turns + LOOP + (at - from) / 1000 * PER_SECOND {
                 self.ledger.break_law(at, "I18: turn after turn, and nothing gained");
             }
         }
@@ -250,7 +252,7 @@ impl Story {
             return;
         }
         for write in all {
-            if !self.carry_out(index, write, &decision) {
+            if !self.carry_out(index, &write, &decision) {
                 let memory = &mut self.members[index].memory;
                 memory.failures = (memory.failures + 1).min(8);
                 let pause = 20 << memory.failures;
@@ -276,7 +278,7 @@ impl Story {
     }
 
     /// One write of a member's; whether it knows that it was done.
-    fn carry_out(&mut self, index: usize, write: Write, decision: &Decision) -> bool {
+    fn carry_out(&mut self, index: usize, write: &Write, decision: &Decision) -> bool {
         let doomed = self.members[index].doomed;
         if let Some((left, _)) = &mut self.members[index].doomed {
             *left = left.saturating_sub(1);
@@ -287,9 +289,9 @@ impl Story {
         let cut = self.members[index].cut.is_some();
         let mut done = false;
         if !cut && !lost {
-            let (before, guarded) = (Rc::clone(&self.objects), self.bent != Bent::Unguarded);
+            let before = Rc::clone(&self.objects);
             let healthy = self.ledger.evidence(&self.members[index].name);
-            done = self.change(|objects| objects.write(write.clone(), guarded)).is_ok();
+            done = self.change(|objects| objects.write(write.clone())).is_ok();
             if done {
                 self.ledger.writes += 1;
                 let skewed = self.members[index].skew != SignedDuration::ZERO;
