@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// The breaker of one app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Breaker(Option<Failure>);
+pub struct Breaker(Option<Box<Failure>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Failure {
@@ -46,7 +46,7 @@ impl Breaker {
         let times = self.0.as_ref().map_or(0, |failure| failure.times).saturating_add(1);
         let span = SignedDuration::try_from(pause(times)).unwrap_or(SignedDuration::ZERO);
         let until = now.checked_add(span).unwrap_or(Timestamp::MAX);
-        self.0 = Some(Failure { times, until, trouble, said });
+        self.0 = Some(Box::new(Failure { times, until, trouble, said }));
     }
 
     /// The app is well: closed.

@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 use kubenap_core::app::key;
 use kubenap_core::seen::{EndpointSeen, Family, ServicePort, Slice, Stamp};
 
-use super::slim::Slim;
+use super::slim::{Slim, exact};
 use super::space::Tag;
 
 /// An EndpointSlice.
@@ -70,7 +70,7 @@ impl Slim for SlimSlice {
                 });
             }
         }
-        Self::Theirs { service, endpoints, resource_version }
+        Self::Theirs { service, endpoints: exact(endpoints.into_iter()), resource_version }
     }
 
     fn tags(&self) -> impl Iterator<Item = Tag> {

@@ -7,7 +7,8 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, ResourceExt as _};
 use kubenap_core::proxy::routes::{self, KINDS};
 
-use super::slim::{Slim, SlimIngress, SlimRule};
+use super::slim::{Slim, SlimIngress, SlimRule, exact};
+use super::thin::Thin;
 use super::watched::Watched;
 use super::{Cluster, ClusterError};
 
@@ -36,7 +37,7 @@ impl Slim for SlimRoute {
             service: rule.service,
             port: rule.port,
         });
-        Self(SlimIngress { created, class: None, rules: rules.collect(), resource_version })
+        Self(SlimIngress { created, class: None, rules: exact(rules), resource_version })
     }
 
     fn resource_version(&self) -> &str {
@@ -52,7 +53,7 @@ pub(super) async fn follow_routes(
     namespace: Option<String>,
 ) {
     let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-    let api: Api<DynamicObject> = match &namespace {
+    let api: Api<Thin<SlimRoute>> = match &namespace {
         None => Api::all_with(cluster.client(), &resource),
         Some(namespace) => Api::namespaced_with(cluster.client(), namespace, &resource),
     };

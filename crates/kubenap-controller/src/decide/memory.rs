@@ -62,7 +62,7 @@ pub struct Memory {
     /// When something last said why the app cannot start.
     pub troubled: Option<Instant>,
     /// The step that could not be carried out last, and until when it is not tried again.
-    pub refused: Option<(Step, Instant)>,
+    pub refused: Option<Box<(Step, Instant)>>,
     /// Opens when a wake fails.
     pub breaker: Breaker,
     /// How many asks there were when the breaker opened last.

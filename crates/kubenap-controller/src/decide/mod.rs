@@ -117,7 +117,7 @@ pub async fn turn(cx: &Arc<Context>, app: &AppId) {
         Ok(()) => cx.memories.with(app, |memory| {
             let now = Instant::now();
             // A turn that only waits for the end of a pause has shown nothing.
-            if memory.refused.as_ref().is_none_or(|(_, until)| *until + REFUSED < now) {
+            if memory.refused.as_ref().is_none_or(|refused| refused.1 + REFUSED < now) {
                 (memory.failures, memory.refused) = (0, None);
             }
         }),
@@ -198,7 +198,7 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
 /// How much longer a step that failed is not tried again, though something happens to the app meanwhile.
 fn refused(cx: &Context, app: &AppId, step: &Step) -> Option<Duration> {
     let refused = cx.memories.with(app, |memory| memory.refused.clone());
-    let (_, until) = refused.filter(|(refused, _)| refused == step)?;
+    let (_, until) = *refused.filter(|refused| refused.0 == *step)?;
     Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
 }
 
@@ -223,7 +223,7 @@ fn not_carried_out(
         let longest = if refusal.is_some() { REFUSED } else { FAILED };
         cx.memories.with(app, |memory| {
             let pause = Duration::from_millis(40 << memory.failures).min(longest);
-            memory.refused = Some((step.clone(), Instant::now() + pause));
+            memory.refused = Some(Box::new((step.clone(), Instant::now() + pause)));
         });
     }
     Err(error)
