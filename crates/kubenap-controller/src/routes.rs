@@ -73,7 +73,7 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         let mut apps = observe::peers_of(&around, &reading.policy);
         apps.push(app.clone());
         apps.sort();
-        let mut seen = Vec::new();
+        let mut seen = Vec::with_capacity(services.len());
         for service in &services {
             let own = || ingresses.iter().filter(|(name, _)| chosen(name));
             let target = target_service(&app.namespace, service, own(), &classes);
@@ -199,6 +199,7 @@ pub(crate) fn target_service<'a>(
     for (name, ingress) in ingresses {
         add_rules(&mut target, name, ingress, classes);
     }
+    target.ingresses.shrink_to_fit();
     target
 }
 

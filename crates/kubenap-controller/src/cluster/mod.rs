@@ -19,6 +19,7 @@ pub mod slim;
 pub mod slim_route;
 pub mod space;
 pub mod stores;
+pub mod thin;
 mod trouble;
 pub mod watched;
 

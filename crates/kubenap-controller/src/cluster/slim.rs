@@ -9,21 +9,25 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressClass};
-use kube::ResourceExt as _;
+use kube::{Resource, ResourceExt as _};
 use kubenap_core::app::{AppId, PREFIX, key};
 use kubenap_core::policy::Texts;
 use kubenap_core::seen::{DeploymentSeen, Family, PodSeen, Record, ServicePort, ServiceRefusal, ServiceSeen};
+use serde::de::DeserializeOwned;
 
 use super::labels::{self, Labels};
 use super::selector::Selector;
 use super::space::Tag;
+use super::thin::{self, Unread};
 use super::trouble::{refusal, trouble};
 use crate::eager::{NamedPorts, Readiness, TargetPort};
 
 /// A kind of object that is watched, with its slim form.
 pub trait Slim: Clone + Send + Sync + PartialEq + 'static {
     /// The Kubernetes type.
-    type Object;
+    type Object: Resource + DeserializeOwned;
+    /// What [`of`](Self::of) does not look at.
+    const UNREAD: &'static Unread = &thin::ANY;
     /// Takes what is needed.
     fn of(object: Self::Object) -> Self;
     /// `metadata.resourceVersion`.
@@ -147,6 +151,7 @@ pub struct SlimLease {
 
 impl Slim for SlimDeployment {
     type Object = Deployment;
+    const UNREAD: &'static Unread = &thin::DEPLOYMENT;
 
     fn of(object: Deployment) -> Self {
         let id = AppId::new(object.namespace().unwrap_or_default(), object.name_any());
@@ -248,19 +253,11 @@ impl Slim for SlimService {
                 Some((number, TargetPort::of(port.target_port.clone(), number)))
             })
             .collect();
-        let mut ports: Vec<_> = ports
-            .into_iter()
-            .filter_map(|port| {
-                let number = u16::try_from(port.port).ok()?;
-                Some(ServicePort {
-                    name: port.name.unwrap_or_default(),
-                    number,
-                    app_protocol: port.app_protocol,
-                })
-            })
-            .collect();
+        let mut ports = exact(ports.into_iter().filter_map(|port| {
+            let number = u16::try_from(port.port).ok()?;
+            Some(ServicePort { name: port.name.unwrap_or_default(), number, app_protocol: port.app_protocol })
+        }));
         ports.sort();
-        ports.shrink_to_fit();
         let cluster_ips = spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip])).unwrap_or_default();
         Self {
             seen: ServiceSeen { name, uid: meta.uid.unwrap_or_default(), refusal, ports, families },
@@ -290,6 +287,7 @@ impl SlimService {
 
 impl Slim for SlimPod {
     type Object = Pod;
+    const UNREAD: &'static Unread = &thin::POD;
 
     fn of(object: Pod) -> Self {
         let trouble = trouble(&object);
@@ -400,6 +398,13 @@ impl Slim for SlimLease {
     fn resource_version(&self) -> &str {
         &self.resource_version
     }
+}
+
+/// All of them, without room for more: a vector that grew to hold one has room for four, in each of thousands.
+pub(crate) fn exact<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.shrink_to_fit();
+    items
 }
 
 /// A count that the API gives as a signed number.

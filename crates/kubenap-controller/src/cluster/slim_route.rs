@@ -8,6 +8,7 @@ use kube::{Api, ResourceExt as _};
 use kubenap_core::proxy::routes::{self, KINDS};
 
 use super::slim::{Slim, SlimIngress, SlimRule};
+use super::thin::Thin;
 use super::watched::Watched;
 use super::{Cluster, ClusterError};
 
@@ -52,7 +53,7 @@ pub(super) async fn follow_routes(
     namespace: Option<String>,
 ) {
     let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-    let api: Api<DynamicObject> = match &namespace {
+    let api: Api<Thin<SlimRoute>> = match &namespace {
         None => Api::all_with(cluster.client(), &resource),
         Some(namespace) => Api::namespaced_with(cluster.client(), namespace, &resource),
     };

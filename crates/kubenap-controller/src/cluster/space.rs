@@ -68,6 +68,16 @@ impl<T: Slim> Space<T> {
         self.objects.values()
     }
 
+    /// Every name, in order.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.objects.keys()
+    }
+
+    /// This name, as it is kept.
+    pub fn name(&self, name: &str) -> Option<&Arc<str>> {
+        self.objects.get_key_value(name).map(|(name, _)| name)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.objects.len()

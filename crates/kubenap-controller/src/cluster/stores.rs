@@ -1,19 +1,14 @@
 //! Every store, and the watches that fill them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use kubenap_core::app::{AppId, key};
 use kubenap_core::proxy::routes::KINDS;
-use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -22,6 +17,7 @@ use super::slices::SlimSlice;
 use super::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimLease, SlimPod, SlimService};
 use super::slim_route::{ROUTE_KINDS, SlimRoute, follow_routes};
 use super::space::{Space, Tag};
+use super::thin::Thin;
 use super::watched::{Changed, Watched};
 use super::{Cluster, ClusterError};
 
@@ -198,7 +194,7 @@ impl Stores {
             }
         }
 
-        let leases: Api<Lease> = Api::namespaced(cluster.client(), lease_namespace);
+        let leases: Api<Thin<SlimLease>> = Api::namespaced(cluster.client(), lease_namespace);
         let space = Some(lease_namespace.to_owned());
         tasks.spawn(stores.leases.clone().follow(leases, space, None, Arc::new(|_, _, _| {})));
         stores
@@ -248,7 +244,7 @@ impl Stores {
         self.namespaces.len().max(1)
     }
 
-    fn follow<T, K>(
+    fn follow<T>(
         &self,
         cluster: &Cluster,
         store: &Watched<T>,
@@ -256,17 +252,10 @@ impl Stores {
         changed: &Changed<T>,
         tasks: &mut JoinSet<()>,
     ) where
-        T: Slim<Object = K>,
-        K: Resource<Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + Debug
-            + Send
-            + Sync
-            + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone,
+        T: Slim,
+        T::Object: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
-        let apis: Vec<(Option<String>, Api<K>)> = if self.namespaces.is_empty() {
+        let apis: Vec<(Option<String>, Api<Thin<T>>)> = if self.namespaces.is_empty() {
             vec![(None, Api::all(cluster.client()))]
         } else {
             let one = |name: &String| (Some(name.clone()), Api::namespaced(cluster.client(), name));
@@ -288,7 +277,7 @@ fn tell_selected(deployments: &Space<SlimDeployment>, service: &SlimService, tou
 /// Follows IngressClasses as soon as they may be listed. They belong to no namespace, so whoever grants rights by
 /// namespace may leave them out: which proxy serves an Ingress is then not known, and all else goes on.
 async fn follow_classes(cluster: Cluster, store: Watched<SlimIngressClass>) {
-    let classes: Api<IngressClass> = Api::all(cluster.client());
+    let classes: Api<Thin<SlimIngressClass>> = Api::all(cluster.client());
     let mut told = false;
     // Whatever else goes wrong is the watch's to try again.
     while let Err(error @ ClusterError::Forbidden(_)) =

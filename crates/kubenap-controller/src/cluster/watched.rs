@@ -1,22 +1,23 @@
 //! One kind of object, watched: a store of slim forms that says what changed.
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use kube::Api;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::slim::Slim;
 use super::space::Space;
+use super::thin::Thin;
 
 /// Namespace and name.
 pub type Key = (String, String);
+/// The same, in memory that is the store's own.
+type Shared = (Arc<str>, Arc<str>);
 /// Every namespace with its objects.
 pub type Spaces<T> = BTreeMap<Arc<str>, Arc<Space<T>>>;
 
@@ -51,7 +52,7 @@ const WATCH_SECONDS: u32 = 40;
 const ANEW: Duration = Duration::from_secs(15);
 /// A list this often all the same: a lost event of an object to which nothing happens would never be noticed.
 const AT_LEAST: Duration = Duration::from_mins(10);
-/// A list is asked for in pages; a page is all that is held of it in full at a time.
+/// A list is asked for in pages; a page's text is all that is held of it at a time.
 const PAGE: u32 = 100;
 
 impl<T: Slim> Default for Watched<T> {
@@ -73,16 +74,13 @@ impl<T: Slim> Watched<T> {
 
     /// Follows `api` for ever. `namespace` is the one that it looks at, none: all. Several may feed one store, as long
     /// as their namespaces are apart.
-    pub async fn follow<K>(
+    pub async fn follow(
         self,
-        api: Api<K>,
+        api: Api<Thin<T>>,
         namespace: Option<String>,
         labels: Option<String>,
         changed: Changed<T>,
-    ) where
-        T: Slim<Object = K>,
-        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    {
+    ) {
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         if let Some(labels) = labels {
             config = config.labels(&labels);
@@ -90,8 +88,8 @@ impl<T: Slim> Watched<T> {
         let mut events = watcher::watcher(api.clone(), config.clone()).boxed();
         let mut anew = self.anew.subscribe();
         let mut due = Instant::now() + AT_LEAST;
-        // A relist is complete only at its end; what it did not name is gone then.
-        let mut listed: Option<BTreeMap<Key, Arc<T>>> = None;
+        // What a list names is taken in at once; what it did not name is gone, but that is known only at its end.
+        let mut listed = BTreeSet::new();
         let mut first = true;
         // kube's own backoff begins again with every list that is tried; this one only when something arrived.
         let mut failures = 0_u32;
@@ -110,35 +108,31 @@ impl<T: Slim> Watched<T> {
             let Some(event) = event else { return };
             match event {
                 Ok(Event::Init) => {
-                    listed = Some(BTreeMap::new());
+                    listed.clear();
                     continue;
                 }
                 Ok(Event::InitApply(object)) => {
-                    let (key, slim) = slimmed(object);
-                    if let Some(listed) = &mut listed {
-                        listed.insert(key, slim);
-                    }
+                    let (key, slim) = object.into_parts();
+                    self.replace(&key, Some(&slim), &changed);
+                    listed.extend(self.shared(&key));
                 }
                 Ok(Event::InitDone) => {
-                    let listed = listed.take().unwrap_or_default();
-                    for key in
-                        self.keys(namespace.as_deref()).into_iter().filter(|key| !listed.contains_key(key))
-                    {
-                        self.replace(&key, None, &changed);
-                    }
-                    for (key, slim) in listed {
-                        self.replace(&key, Some(&slim), &changed);
+                    let listed = std::mem::take(&mut listed);
+                    for (space, name) in self.keys(namespace.as_deref()) {
+                        if !listed.contains(&(Arc::clone(&space), Arc::clone(&name))) {
+                            self.replace(&(space.to_string(), name.to_string()), None, &changed);
+                        }
                     }
                     if std::mem::take(&mut first) {
                         self.synced.send_modify(|count| *count += 1);
                     }
                 }
                 Ok(Event::Apply(object)) => {
-                    let (key, slim) = slimmed(object);
+                    let (key, slim) = object.into_parts();
                     self.replace(&key, Some(&slim), &changed);
                 }
                 Ok(Event::Delete(object)) => {
-                    let (key, _) = slimmed::<T, K>(object);
+                    let (key, _) = object.into_parts();
                     self.replace(&key, None, &changed);
                 }
                 Err(error) => {
@@ -210,12 +204,20 @@ impl<T: Slim> Watched<T> {
         *self.changes.borrow()
     }
 
-    fn keys(&self, namespace: Option<&str>) -> Vec<Key> {
+    /// The keys of one namespace, none: of all, in the store's own memory.
+    fn keys(&self, namespace: Option<&str>) -> Vec<Shared> {
         let spaces = self.read();
         let inside = spaces.iter().filter(|(space, _)| namespace.is_none_or(|wanted| wanted == &***space));
         inside
-            .flat_map(|(space, objects)| objects.iter().map(|(name, _)| (space.to_string(), name.to_owned())))
+            .flat_map(|(space, objects)| objects.names().map(|name| (Arc::clone(space), Arc::clone(name))))
             .collect()
+    }
+
+    /// One key in the store's own memory, if it is known.
+    fn shared(&self, (namespace, name): &Key) -> Option<Shared> {
+        let spaces = self.read();
+        let (space, objects) = spaces.get_key_value(namespace.as_str())?;
+        Some((Arc::clone(space), Arc::clone(objects.name(name)?)))
     }
 
     /// Waits until the store shows what one of our own writes gave back, so that the next turn reads its own write.
@@ -243,10 +245,11 @@ impl<T: Slim> Watched<T> {
             let known = spaces.get_mut(namespace.as_str());
             match (new, known) {
                 (Some(slim), Some(space)) => {
-                    let stale = space
-                        .get(name)
-                        .is_some_and(|old| number(old.resource_version()) > number(slim.resource_version()));
-                    if stale {
+                    // A list says most of what is known once more: the same needs no other place.
+                    let known = space.get(name).is_some_and(|old| {
+                        old == slim || number(old.resource_version()) > number(slim.resource_version())
+                    });
+                    if known {
                         return;
                     }
                     Arc::make_mut(space).insert(name, Arc::clone(slim))
@@ -276,11 +279,6 @@ impl<T: Slim> Watched<T> {
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Spaces<T>> {
         self.spaces.read().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn slimmed<T: Slim<Object = K>, K: Resource>(object: K) -> (Key, Arc<T>) {
-    let key = (object.namespace().unwrap_or_default(), object.name_any());
-    (key, Arc::new(T::of(object)))
 }
 
 /// Versions are numbers that grow: a promise of the API since Kubernetes 1.35, and true of etcd's before.

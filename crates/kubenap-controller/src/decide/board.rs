@@ -83,7 +83,8 @@ impl Row {
 /// The latest status of every app.
 #[derive(Debug, Default)]
 pub struct Board {
-    apps: Mutex<BTreeMap<AppId, Row>>,
+    /// In boxes, so that the tree's empty places cost little.
+    apps: Mutex<BTreeMap<AppId, Box<Row>>>,
 }
 
 impl Board {
@@ -91,8 +92,8 @@ impl Board {
     pub fn put(&self, app: &AppId, row: Row) {
         let mut apps = self.lock();
         match apps.get_mut(app) {
-            Some(known) => *known = row,
-            None => drop(apps.insert(app.clone(), row)),
+            Some(known) => **known = row,
+            None => drop(apps.insert(app.clone(), Box::new(row))),
         }
     }
 
@@ -108,7 +109,7 @@ impl Board {
 
     /// Whether there is one of this app, and what it says.
     pub fn look<T>(&self, app: &AppId, look: impl FnOnce(&Row) -> T) -> Option<T> {
-        self.lock().get(app).map(look)
+        self.lock().get(app).map(|row| look(row))
     }
 
     /// The phase of each.
@@ -116,7 +117,7 @@ impl Board {
         self.lock().values().map(|row| row.phase).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<AppId, Row>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AppId, Box<Row>>> {
         self.apps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

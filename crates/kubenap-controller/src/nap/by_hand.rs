@@ -1,12 +1,12 @@
 //! Waking and restoring by a person at a command line, with a kubeconfig alone: the same decisions, the same writes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
+use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, ResourceExt as _};
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::{AppId, key};
@@ -23,6 +23,7 @@ use super::carry_out;
 use crate::cluster::around::{Around, list_labelled, remembered, settled_pods};
 use crate::cluster::slices::SlimSlice;
 use crate::cluster::slim::Slim;
+use crate::cluster::thin::Thin;
 use crate::cluster::{Cluster, ClusterError, observe};
 
 /// What a person wants.
@@ -173,20 +174,13 @@ async fn step(
 /// Every app that KubeNap may have touched: labelled, annotated by it, or remembered by one of its slices.
 pub async fn touched(cluster: &Cluster, namespaces: &[String]) -> Result<BTreeSet<AppId>, ClusterError> {
     let mut apps = BTreeSet::new();
-    // Names and marks are enough, and there may be thousands.
-    let page =
-        async |api: Api<Deployment>, params: ListParams| cluster.call(api.list_metadata(&params)).await;
-    for api in apis::<Deployment>(cluster, namespaces) {
+    for api in apis::<Thin<Marks>>(cluster, namespaces) {
         let mut params = ListParams::default().limit(PAGE);
         loop {
-            let found = page(api.clone(), params.clone()).await?;
-            for deployment in found.items {
-                let marked = deployment.annotations().keys().any(|name| key::STATE.contains(&name.as_str()));
-                if marked || deployment.labels().contains_key(key::ENABLED) {
-                    apps.insert(AppId::new(
-                        deployment.namespace().unwrap_or_default(),
-                        deployment.name_any(),
-                    ));
+            let found = cluster.call(api.list(&params)).await?;
+            for ((namespace, name), marks) in found.items.into_iter().map(Thin::into_parts) {
+                if marks.touched {
+                    apps.insert(AppId::new(namespace, name));
                 }
             }
             match found.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -228,15 +222,38 @@ pub async fn sweep(cluster: &Cluster, namespaces: &[String]) -> Result<usize, Cl
 pub async fn slices(cluster: &Cluster, namespaces: &[String]) -> Result<Vec<(String, Slice)>, ClusterError> {
     let own = format!("{}={}", key::MANAGED_BY, key::MANAGER);
     let mut all = Vec::new();
-    for api in apis::<EndpointSlice>(cluster, namespaces) {
-        for object in list_labelled(cluster, api, &own).await? {
-            let namespace = object.namespace().unwrap_or_default();
-            if let SlimSlice::Ours(slice) = SlimSlice::of(object) {
+    for api in apis::<Thin<SlimSlice>>(cluster, namespaces) {
+        for ((namespace, _), slice) in
+            list_labelled(cluster, api, &own).await?.into_iter().map(Thin::into_parts)
+        {
+            if let SlimSlice::Ours(slice) = Arc::unwrap_or_clone(slice) {
                 all.push((namespace, slice));
             }
         }
     }
     Ok(all)
+}
+
+/// What a Deployment's name and marks say: enough to look for apps among thousands.
+#[derive(Clone, PartialEq)]
+struct Marks {
+    /// It is labelled, or annotated by KubeNap.
+    touched: bool,
+    resource_version: String,
+}
+
+impl Slim for Marks {
+    type Object = PartialObjectMeta<Deployment>;
+
+    fn of(object: Self::Object) -> Self {
+        let marked = object.annotations().keys().any(|name| key::STATE.contains(&name.as_str()));
+        let touched = marked || object.labels().contains_key(key::ENABLED);
+        Self { touched, resource_version: object.resource_version().unwrap_or_default() }
+    }
+
+    fn resource_version(&self) -> &str {
+        &self.resource_version
+    }
 }
 
 /// One for each namespace; none named: one for all.
