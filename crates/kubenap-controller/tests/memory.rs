@@ -1,4 +1,5 @@
 //! What an app costs in memory, counted by the allocator: the stores' slim forms, and what decoding them takes meanwhile.
+#![expect(clippy::unwrap_used, reason = "a page that cannot be read has failed")]
 
 use std::sync::Arc;
 

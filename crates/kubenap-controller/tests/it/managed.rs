@@ -245,7 +245,7 @@ async fn what_is_not_installed_or_not_allowed_or_not_for_kubenap_keeps_it_awake_
     ] {
         let world = World::quick();
         let before = app(&world, (proxy, "Ingress")).await;
-        for fault in fault {
+        if let Some(fault) = fault {
             world.sandbox.faults().inject(fault);
         }
         let running = join(&world, 1).await;
