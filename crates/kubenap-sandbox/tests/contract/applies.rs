@@ -62,13 +62,13 @@ async fn conflicts(world: World) -> Result<()> {
 async fn runs_dry(world: World) -> Result<()> {
     let api = world.api::<Service>();
     let dry = |manager: &str| PatchParams { dry_run: true, ..PatchParams::apply(manager) };
-    let would = api.patch("web", &dry("one"), &Patch::Apply(service(80, "a"))).await?;
-    ensure!(would.metadata.labels.unwrap_or_default()["test/who"] == "a");
+    let shown = api.patch("web", &dry("one"), &Patch::Apply(service(80, "a"))).await?;
+    ensure!(shown.metadata.labels.unwrap_or_default()["test/who"] == "a");
     ensure!(api.get_opt("web").await?.is_none(), "a dry run made an object");
     let made = api.patch("web", &PatchParams::apply("one"), &Patch::Apply(service(80, "a"))).await?;
     refused(api.patch("web", &dry("two"), &Patch::Apply(service(80, "b"))).await, 409, "Conflict")?;
-    let would = api.patch("web", &dry("one"), &Patch::Apply(service(80, "b"))).await?;
-    ensure!(would.metadata.labels.unwrap_or_default()["test/who"] == "b");
+    let shown = api.patch("web", &dry("one"), &Patch::Apply(service(80, "b"))).await?;
+    ensure!(shown.metadata.labels.unwrap_or_default()["test/who"] == "b");
     let still = api.get("web").await?;
     ensure!(still.metadata.resource_version == made.metadata.resource_version, "a dry run changed an object");
     Ok(())
