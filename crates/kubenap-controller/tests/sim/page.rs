@@ -16,6 +16,11 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "the end of every seed: its request is answered 200",
     ),
     (
+        "I3c",
+        "no outage of a source, or of what it watches, dates a use too early",
+        "`crates/kubenap-controller/tests/sources/outages.rs`: random outages of every source, 0 uses missed",
+    ),
+    (
         "I5",
         "none of KubeNap's endpoints while awake",
         "the end of every run, where no slice may be left; the model in `crates/kubenap-core/tests/model`",
@@ -113,7 +118,7 @@ fn page(counts: &Counts) -> String {
         `kubectl scale` also to zero,\nrollouts and undone ones, the label off and on, wishes, garbage. After each change \
         somebody must answer; each write is judged by I2, I3, I6, I7, I14,\nI16 and I17. Each night the app must be asleep with its owner's count, every member \
         standing in, and for two hours nothing may be written; the\nrequest at dawn must wake it within five minutes and leave no \
-        slice and no count; and in the end, opted out, no trace. Seven precautions are\ntaken away in turn, such as `idleAfter` or the \
+        slice and no count; and in the end, opted out, no trace. Six precautions are\ntaken away in turn, such as `idleAfter` or the \
         count in the patch with the zero, and each loss is noticed.\n\nThe same run gives the same writes at the same \
         moments, byte for byte but for the loopback addresses and ports that\nthe machine gave it; each flow and the first \
         seeds are run twice to show it. An event that is lost for good is made\nup for by the next list, \
