@@ -111,8 +111,7 @@ pub async fn look(cx: &Context, gathered: &Gathered) -> bool {
     if known.as_ref().is_some_and(|look| look.phase == phase && look.at.elapsed() < fresh) {
         return false;
     }
-    let alone = gathered.seen.peers.is_empty();
-    let shown = shown(cx, app, alone).await.unwrap_or_else(|why| {
+    let shown = shown(cx, app, &gathered.seen).await.unwrap_or_else(|why| {
         // What could not be read says nothing: no nap, and no wake either.
         tracing::warn!(%app, why, "cannot tell whether its proxy's hook is in place");
         HookSeen::Unknown.into()
@@ -122,9 +121,8 @@ pub async fn look(cx: &Context, gathered: &Gathered) -> bool {
     changed
 }
 
-/// What the cluster has of everything that is rendered for the app's proxy, and what is to be done about the rest. `alone`:
-/// no other app that may nap is behind one of its Services.
-async fn shown(cx: &Context, app: &AppId, alone: bool) -> Result<Shown, String> {
+/// What the cluster has of everything that is rendered for the app's proxy, and what is to be done about the rest.
+async fn shown(cx: &Context, app: &AppId, seen: &Seen) -> Result<Shown, String> {
     let missing = || Shown::from(HookSeen::Missing(HookGap::NotShown));
     let unmanaged = |refusal: String| {
         if cx.settings.manage_proxies {
@@ -144,6 +142,13 @@ async fn shown(cx: &Context, app: &AppId, alone: bool) -> Result<Shown, String> 
             rendered.form
         )));
     }
+    // What an annotation says holds for all that its Ingress leads to: not only this app may need it, or be awake.
+    let is_shared = |piece: &Piece| match piece {
+        Piece::Fields(fields) if fields["kind"] == "Ingress" => {
+            !seen.peers.is_empty() || leads_elsewhere(&objects, fields, &seen.services)
+        }
+        Piece::Fields(_) | Piece::Object(_) | Piece::Text { .. } => false,
+    };
     let (mut unapplied, mut applied) = (Vec::new(), Pieces::default());
     for piece in &rendered.pieces {
         let wanted = match piece {
@@ -158,7 +163,7 @@ async fn shown(cx: &Context, app: &AppId, alone: bool) -> Result<Shown, String> 
                 None => return Err(error.chain()),
             },
         };
-        if there.as_ref().is_some_and(hooks::is_held) {
+        if there.as_ref().is_some_and(hooks::is_held) && !is_shared(piece) {
             applied.0.push(PieceId::of(wanted));
         }
         if !there.is_some_and(|there| covers(&there, wanted)) {
@@ -174,9 +179,8 @@ async fn shown(cx: &Context, app: &AppId, alone: bool) -> Result<Shown, String> 
     if let Some(why) = rendered.by_hand {
         return Ok(Shown { applied, ..unmanaged(by_hand(why)) });
     }
-    let on_ingress = |piece: &Piece| matches!(piece, Piece::Fields(fields) if fields["kind"] == "Ingress");
-    if !alone && rendered.pieces.iter().any(on_ingress) {
-        let why = "another app behind the same Service needs the same annotation of the Ingress";
+    if rendered.pieces.iter().any(is_shared) {
+        let why = "another app behind the same Service or Ingress would have the same annotation";
         return Ok(Shown { applied, ..unmanaged(by_hand(why)) });
     }
     match tried(cx, app, &unapplied).await? {
@@ -208,6 +212,22 @@ async fn tried(cx: &Context, app: &AppId, pieces: &[&Piece]) -> Result<Result<Ve
         }
     }
     Ok(Ok(objects))
+}
+
+/// Whether the Ingress that these fields are of leads to another Service than the app's, too.
+fn leads_elsewhere(objects: &[Value], fields: &Value, own: &[ServiceSeen]) -> bool {
+    let is_it = |object: &&Value| {
+        object["kind"] == "Ingress" && object["metadata"]["name"] == fields["metadata"]["name"]
+    };
+    let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    objects.iter().filter(is_it).any(|ingress| {
+        let spec = &ingress["spec"];
+        let paths = all(&spec["rules"]).into_iter().flat_map(|rule| all(&rule["http"]["paths"]));
+        let backends = paths.map(|path| path["backend"].clone()).chain([spec["defaultBackend"].clone()]);
+        backends
+            .filter_map(|backend| Some(backend["service"]["name"].as_str()?.to_owned()))
+            .any(|name| own.iter().all(|service| service.name != name))
+    })
 }
 
 fn by_hand(why: &str) -> String {

@@ -8,6 +8,7 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, ResourceExt as _};
 use kubenap_core::app::{AppId, key};
 use kubenap_core::proxy::Piece;
+pub use kubenap_core::seen::PIECE_KINDS as KINDS;
 use kubenap_core::seen::{PieceId, Record};
 use serde_json::{Value, json};
 
@@ -15,16 +16,6 @@ use crate::cluster::{Cluster, ClusterError, pieces};
 
 /// Who puts hooks in place, as `managedFields` names it.
 pub const MANAGER: &str = "kubenap-proxies";
-
-/// Every kind of which KubeNap puts pieces in place, with its group and version: what the chart grants rights for.
-pub const KINDS: [(&str, &str); 6] = [
-    ("Service", "v1"),
-    ("EndpointSlice", "discovery.k8s.io/v1"),
-    ("Ingress", "networking.k8s.io/v1"),
-    ("Middleware", "traefik.io/v1alpha1"),
-    ("TraefikService", "traefik.io/v1alpha1"),
-    ("IngressRoute", "traefik.io/v1alpha1"),
-];
 
 /// How many objects are asked for at a time.
 const PAGE: u32 = 500;

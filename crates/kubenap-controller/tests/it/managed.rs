@@ -370,6 +370,34 @@ async fn two_apps_that_would_need_the_same_annotation_stay_awake() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_apps_behind_one_ingress_do_not_take_each_others_hook_away() {
+    let world = World::quick();
+    let notes = [("substitute", "false"), ("proxy", "traefik")];
+    for name in ["blue", "green"] {
+        world.put(deployment(name, 1, &notes));
+        world.put(service(name, name));
+    }
+    let mut both = ingress("blue");
+    let paths = both["spec"]["rules"][0]["http"]["paths"].as_array_mut().unwrap();
+    let mut other = paths[0].clone();
+    other["path"] = json!("/green");
+    other["backend"]["service"]["name"] = json!("green");
+    paths.push(other);
+    world.put(both);
+    world.ready("blue", 1).await;
+    world.ready("green", 1).await;
+    let before = told(&world);
+    let running = join(&world, 1).await;
+    world.serve_wakes(&[&running]);
+    world.pass(300).await;
+    for name in ["blue", "green"] {
+        assert_eq!(World::label(&running, name), "hook-unmanaged", "{}", world.show());
+        assert!(world.patches(name).is_empty(), "{}", world.show());
+    }
+    assert_eq!(told(&world), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_committed_themselves_is_theirs_also_after_the_wake() {
     let world = World::quick();
     app(&world, KINDS[2]).await;
@@ -416,5 +444,23 @@ async fn a_record_that_somebody_forges_takes_nothing_of_others() {
         "{}",
         world.show()
     );
-    assert_eq!(AppId::new(SPACE, "web").to_string(), "shop/web");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_leads_where_nobody_may_look_does_not_stop_a_restore() {
+    let world = World::quick();
+    let pieces = "v1/Secret/shop/web,traefik.io/v1alpha1/Middleware/shop/web";
+    world.put(deployment("web", 1, &[("hookPieces", pieces)]));
+    world.put(service("web", "web"));
+    world.ready("web", 1).await;
+    for verb in ["get", "list"] {
+        for kind in ["secrets", "middlewares"] {
+            world.sandbox.faults().inject(Fault::new(Effect::Deny).verb(verb).resource(kind));
+        }
+    }
+    let (cluster, deadline) = (Cluster::new(world.client()), Instant::now() + Duration::from_secs(60));
+    let app = AppId::new(SPACE, "web");
+    let progress = bring(&cluster, &app, Want::Restored, || world.now(), deadline).await.unwrap();
+    assert_eq!(progress, Progress::Done, "{}", world.show());
+    assert_eq!(world.note("web", "hookPieces"), None, "{}", world.show());
 }

@@ -14,7 +14,7 @@ mod reverts;
 mod trouble;
 
 pub use hook::{HookGap, HookSeen};
-pub use pieces::{PieceId, Pieces};
+pub use pieces::{KINDS as PIECE_KINDS, PieceId, Pieces};
 pub use record::{Phase, PortKey, Record, WakePorts, counted, remembered};
 pub use reverts::{MOST as MOST_REVERTS, Reverts};
 pub use trouble::Trouble;

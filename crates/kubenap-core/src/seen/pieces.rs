@@ -21,6 +21,18 @@ pub struct PieceId {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pieces(pub Vec<PieceId>);
 
+/// Every kind of which `KubeNap` puts pieces in place, with its group and version: what the chart grants rights for.
+pub const KINDS: [(&str, &str); 6] = [
+    ("Service", "v1"),
+    ("EndpointSlice", "discovery.k8s.io/v1"),
+    ("Ingress", "networking.k8s.io/v1"),
+    ("Middleware", "traefik.io/v1alpha1"),
+    ("TraefikService", "traefik.io/v1alpha1"),
+    ("IngressRoute", "traefik.io/v1alpha1"),
+];
+/// More pieces than this no hook has.
+const MOST: usize = 64;
+
 impl PieceId {
     /// The id of an object that says what it is.
     pub fn of(object: &Value) -> Self {
@@ -38,7 +50,8 @@ impl PieceId {
         let mut parts = text.rsplitn(4, '/').filter(|part| !part.is_empty()).map(str::to_owned);
         let (name, namespace, kind, api_version) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        Some(Self { api_version, kind, namespace, name })
+        let known = KINDS.contains(&(kind.as_str(), api_version.as_str()));
+        known.then_some(Self { api_version, kind, namespace, name })
     }
 }
 
@@ -49,9 +62,10 @@ impl fmt::Display for PieceId {
 }
 
 impl Pieces {
-    /// Reads the annotation's value. What is not understood is left out.
+    /// Reads the annotation's value. What is not understood, is of no kind that is ever put in place, or is too much, is
+    /// left out: anybody who may edit the Deployment may have written it.
     pub fn parse(text: &str) -> Self {
-        Self(text.split(',').filter_map(|item| PieceId::parse(item.trim())).collect())
+        Self(text.split(',').filter_map(|item| PieceId::parse(item.trim())).take(MOST).collect())
     }
 
     /// The annotation's value.
@@ -91,6 +105,8 @@ mod tests {
         assert_eq!((pieces.0[0].namespace.as_str(), pieces.0[0].name.as_str()), ("shop", "web"));
         assert_eq!(pieces.text(), text);
         assert_eq!(Pieces::parse("Service/shop/web, ,v1//shop/web,v1/Service/shop/"), Pieces::default());
+        assert_eq!(Pieces::parse("v1/Secret/shop/web,v2/Service/shop/web"), Pieces::default());
+        assert_eq!(Pieces::parse(&format!("{text},").repeat(1000)).0.len(), MOST);
         let more = pieces.and(&Pieces::parse("v1/Service/shop/web,v1/Service/shop/api").0);
         assert_eq!(more.text(), format!("{text},v1/Service/shop/api"));
     }
