@@ -248,7 +248,9 @@ async fn look_at_touched(cx: Arc<Context>) {
     }
     if cx.settings.manage_proxies {
         let wake = &cx.settings.wake_service.namespace;
-        if let Err(error) = hooks::sweep(&cx.cluster, &cx.settings.namespaces, wake).await {
+        if let Err(error) =
+            hooks::sweep(&cx.cluster, &cx.settings.namespaces, wake, hooks::Spared::Living).await
+        {
             tracing::warn!(
                 error = error.chain(),
                 "cannot take back what was put in place for apps that are gone"

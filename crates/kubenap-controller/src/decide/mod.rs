@@ -439,7 +439,7 @@ async fn sweep(cx: &Context, app: &AppId) -> Result<(), ClusterError> {
     }
     if cx.settings.manage_proxies && cx.lead.holds() {
         let wake = &cx.settings.wake_service.namespace;
-        hooks::sweep(&cx.cluster, std::slice::from_ref(&app.namespace), wake).await?;
+        hooks::sweep(&cx.cluster, std::slice::from_ref(&app.namespace), wake, hooks::Spared::Living).await?;
     }
     cx.memories.forget(app);
     cx.budget.forget(app);

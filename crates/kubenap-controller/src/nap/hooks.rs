@@ -125,9 +125,23 @@ pub fn refusal(object: &Value, error: &ClusterError) -> Option<String> {
     Some(format!("{kind} {namespace}/{name}: {said}"))
 }
 
-/// Takes back what was put in place for apps of these namespaces, or if none is named of all, whose Deployments are gone.
+/// Whose pieces a sweep leaves where they are, though nobody has them written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spared {
+    /// Those of apps that are there: who leads writes them down again, and they may sleep behind them.
+    Living,
+    /// Nobody's: every app was woken, and none naps again.
+    Nobody,
+}
+
+/// Takes back what was put in place for apps of these namespaces, or if none is named of all, and that is not written down.
 /// Some of it may lie in `wake`, where the proxy listeners' Service is. How many pieces.
-pub async fn sweep(cluster: &Cluster, namespaces: &[String], wake: &str) -> Result<usize, ClusterError> {
+pub async fn sweep(
+    cluster: &Cluster,
+    namespaces: &[String],
+    wake: &str,
+    spare: Spared,
+) -> Result<usize, ClusterError> {
     let homes: BTreeSet<&str> = match namespaces {
         [] => BTreeSet::from([""]),
         some => some.iter().map(String::as_str).collect(),
@@ -151,11 +165,13 @@ pub async fn sweep(cluster: &Cluster, namespaces: &[String], wake: &str) -> Resu
         let api: Api<Deployment> = pieces::typed(cluster, space);
         for metadata in marks(cluster, api).await? {
             recorded.extend(Record::read(metadata.annotations()).hook_pieces.0);
-            living.insert(AppId::new(metadata.namespace().unwrap_or_default(), metadata.name_any()));
+            if spare == Spared::Living {
+                living.insert(AppId::new(metadata.namespace().unwrap_or_default(), metadata.name_any()));
+            }
         }
     }
     held.retain(|(_, piece)| !recorded.contains(piece));
-    // An app whose record was lost gets it back from the leader, and may sleep behind these.
+    // What is no object of KubeNap's own does not say whose it is.
     let alive = |app: &Option<AppId>| app.clone().filter(|app| living.contains(app));
     let spared: BTreeSet<_> =
         held.iter().filter_map(|(app, _)| alive(app)).map(|app| app.namespace.clone()).collect();

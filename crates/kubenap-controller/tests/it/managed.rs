@@ -298,7 +298,11 @@ async fn restoring_takes_the_hook_back_from_any_phase_without_a_controller() {
             assert_eq!(progress, Progress::Done, "{phase}: {}", world.show());
         }
         as_before(&world, &before, phase).await;
-        assert_eq!(hooks::sweep(&cluster, &[], "kubenap-system").await.unwrap(), 0, "{phase}");
+        assert_eq!(
+            hooks::sweep(&cluster, &[], "kubenap-system", hooks::Spared::Living).await.unwrap(),
+            0,
+            "{phase}"
+        );
     }
 }
 
@@ -318,7 +322,7 @@ async fn an_app_that_is_deleted_while_it_sleeps_leaves_no_hook_behind() {
         one.crash();
         assert!(world.sandbox.delete("deployments", SPACE, "web"));
         let cluster = Cluster::new(world.client());
-        assert_eq!(hooks::sweep(&cluster, &[], "kubenap-system").await.unwrap(), 3);
+        assert_eq!(hooks::sweep(&cluster, &[], "kubenap-system", hooks::Spared::Living).await.unwrap(), 3);
         assert_eq!(told(&world), before);
     }
 }
@@ -334,17 +338,35 @@ async fn what_sleeps_elsewhere_or_lost_its_record_is_not_swept_away() {
     let cluster = Cluster::new(world.client());
     // Its middleware lies in KubeNap's own namespace, where those of all apps do.
     let other = ["elsewhere".to_owned()];
-    assert_eq!(hooks::sweep(&cluster, &other, "kubenap-system").await.unwrap(), 0);
+    assert_eq!(hooks::sweep(&cluster, &other, "kubenap-system", hooks::Spared::Living).await.unwrap(), 0);
     world.edit("deployments", "web", |app| {
         app["metadata"]["annotations"].as_object_mut().unwrap().remove("kubenap/hookPieces");
     });
-    assert_eq!(hooks::sweep(&cluster, &[], "kubenap-system").await.unwrap(), 0);
+    assert_eq!(hooks::sweep(&cluster, &[], "kubenap-system", hooks::Spared::Living).await.unwrap(), 0);
     assert!(is_attached(&world), "{}", world.show());
     // The next leader writes it down again.
     let next = join(&world, 2).await;
     world.serve_wakes(&[&next]);
     world.until("it is written down", 60, || world.note("web", "hookPieces").is_some()).await;
     assert_eq!(world.phase("web"), "asleep", "{}", world.show());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_for_good_takes_back_also_what_nobody_has_written_down() {
+    let world = World::quick();
+    let before = app(&world, KINDS[0]).await;
+    let running = join(&world, 1).await;
+    world.serve_wakes(&[&running]);
+    world.asleep("web").await;
+    running.crash();
+    // Replaced by somebody who knows nothing of KubeNap.
+    world.edit("deployments", "web", |app| {
+        app["metadata"]["annotations"] = json!({});
+        app["metadata"]["labels"] = json!({});
+    });
+    let cluster = Cluster::new(world.client());
+    assert_eq!(hooks::sweep(&cluster, &[], "kubenap-system", hooks::Spared::Nobody).await.unwrap(), 3);
+    assert_eq!(told(&world), before);
 }
 
 #[tokio::test(start_paused = true)]

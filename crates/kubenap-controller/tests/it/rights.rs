@@ -216,7 +216,9 @@ async fn managing_proxies_needs_what_the_chart_grants_for_it_and_nothing_else() 
             running.crash();
             let before = world.sandbox.requests();
             restore(&world).await;
-            hooks::sweep(&Cluster::new(world.client()), &[], "kubenap-system").await.unwrap();
+            hooks::sweep(&Cluster::new(world.client()), &[], "kubenap-system", hooks::Spared::Living)
+                .await
+                .unwrap();
             let after = world.sandbox.requests().into_iter();
             restoring.extend(
                 after.filter(|(right, count)| before.get(right) != Some(count)).map(|(right, _)| right),

@@ -8,7 +8,7 @@ use kubenap_controller::clock::Clock;
 use kubenap_controller::cluster::Cluster;
 use kubenap_controller::cluster::lease::{RENEW_DEADLINE, give_back, occupy};
 use kubenap_controller::nap::by_hand::{Progress, Want, bring, sweep, touched};
-use kubenap_controller::nap::hooks;
+use kubenap_controller::nap::hooks::{self, Spared};
 use kubenap_core::app::AppId;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -54,7 +54,7 @@ pub(crate) async fn run(args: RestoreArgs, at: &ClusterArgs) -> anyhow::Result<O
         output::note("note: a controller runs, and apps that keep their label nap again when they are quiet");
     }
     if args.all {
-        sweep_up(&cluster, at, &tally).await?;
+        sweep_up(&cluster, at, &tally, Spared::Living).await?;
     }
     Ok(tally.outcome())
 }
@@ -92,7 +92,7 @@ async fn twice(
         tokio::time::sleep_until(since + RENEW_DEADLINE).await;
         restore(cluster, touched(cluster, &at.namespace).await?, args, &mut tally).await;
     }
-    sweep_up(cluster, at, &tally).await?;
+    sweep_up(cluster, at, &tally, Spared::Nobody).await?;
     Ok(tally.outcome())
 }
 
@@ -140,10 +140,10 @@ async fn restore(cluster: &Cluster, apps: BTreeSet<AppId>, args: &RestoreArgs, t
     }
 }
 
-async fn sweep_up(cluster: &Cluster, at: &ClusterArgs, tally: &Tally) -> anyhow::Result<()> {
+async fn sweep_up(cluster: &Cluster, at: &ClusterArgs, tally: &Tally, spare: Spared) -> anyhow::Result<()> {
     let swept = sweep(cluster, &at.namespace).await?;
     output::note(&format!("restored {} apps, took {swept} leftover slices away", tally.done.len()));
-    let pieces = hooks::sweep(cluster, &at.namespace, &connect::lease_namespace(at)).await?;
+    let pieces = hooks::sweep(cluster, &at.namespace, &connect::lease_namespace(at), spare).await?;
     if pieces > 0 {
         output::note(&format!("took {pieces} leftover pieces of proxies' hooks back"));
     }
