@@ -83,13 +83,9 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
             for (_, ingress) in all.filter(|(name, _)| chosen(name)) {
                 for rule in ingress.rules.iter().filter(|rule| rule.service == service.seen.name) {
                     let Some(number) = port_of(&service.seen, &rule.port) else { continue };
-                    let key = DoorKey {
-                        namespace: app.namespace.clone(),
-                        service: service.seen.name.clone(),
-                        port: number,
-                    };
+                    let key = entrances::key_of(&app, &service.seen, number);
                     let manners = entrances::manners(&reading.policy);
-                    cx.doors.declare(DoorSpec { key: key.clone(), apps: apps.clone(), manners });
+                    let key = cx.doors.declare(DoorSpec { key, apps: apps.clone(), manners });
                     claims.push(Claim {
                         rule: host_rule(rule, key),
                         since: ingress.created,
@@ -144,7 +140,7 @@ fn oldest_win(mut claims: Vec<Claim>) -> (Vec<HostRule>, Vec<Claim>) {
     let what = |rule: &HostRule| {
         (rule.host.to_ascii_lowercase(), rule.path.trim_end_matches('/').to_owned(), rule.exact)
     };
-    let mut owners: BTreeMap<_, (Timestamp, String)> = BTreeMap::new();
+    let mut owners: BTreeMap<_, (Timestamp, Arc<str>)> = BTreeMap::new();
     for claim in &claims {
         let own = (claim.since, claim.rule.key.namespace.clone());
         owners

@@ -30,12 +30,12 @@ pub(crate) async fn run(bench: &Bench) -> Result<Part> {
     let app = App { enrolled: false, ..App::new("awake") };
     space.create(&app).await?;
     space.until_answers(&app, TRAEFIK).await?;
-    let span = Duration::from_secs(if bench.quick { 4 } else { 15 });
+    let span = Duration::from_secs(if bench.quick { 4 } else { 12 });
     let full_speed = Duration::from_secs(if bench.quick { 2 } else { 6 });
     // Traefik and the app are warm before the first turn, which is without.
     load::at_rate(TRAEFIK, &app.host(), RATE, Duration::from_secs(3)).await?;
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    for nth in 0..bench.count(4, 2) {
+    for nth in 0..bench.count(6, 2) {
         for kubenap in [false, true] {
             if kubenap {
                 enrol(&space, &app, true).await?;
@@ -49,7 +49,8 @@ pub(crate) async fn run(bench: &Bench) -> Result<Part> {
                 bench.members.stop_all().await?;
                 enrol(&space, &app, false).await?;
             }
-            load::at_rate(TRAEFIK, &app.host(), RATE, Duration::from_secs(1)).await?;
+            // What starting and ending members left to do is not to be measured.
+            load::at_rate(TRAEFIK, &app.host(), RATE, Duration::from_secs(4)).await?;
             let latencies = load::at_rate(TRAEFIK, &app.host(), RATE, span).await?;
             let peak = load::at_full_speed(TRAEFIK, &app.host(), CALLERS, full_speed).await?;
             say(&format!(

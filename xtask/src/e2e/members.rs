@@ -121,7 +121,12 @@ impl Members {
             Ok(living)
         });
         let living = rolled.await?;
-        installed.killed = living.into_iter().map(|member| (member.identity, member.restarts)).collect();
+        let allowed = |member: Member| {
+            // The kubelet may not have noticed yet that one was killed.
+            let killed = installed.killed.get(&member.identity).copied().unwrap_or(0);
+            (member.identity, member.restarts.max(killed))
+        };
+        installed.killed = living.into_iter().map(allowed).collect();
         drop(installed);
         self.ensure_led().await
     }

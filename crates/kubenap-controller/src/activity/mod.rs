@@ -50,6 +50,8 @@ pub use spec::{SourceArg, SourceSpec, build, resolve};
 pub(crate) use exposition::read_exposition;
 pub(crate) use promql::read_answer;
 
+use verdict::Looked;
+
 /// Where traffic is learned from: one question for all apps.
 #[async_trait]
 pub trait TrafficMetricsSource: fmt::Debug + Send + Sync {
@@ -178,6 +180,8 @@ pub struct Samples {
     otherwise: Blind,
     /// The apps whose requests it sees only when they end.
     late: BTreeSet<AppId>,
+    /// What was looked for, where it is names.
+    looked: Option<Looked>,
 }
 
 /// What one source knows about one app, and how it came to know it.
@@ -187,14 +191,12 @@ pub struct AppSample {
     pub activity: Activity,
     /// How many series are the app's.
     pub matched: usize,
-    /// Which label values were looked for, the first few of them.
-    pub looked_for: Vec<String>,
 }
 
 impl Samples {
     /// The same blind spot for every app.
     pub fn blind(why: Blind) -> Self {
-        Self { apps: BTreeMap::new(), otherwise: why, late: BTreeSet::new() }
+        Self { apps: BTreeMap::new(), otherwise: why, late: BTreeSet::new(), looked: None }
     }
 
     /// What is known about the app; an app that is not in the answer is blind: absence is not silence.
@@ -205,6 +207,11 @@ impl Samples {
     /// The app's sample with its details, if the answer has one.
     pub fn detail(&self, app: &AppId) -> Option<&AppSample> {
         self.apps.get(app)
+    }
+
+    /// Which label values were looked for of the app, the first few of them.
+    pub fn looked_for(&self, app: &AppId) -> Vec<String> {
+        self.looked.as_ref().map(|looked| looked.of(app)).unwrap_or_default()
     }
 
     /// Whether requests to the app that are still open are seen: a WebSocket, a long download.
@@ -220,6 +227,11 @@ impl Samples {
 
 impl FromIterator<(AppId, AppSample)> for Samples {
     fn from_iter<I: IntoIterator<Item = (AppId, AppSample)>>(apps: I) -> Self {
-        Self { apps: apps.into_iter().collect(), otherwise: Blind::NoSeries, late: BTreeSet::new() }
+        Self {
+            apps: apps.into_iter().collect(),
+            otherwise: Blind::NoSeries,
+            late: BTreeSet::new(),
+            looked: None,
+        }
     }
 }

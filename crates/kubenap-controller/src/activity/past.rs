@@ -76,12 +76,12 @@ impl Recorder {
         let samples = samples(&whole, &views, &[].into());
         let past = |target: &Target| {
             let sample = samples.detail(&target.app);
-            (target.app.clone(), self.past(target, sample))
+            (target.app.clone(), self.past(target, sample, samples.looked_for(&target.app)))
         };
         ask.targets.iter().map(past).collect()
     }
 
-    fn past(&self, target: &Target, sample: Option<&AppSample>) -> AppPast {
+    fn past(&self, target: &Target, sample: Option<&AppSample>, looked_for: Vec<String>) -> AppPast {
         let lost = [Blind::NoSeries, Blind::NotMapped];
         let is_mapped =
             sample.is_some_and(|sample| lost.iter().all(|why| !sample.activity.blind.contains(why)));
@@ -124,7 +124,7 @@ impl Recorder {
                 unknown: without(self.whole, known.unwrap_or_default()),
             },
             matched: sample.map_or(0, |sample| sample.matched),
-            looked_for: sample.map(|sample| sample.looked_for.clone()).unwrap_or_default(),
+            looked_for,
         }
     }
 }

@@ -250,8 +250,7 @@ mod tests {
                 Third::Panics if third => panic!("a bug"),
                 Third::Answers | Third::Fails | Third::Panics => {}
             }
-            let sample =
-                AppSample { activity: Activity::seen(ask.now, ask.now), matched: 1, looked_for: Vec::new() };
+            let sample = AppSample { activity: Activity::seen(ask.now, ask.now), matched: 1 };
             Ok(ask.targets.iter().map(|target| (target.app.clone(), sample.clone())).collect())
         }
     }

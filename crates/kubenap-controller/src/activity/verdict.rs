@@ -1,9 +1,11 @@
 //! From ledgers to samples: which presets cover an app, and what they say of it together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use kubenap_core::activity::{Activity, Blind};
+use kubenap_core::app::AppId;
 
 use super::ledger::{Ledger, Shown};
 use super::preset::{Preset, is_pod_of};
@@ -48,7 +50,35 @@ pub(super) fn samples(ask: &Ask, views: &BTreeMap<Preset, View<'_>>, dark: &BTre
         (target.app.clone(), sample)
     });
     let apps = apps.collect();
-    Samples { apps, otherwise: Blind::NoSeries, late }
+    let looked = Looked { targets: Arc::clone(&ask.targets), presets: views.keys().copied().collect() };
+    Samples { apps, otherwise: Blind::NoSeries, late, looked: Some(looked) }
+}
+
+/// What names were looked for, told when somebody asks: of thousands of apps they are a mountain of text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Looked {
+    targets: Arc<[Target]>,
+    /// Those that there was something of.
+    presets: BTreeSet<Preset>,
+}
+
+impl Looked {
+    /// The first few label values.
+    pub(super) fn of(&self, app: &AppId) -> Vec<String> {
+        // They come in order of app, except from tests.
+        let ordered = self.targets.binary_search_by(|target| target.app.cmp(app)).ok();
+        let place = ordered.or_else(|| self.targets.iter().position(|target| target.app == *app));
+        let Some(target) = place.and_then(|place| self.targets.get(place)) else { return Vec::new() };
+        let mut names: BTreeSet<_> = proxies()
+            // Of proxies that are not there nothing is looked for, unless there is none at all.
+            .filter(|preset| *preset == Preset::Traefik || self.presets.contains(preset))
+            .flat_map(|preset| preset.expected(target))
+            .collect();
+        if names.len() < TOLD {
+            names.insert(format!("{}/{}-*", app.namespace, app.name));
+        }
+        names.into_iter().take(TOLD).collect()
+    }
 }
 
 struct Indexed<'a> {
@@ -72,7 +102,6 @@ fn sample(
     let mut words = Vec::new();
     let mut sees_open = true;
     let mut matched = 0;
-    let mut looked_for = BTreeSet::new();
     let mut hints = Vec::new();
 
     let unserved = unserved(target, views, dark);
@@ -80,39 +109,30 @@ fn sample(
     let has_pods = target.pods.as_ref().is_none_or(|pods| !pods.is_empty());
     let mut fresh = SignedDuration::ZERO;
     for preset in proxies() {
-        // Of proxies that are not there nothing is looked for, unless there is none at all.
-        if !views.contains_key(&preset) && preset != Preset::Traefik {
-            continue;
-        }
+        let Some(indexed) = views.get(&preset) else { continue };
         let expected = preset.expected(target);
-        if let Some(indexed) = views.get(&preset) {
-            fresh = fresh.max(indexed.view.fresh);
-            matched += expected
-                .iter()
-                .filter_map(|key| indexed.index.get(key.as_str()))
-                .map(Vec::len)
-                .sum::<usize>();
-            if preset == Preset::Logs {
-                // Lines are no counters: each name that was read is one series.
-                matched += expected.iter().filter(|key| indexed.view.ledger.has_known(key)).count();
-            }
-            let seen = expected.iter().filter_map(|key| indexed.view.ledger.changed(key, has_pods)).max();
-            let known = || expected.iter().any(|key| indexed.view.ledger.has_known(key));
-            // A log that names Services would name this one.
-            let names = || ["svc *", "up *"].iter().any(|any| indexed.view.ledger.has_known(any));
-            let is_born = preset.is_born_at_first_request() || (preset == Preset::Logs && names());
-            let mapped = (is_born && is_routed(target)) || known();
-            let routed = mapped && unserved.is_none();
-            if indexed.view.live && routed {
-                sees_open &= preset.open().is_some();
-                words.push(proxy_word(indexed.view, seen));
-            } else if let Some(seen) = seen {
-                // What was seen stays seen. A proxy that served the app and is gone now leaves it in the dark.
-                let blind = if indexed.view.live { BTreeSet::new() } else { BTreeSet::from([Blind::Stale]) };
-                hints.push(Word { last_seen: seen, watermark: Timestamp::MAX, blind });
-            }
+        fresh = fresh.max(indexed.view.fresh);
+        matched +=
+            expected.iter().filter_map(|key| indexed.index.get(key.as_str())).map(Vec::len).sum::<usize>();
+        if preset == Preset::Logs {
+            // Lines are no counters: each name that was read is one series.
+            matched += expected.iter().filter(|key| indexed.view.ledger.has_known(key)).count();
         }
-        looked_for.extend(expected);
+        let seen = expected.iter().filter_map(|key| indexed.view.ledger.changed(key, has_pods)).max();
+        let known = || expected.iter().any(|key| indexed.view.ledger.has_known(key));
+        // A log that names Services would name this one.
+        let names = || ["svc *", "up *"].iter().any(|any| indexed.view.ledger.has_known(any));
+        let is_born = preset.is_born_at_first_request() || (preset == Preset::Logs && names());
+        let mapped = (is_born && is_routed(target)) || known();
+        let routed = mapped && unserved.is_none();
+        if indexed.view.live && routed {
+            sees_open &= preset.open().is_some();
+            words.push(proxy_word(indexed.view, seen));
+        } else if let Some(seen) = seen {
+            // What was seen stays seen. A proxy that served the app and is gone now leaves it in the dark.
+            let blind = if indexed.view.live { BTreeSet::new() } else { BTreeSet::from([Blind::Stale]) };
+            hints.push(Word { last_seen: seen, watermark: Timestamp::MAX, blind });
+        }
     }
     for preset in Preset::OWN {
         let covered = !words.is_empty();
@@ -133,10 +153,6 @@ fn sample(
             _ => {}
         }
     }
-    if looked_for.len() < TOLD {
-        looked_for.insert(format!("{}/{}-*", target.app.namespace, target.app.name));
-    }
-
     let activity = if words.is_empty() {
         Activity::blind(unserved.unwrap_or(Blind::NoSeries))
     } else {
@@ -151,7 +167,7 @@ fn sample(
         }
         activity
     };
-    (AppSample { activity, matched, looked_for: looked_for.into_iter().take(TOLD).collect() }, sees_open)
+    (AppSample { activity, matched }, sees_open)
 }
 
 pub(super) fn is_routed(target: &Target) -> bool {

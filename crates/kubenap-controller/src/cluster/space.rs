@@ -1,6 +1,5 @@
 //! The objects of one kind in one namespace: by name, and by what others look for them by.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::slim::Slim;
@@ -9,11 +8,14 @@ use super::slim::Slim;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tag(u64);
 
-/// What a namespace holds.
+/// What a namespace holds, in rows: a tree's nodes are half empty where names come in order, and a namespace may have
+/// thousands of objects.
 #[derive(Clone, Debug)]
 pub struct Space<T> {
-    objects: BTreeMap<Arc<str>, Arc<T>>,
-    tags: BTreeSet<(Tag, Arc<str>)>,
+    /// By name.
+    objects: Vec<(Arc<str>, Arc<T>)>,
+    /// By tag, then by name.
+    tags: Vec<(Tag, Arc<str>)>,
 }
 
 impl Tag {
@@ -43,19 +45,19 @@ impl Tag {
 
 impl<T> Default for Space<T> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), tags: BTreeSet::new() }
+        Self { objects: Vec::new(), tags: Vec::new() }
     }
 }
 
 impl<T: Slim> Space<T> {
     /// The object of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<T>> {
-        self.objects.get(name)
+        self.entry(name).map(|(_, object)| object)
     }
 
     /// Whether there is one of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.objects.contains_key(name)
+        self.place(name).is_ok()
     }
 
     /// Every object, in order of name.
@@ -65,17 +67,17 @@ impl<T: Slim> Space<T> {
 
     /// Every object, in order of name.
     pub fn values(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.objects.values()
+        self.objects.iter().map(|(_, object)| object)
     }
 
     /// Every name, in order.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.objects.keys()
+        self.objects.iter().map(|(name, _)| name)
     }
 
     /// This name, as it is kept.
     pub fn name(&self, name: &str) -> Option<&Arc<str>> {
-        self.objects.get_key_value(name).map(|(name, _)| name)
+        self.entry(name).map(|(name, _)| name)
     }
 
     /// How many there are.
@@ -90,31 +92,71 @@ impl<T: Slim> Space<T> {
 
     /// Those with this tag, in order of name; perhaps others that look alike.
     pub fn tagged(&self, tag: Tag) -> impl Iterator<Item = (&str, &Arc<T>)> {
-        let tagged = self.tags.range((tag, Arc::from(""))..).take_while(move |(of, _)| *of == tag);
-        tagged.filter_map(|(_, name)| Some((&**name, self.objects.get(name)?)))
+        let first = self.tags.partition_point(|(of, _)| *of < tag);
+        let tagged = self.tags.iter().skip(first).take_while(move |(of, _)| *of == tag);
+        tagged.filter_map(|(_, name)| Some((&**name, self.get(name)?)))
     }
 
     /// Puts an object in; the one that was there before.
     pub fn insert(&mut self, name: &str, object: Arc<T>) -> Option<Arc<T>> {
-        let name =
-            self.objects.get_key_value(name).map_or_else(|| Arc::from(name), |(known, _)| Arc::clone(known));
         let tags: Vec<_> = object.tags().collect();
-        let old = self.objects.insert(Arc::clone(&name), object);
+        let (name, old) = match self.place(name) {
+            Ok(place) => {
+                let known = self.objects.get_mut(place)?;
+                (Arc::clone(&known.0), Some(std::mem::replace(&mut known.1, object)))
+            }
+            Err(place) => {
+                let name: Arc<str> = Arc::from(name);
+                put(&mut self.objects, place, (Arc::clone(&name), object));
+                (name, None)
+            }
+        };
         for tag in old.iter().flat_map(|old| old.tags()).filter(|tag| !tags.contains(tag)) {
-            self.tags.remove(&(tag, Arc::clone(&name)));
+            self.untag(tag, &name);
         }
-        self.tags.extend(tags.into_iter().map(|tag| (tag, Arc::clone(&name))));
+        for tag in tags {
+            if let Err(place) = self.tag_place(tag, &name) {
+                put(&mut self.tags, place, (tag, Arc::clone(&name)));
+            }
+        }
         old
     }
 
     /// Takes an object out.
     pub fn remove(&mut self, name: &str) -> Option<Arc<T>> {
-        let (name, old) = self.objects.remove_entry(name)?;
+        let (name, old) = self.place(name).ok().map(|place| self.objects.remove(place))?;
         for tag in old.tags() {
-            self.tags.remove(&(tag, Arc::clone(&name)));
+            self.untag(tag, &name);
         }
         Some(old)
     }
+
+    fn entry(&self, name: &str) -> Option<&(Arc<str>, Arc<T>)> {
+        self.objects.get(self.place(name).ok()?)
+    }
+
+    /// Where it is, or would be.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.objects.binary_search_by(|(known, _)| (**known).cmp(name))
+    }
+
+    fn tag_place(&self, tag: Tag, name: &str) -> Result<usize, usize> {
+        self.tags.binary_search_by(|(of, known)| (*of, &**known).cmp(&(tag, name)))
+    }
+
+    fn untag(&mut self, tag: Tag, name: &str) {
+        if let Ok(place) = self.tag_place(tag, name) {
+            self.tags.remove(place);
+        }
+    }
+}
+
+/// Grows by an eighth, where a vector would double.
+fn put<E>(row: &mut Vec<E>, place: usize, element: E) {
+    if row.len() == row.capacity() {
+        row.reserve_exact(row.len() / 8 + 1);
+    }
+    row.insert(place, element);
 }
 
 impl<T: Slim> FromIterator<(String, T)> for Space<T> {

@@ -68,7 +68,7 @@ pub fn close_unclaimed(cx: &Context) {
         .flat_map(|app| app.seen.record.wake_ports.0.iter().map(|(of, port)| (&*app.id.namespace, of, *port)))
         .collect();
     for (port, key) in open {
-        if !claimed.contains(&(key.namespace.as_str(), &(key.service.clone(), key.port), port)) {
+        if !claimed.contains(&(&*key.namespace, &(key.service.to_string(), key.port), port)) {
             cx.doors.close(port, LINGER);
         }
     }
@@ -122,7 +122,7 @@ pub fn tell(cx: &Context, gathered: &Gathered) {
 /// Closes the doors of an app that is gone.
 pub fn forget(cx: &Context, app: &AppId, services: impl Fn(&str) -> bool) {
     for (port, key) in cx.doors.open_ports() {
-        if key.namespace == app.namespace && services(&key.service) {
+        if *key.namespace == *app.namespace && services(&key.service) {
             cx.doors.close(port, LINGER);
         }
     }
@@ -149,5 +149,5 @@ pub fn spec(gathered: &Gathered, key: DoorKey) -> DoorSpec {
 
 /// The door of one of the app's Service ports.
 pub fn key_of(app: &AppId, service: &ServiceSeen, port: u16) -> DoorKey {
-    DoorKey { namespace: app.namespace.clone(), service: service.name.clone(), port }
+    DoorKey { namespace: app.namespace.as_str().into(), service: service.name.as_str().into(), port }
 }

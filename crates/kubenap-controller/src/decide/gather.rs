@@ -389,7 +389,11 @@ fn allot(cx: &Context, around: &Around, seen: &Seen) -> Option<WakePorts> {
     }
     let open = cx.doors.open_ports();
     ports::allot(&seen.services, &kept, &taken, &cx.settings.wake_ports, |(service, number), port| {
-        let key = DoorKey { namespace: own.namespace.clone(), service: service.clone(), port: *number };
+        let key = DoorKey {
+            namespace: own.namespace.as_str().into(),
+            service: service.as_str().into(),
+            port: *number,
+        };
         open.get(&port).map_or_else(|| cx.doors.probe_port(port), |held| *held == key)
     })
 }

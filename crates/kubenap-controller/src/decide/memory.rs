@@ -18,12 +18,32 @@ use crate::telemetry::WakeClock;
 /// What is remembered of every app. Losing it costs a little time, nothing else.
 #[derive(Debug, Default)]
 pub struct Memories {
-    /// In boxes, so that the tree's empty places cost little.
-    apps: Mutex<BTreeMap<AppId, Box<Memory>>>,
+    apps: Mutex<BTreeMap<AppId, Kept>>,
     arms: Mutex<Vec<Instant>>,
 }
 
-/// What is remembered of one app. What few have is in boxes: there may be thousands of apps, most of them awake.
+/// As it is kept. In boxes, so that the tree's empty places cost little.
+#[derive(Debug)]
+enum Kept {
+    /// Of an app that is awake and well: thousands are.
+    Plain(Box<Plain>),
+    /// Of any other.
+    Whole(Box<Memory>),
+}
+
+/// What is remembered of an app to which nothing happens; all else is as in [`Memory::default`].
+#[derive(Debug)]
+struct Plain {
+    first: Option<Timestamp>,
+    opted_in: Option<Timestamp>,
+    phase: Option<(Phase, u64, Instant)>,
+    asks_before: u64,
+    arrivals_before: u64,
+    reported: Option<String>,
+    newest: u64,
+}
+
+/// What is remembered of one app.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// When this member saw it first, by its own clock.
@@ -105,6 +125,52 @@ impl Memory {
         self.remembered.as_ref()?.of(uid, generation)
     }
 
+    /// The little that there is, if there is no more; then nothing is left of it here.
+    fn plain(&mut self) -> Option<Plain> {
+        // Every field is named, so that a new one is not forgotten here.
+        let Self {
+            first,
+            opted_in,
+            phase,
+            awoke: None,
+            asks_before,
+            arrivals_before,
+            substituted: None,
+            emptied: None,
+            confirmed: None,
+            connected: None,
+            eager: None,
+            proving: None,
+            wake: None,
+            reported,
+            told,
+            failures_told,
+            failures: 0,
+            troubled: None,
+            refused: None,
+            breaker,
+            asks_then: 0,
+            remembered: None,
+            hook: None,
+            newest,
+            doubted: None,
+            counted: None,
+        } = self
+        else {
+            return None;
+        };
+        let plain = told.is_empty() && failures_told.is_empty() && *breaker == Breaker::default();
+        plain.then(|| Plain {
+            first: *first,
+            opted_in: *opted_in,
+            phase: *phase,
+            asks_before: *asks_before,
+            arrivals_before: *arrivals_before,
+            reported: reported.take(),
+            newest: *newest,
+        })
+    }
+
     /// Whether what watches show is to be read anew. Counts as done: not more often than each twenty seconds.
     pub fn doubts(&mut self) -> bool {
         let passing = |phase| matches!(phase, Phase::Drowsy | Phase::Waking);
@@ -118,10 +184,44 @@ impl Memory {
     }
 }
 
+impl Plain {
+    fn whole(&mut self) -> Memory {
+        Memory {
+            first: self.first,
+            opted_in: self.opted_in,
+            phase: self.phase,
+            asks_before: self.asks_before,
+            arrivals_before: self.arrivals_before,
+            reported: self.reported.take(),
+            newest: self.newest,
+            ..Memory::default()
+        }
+    }
+}
+
 impl Memories {
     /// Looks at or changes what is remembered of an app.
     pub fn with<T>(&self, app: &AppId, look: impl FnOnce(&mut Memory) -> T) -> T {
-        look(self.apps().entry(app.clone()).or_default())
+        let mut apps = self.apps();
+        let kept = apps.entry(app.clone()).or_insert_with(|| Kept::Whole(Box::default()));
+        match kept {
+            Kept::Whole(memory) => {
+                let answer = look(memory);
+                if let Some(plain) = memory.plain() {
+                    *kept = Kept::Plain(Box::new(plain));
+                }
+                answer
+            }
+            Kept::Plain(plain) => {
+                let mut memory = plain.whole();
+                let answer = look(&mut memory);
+                match memory.plain() {
+                    Some(new) => **plain = new,
+                    None => *kept = Kept::Whole(Box::new(memory)),
+                }
+                answer
+            }
+        }
     }
 
     /// An app is gone.
@@ -141,7 +241,39 @@ impl Memories {
         arms.len()
     }
 
-    fn apps(&self) -> MutexGuard<'_, BTreeMap<AppId, Box<Memory>>> {
+    fn apps(&self) -> MutexGuard<'_, BTreeMap<AppId, Kept>> {
         self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_of_a_quiet_app_takes_little_room_and_nothing_is_lost_when_more_happens() {
+        let (memories, app) = (Memories::default(), AppId::new("shop", "web"));
+        let (first, now) = (Timestamp::from_second(1).unwrap(), Instant::now());
+        memories.with(&app, |memory| {
+            (memory.first, memory.newest, memory.reported) = (Some(first), 7, Some("used".to_owned()));
+            memory.opted_in = Some(first);
+            (memory.phase, memory.asks_before) = (Some((Phase::Awake, 3, now)), 5);
+        });
+        assert!(matches!(memories.apps().get(&app), Some(Kept::Plain(_))));
+        assert!(size_of::<Plain>() * 5 / 2 < size_of::<Memory>(), "{} bytes", size_of::<Plain>());
+        let known = |memory: &mut Memory| {
+            (memory.first, memory.newest, memory.reported.clone(), memory.phase, memory.asks_before)
+        };
+        let expected = (Some(first), 7, Some("used".to_owned()), Some((Phase::Awake, 3, now)), 5);
+        assert_eq!(memories.with(&app, known), expected);
+        memories.with(&app, |memory| memory.proving = Some(4));
+        assert!(matches!(memories.apps().get(&app), Some(Kept::Whole(_))));
+        assert_eq!(
+            memories.with(&app, |memory| (known(memory), memory.proving)),
+            (expected.clone(), Some(4))
+        );
+        memories.with(&app, |memory| memory.proving = None);
+        assert!(matches!(memories.apps().get(&app), Some(Kept::Plain(_))));
+        assert_eq!(memories.with(&app, known), expected);
     }
 }

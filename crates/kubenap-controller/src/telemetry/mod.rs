@@ -3,6 +3,7 @@
 mod count;
 mod labels;
 mod phases;
+mod pieces;
 mod wake_clock;
 mod watermarks;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -23,6 +25,8 @@ use prometheus_client::registry::{Registry, Unit};
 pub use labels::{AskAnswer, NapOutcome, PhaseLabel, WakeOutcome, WakePart};
 pub use phases::Phases;
 pub use wake_clock::WakeClock;
+
+use pieces::Pieces;
 
 /// What `/metrics` says its body is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -185,15 +189,21 @@ impl Telemetry {
         }
     }
 
-    /// The text that `/metrics` answers with, of the type [`CONTENT_TYPE`].
-    pub fn encode(&self) -> String {
-        let mut body = String::new();
+    /// The text that `/metrics` answers with, of the type [`CONTENT_TYPE`], piece by piece: with thousands of apps it has
+    /// megabytes, and a single text doubles its room again and again while it grows.
+    pub fn encode(&self) -> Vec<Bytes> {
+        let mut body = Pieces::default();
         if let Err(error) = text::encode(&mut body, &self.registry) {
-            // A `String` takes every write, so only a label's own formatting can fail.
+            // It takes every write, so only a label's own formatting can fail.
             tracing::error!(%error, "cannot write the metrics");
-            body.clear();
+            return Vec::new();
         }
-        body
+        body.whole()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.encode().concat()).unwrap_or_default()
     }
 
     /// One more ask of `app` that got `answer`.
@@ -257,7 +267,7 @@ mod tests {
         telemetry.asleep_seconds.get_or_create(&ByApp::from(&app)).inc_by(4.0);
         telemetry.saved_replica_seconds.get_or_create(&ByApp::from(&app)).inc_by(8.0);
         telemetry.leader.set(1);
-        let text = telemetry.encode();
+        let text = telemetry.text();
         for line in [
             "kubenap_apps{phase=\"asleep\"} 3",
             "kubenap_app_phase{namespace=\"shop\",app=\"web\",phase=\"waking\"} 1",
@@ -287,6 +297,6 @@ mod tests {
         telemetry.count_ask(&app, AskAnswer::Passed);
         telemetry.asleep_seconds.get_or_create(&ByApp::from(&app)).inc_by(4.0);
         telemetry.forget(&app);
-        assert!(!telemetry.encode().contains("shop"));
+        assert!(!telemetry.text().contains("shop"));
     }
 }

@@ -48,7 +48,7 @@ mod tests {
 
     fn sum(telemetry: &Telemetry, part: &str) -> Option<String> {
         let name = format!("kubenap_wake_part_duration_seconds_sum{{part=\"{part}\"}} ");
-        telemetry.encode().lines().find_map(|line| line.strip_prefix(&name)).map(str::to_owned)
+        telemetry.text().lines().find_map(|line| line.strip_prefix(&name)).map(str::to_owned)
     }
 
     #[tokio::test(start_paused = true)]
@@ -65,7 +65,7 @@ mod tests {
         clock.finish(after(11), &telemetry);
         let sums: Vec<_> = WakePart::ALL.iter().filter_map(|part| sum(&telemetry, part.label())).collect();
         assert_eq!(sums, ["1.0", "3.0", "0.0", "5.0", "2.0"]);
-        let text = telemetry.encode();
+        let text = telemetry.text();
         assert!(text.contains("kubenap_wake_duration_seconds_sum 11.0"), "{text}");
         assert_eq!(text.matches("_bucket{le=\"+Inf\",part=").count(), 5, "{text}");
         assert_eq!(text.matches("_bucket{le=\"+Inf\"").count(), 6, "{text}");
@@ -75,7 +75,7 @@ mod tests {
     async fn a_member_that_saw_only_the_end_counts_only_the_whole() {
         let (telemetry, begin) = (Telemetry::new(), Instant::now());
         WakeClock::start(begin).finish(begin + Duration::from_secs(3), &telemetry);
-        assert!(telemetry.encode().contains("kubenap_wake_duration_seconds_sum 3.0"));
+        assert!(telemetry.text().contains("kubenap_wake_duration_seconds_sum 3.0"));
         assert_eq!(WakePart::ALL.iter().filter_map(|part| sum(&telemetry, part.label())).count(), 0);
     }
 }

@@ -45,7 +45,7 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let shown = |now| {
             telemetry.age_watermarks(at(now));
-            let text = telemetry.encode();
+            let text = telemetry.text();
             let name = "kubenap_source_watermark_age_seconds{source=\"ingress\"} ";
             text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
         };

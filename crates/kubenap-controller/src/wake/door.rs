@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use super::limits::Limits;
 
-/// A Service port: what a wake port stands for.
+/// A Service port: what a wake port stands for. Its names are shared by its clones, for there may be thousands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DoorKey {
     /// The namespace of the Service.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The name of the Service.
-    pub service: String,
+    pub service: Arc<str>,
     /// The port of the Service (not of the pods).
     pub port: u16,
 }

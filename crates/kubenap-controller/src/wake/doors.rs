@@ -198,13 +198,13 @@ impl Doors {
     }
 
     /// Makes a door known that may have no wake port: one whose requests come on proxies' error paths only. It is
-    /// made when the first of them comes. [`Doors::open`] does this as well.
-    pub fn declare(&self, spec: DoorSpec) {
+    /// made when the first of them comes. [`Doors::open`] does this as well. Gives the key as it is kept.
+    pub fn declare(&self, spec: DoorSpec) -> DoorKey {
         let mut registry = self.shared.registry();
         if registry.doors.contains_key(&spec.key) {
-            registry.declare(spec, &self.shared.limits);
+            DoorKey::clone(&registry.declare(spec, &self.shared.limits).key)
         } else {
-            registry.remember(spec);
+            registry.remember(spec)
         }
     }
 
@@ -357,19 +357,20 @@ impl Registry {
         door
     }
 
-    /// Keeps what a door would be like. Manners that many have alike are kept once.
-    fn remember(&mut self, spec: DoorSpec) {
+    /// Keeps what a door would be like; its key. Manners that many have alike are kept once.
+    fn remember(&mut self, spec: DoorSpec) -> DoorKey {
         let DoorSpec { key, apps, manners } = spec;
-        if let Some((known, like)) = self.declared.get(&key)
+        if let Some((key, (known, like))) = self.declared.get_key_value(&key)
             && **known == *apps
             && **like == manners
         {
-            return;
+            return key.clone();
         }
         let alike = self.manners.as_ref().filter(|last| ***last == manners).cloned();
         let manners = alike.unwrap_or_else(|| Arc::new(manners));
         self.manners = Some(Arc::clone(&manners));
-        self.declared.insert(key, (apps.into(), manners));
+        self.declared.insert(key.clone(), (apps.into(), manners));
+        key
     }
 
     fn shut(&mut self, wake_port: u16) {

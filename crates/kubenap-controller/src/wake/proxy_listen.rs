@@ -112,7 +112,7 @@ pub(crate) fn find<B>(shared: &Shared, profile: Proxy, request: &Request<B>) -> 
     }
     // Names that lead to different doors: one of them is not the proxy's.
     let (Some(key), None) = (found.pop_first(), found.pop_first()) else { return Err(Doubt::Whom) };
-    if target.service.is_some_and(|named| named != (key.namespace.as_str(), key.service.as_str())) {
+    if target.service.is_some_and(|named| named != (&*key.namespace, &*key.service)) {
         return Err(Doubt::Whom);
     }
     let door = shared.door(key).ok_or(Doubt::Whom)?;

@@ -2,14 +2,17 @@
 
 mod listen;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::decide::Context;
@@ -97,7 +100,7 @@ pub struct SourceApp {
 /// The routes of a member that does not know the cluster yet: alive, since to start it again would not help, and not
 /// ready.
 pub(crate) fn starting(telemetry: Arc<Telemetry>) -> Router {
-    let metrics = move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], telemetry.encode()) };
+    let metrics = move || async move { exposed(&telemetry) };
     Router::new().route("/livez", get(|| async { "ok\n" })).route("/metrics", get(metrics)).fallback(
         || async { (StatusCode::SERVICE_UNAVAILABLE, "not ready: the API server's lists are awaited\n") },
     )
@@ -121,7 +124,18 @@ pub fn router(cx: Arc<Context>, ready: Ready) -> Router {
 async fn metrics(State(cx): State<Arc<Context>>) -> impl IntoResponse {
     // A source that fails says nothing, and its last watermark grows old all the same.
     cx.telemetry.age_watermarks(cx.settings.clock.now());
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], cx.telemetry.encode())
+    exposed(&cx.telemetry)
+}
+
+fn exposed(telemetry: &Telemetry) -> impl IntoResponse + use<> {
+    let pieces = telemetry.encode();
+    let length = pieces.iter().map(Bytes::len).sum::<usize>();
+    let pieces = futures::stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE)),
+        (header::CONTENT_LENGTH, length.into()),
+    ];
+    (headers, Body::from_stream(pieces))
 }
 
 async fn apps(State(cx): State<Arc<Context>>) -> Json<Vec<AppStatus>> {
@@ -150,7 +164,7 @@ async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {
                 app: app.to_string(),
                 matched: sample.matched,
                 sees_open: state.samples.sees_open(app),
-                looked_for: sample.looked_for.clone(),
+                looked_for: state.samples.looked_for(app),
                 last_seen: known(sample.activity.last_seen),
                 watermark: known(sample.activity.watermark),
                 blind: sample.activity.blind.iter().map(|blind| blind.label().to_owned()).collect(),

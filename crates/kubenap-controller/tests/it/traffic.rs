@@ -72,7 +72,7 @@ impl TrafficMetricsSource for Traffic {
         };
         let sample = |name: &str| {
             let last = inner.last.get(name).copied().unwrap_or(inner.begins);
-            AppSample { activity: Activity::seen(last, watermark), matched: 1, looked_for: Vec::new() }
+            AppSample { activity: Activity::seen(last, watermark), matched: 1 }
         };
         Ok(ask.targets.iter().map(|target| (target.app.clone(), sample(&target.app.name))).collect())
     }

@@ -69,7 +69,7 @@ impl TrafficMetricsSource for Script {
         let seen = truth.visits.iter().rev().find(|visit| **visit <= watermark).copied();
         let last = if busy { now } else { seen.unwrap_or(self.begins) };
         let activity = Activity::seen(last + self.skew, watermark + self.skew);
-        let sample = AppSample { activity, matched: 1, looked_for: Vec::new() };
+        let sample = AppSample { activity, matched: 1 };
         Ok(ask.targets.iter().map(|target| (target.app.clone(), sample.clone())).collect())
     }
 }

@@ -272,7 +272,7 @@ async fn a_client_that_goes_away_frees_its_place() {
     drop((plain, sends));
     world.until_held(0).await;
     eventually(|| world.doors.shared.crowd.count() == 0).await;
-    assert!(world.telemetry.encode().contains("answer=\"gone\"} 2"));
+    assert!(world.telemetry.text().contains("answer=\"gone\"} 2"));
 }
 
 #[tokio::test]
@@ -461,7 +461,7 @@ async fn the_count_of_each_answer_is_told() {
     let world = World::new();
     world.fails();
     world.say(DIRECT).await;
-    let text = world.telemetry.encode();
+    let text = world.telemetry.text();
     assert!(
         text.contains("kubenap_asks_total{namespace=\"shop\",app=\"web\",answer=\"failed\"} 1"),
         "{text}"

@@ -158,12 +158,12 @@ async fn nothing_of_a_request_is_logged_or_counted_whatever_becomes_of_it() {
     held.write_all(request("GET", &forwarded, "").as_bytes()).await.unwrap();
     world.until_held(1).await;
     world.doors.drain(Duration::ZERO, tokio::time::Instant::now() + Duration::from_secs(5)).await;
-    metrics += &world.telemetry.encode();
+    metrics += &world.telemetry.text();
 
     // The waiting page, a full house, a redirect.
     let page = World::with(&OwnedManners { mode: WakeMode::Page, ..manners.clone() }, limits.clone());
     page.say(request("GET", "Accept: text/html\r\n", "")).await;
-    metrics += &page.telemetry.encode();
+    metrics += &page.telemetry.text();
     let full = World::with(&OwnedManners::default(), Limits { connections: 2, ..limits });
     let mut two = full.connect().await;
     two.write_all(request("GET", &forwarded, "").as_bytes()).await.unwrap();
@@ -171,7 +171,7 @@ async fn nothing_of_a_request_is_logged_or_counted_whatever_becomes_of_it() {
     get_over_http2_while_full(&full).await;
     full.ready(pod().await.0);
     two.read_to_end(&mut Vec::new()).await.ok();
-    metrics += &full.telemetry.encode();
+    metrics += &full.telemetry.text();
 
     drop(guard);
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();

@@ -181,7 +181,7 @@ async fn one_app_s_flood_sheds_only_its_own() {
     let flood = futures::future::join_all((0..200).map(|_| world.say(direct)));
     let (flooded, ()) = tokio::join!(flood, async {
         eventually(|| {
-            world.telemetry.encode().contains("app=\"web\",answer=\"gone\"")
+            world.telemetry.text().contains("app=\"web\",answer=\"gone\"")
                 || world.doors.shared.crowd.count() >= 40
         })
         .await;
