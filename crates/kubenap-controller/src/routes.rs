@@ -142,7 +142,7 @@ fn oldest_win(mut claims: Vec<Claim>) -> (Vec<HostRule>, Vec<Claim>) {
     };
     let mut owners: BTreeMap<_, (Timestamp, Arc<str>)> = BTreeMap::new();
     for claim in &claims {
-        let own = (claim.since, claim.rule.key.namespace.clone());
+        let own = (claim.since, Arc::clone(&claim.rule.key.namespace));
         owners
             .entry(what(&claim.rule))
             .and_modify(|owner| *owner = own.clone().min(owner.clone()))

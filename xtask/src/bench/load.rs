@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tokio::runtime::Handle;
 use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
 
 use super::figures::Values;
 use crate::e2e::http::{Call, Caller};
@@ -30,6 +30,7 @@ pub(crate) async fn at_rate(to: SocketAddr, host: &str, rate: u32, span: Duratio
 }
 
 /// Starts each call when it is due.
+#[expect(clippy::disallowed_methods, reason = "a thread for nothing else may sleep")]
 fn schedule(
     runtime: &Handle,
     to: SocketAddr,
@@ -42,7 +43,7 @@ fn schedule(
     let mut under_way = JoinSet::new();
     for nth in 0..calls {
         let due = begun + Duration::from_secs(1) * nth / rate;
-        sleep(due.saturating_duration_since(Instant::now()));
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let (idle, host) = (Arc::clone(&idle), host.to_owned());
         let call = async move {
             let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();

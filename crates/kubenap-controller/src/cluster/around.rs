@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::api::ListParams;
+use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, ResourceExt as _};
 use kubenap_core::app::AppId;
 use kubenap_core::seen::{self, Scaler, Stamp};
@@ -158,15 +158,28 @@ pub async fn counted(cluster: &Cluster, deployment: &SlimDeployment) -> Result<u
     Ok(seen::counted(sets.iter().map(kube::ResourceExt::annotations)))
 }
 
+/// Only their metadata: a namespace may have thousands, with a pod template each.
 async fn replica_sets(
     cluster: &Cluster,
     deployment: &SlimDeployment,
-) -> Result<Vec<ReplicaSet>, ClusterError> {
+) -> Result<Vec<PartialObjectMeta<ReplicaSet>>, ClusterError> {
     let api: Api<ReplicaSet> = Api::namespaced(cluster.client(), &deployment.id.namespace);
-    let mut sets = list(cluster, api).await?;
-    sets.retain(|set| set.owner_references().iter().any(|owner| owner.uid == deployment.seen.uid));
-    Ok(sets)
+    let (mut params, mut own) = (ListParams::default().limit(PAGE), Vec::new());
+    loop {
+        let page = cluster.call(api.list_metadata(&params)).await?;
+        let is_own = |set: &PartialObjectMeta<ReplicaSet>| {
+            set.owner_references().iter().any(|owner| owner.uid == deployment.seen.uid)
+        };
+        own.extend(page.items.into_iter().filter(is_own));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(own),
+        }
+    }
 }
+
+/// How many objects a list is asked for at a time.
+const PAGE: u32 = 500;
 
 /// A whole list, in pages.
 pub async fn list<K>(cluster: &Cluster, api: Api<K>) -> Result<Vec<K>, ClusterError>
@@ -188,7 +201,7 @@ async fn whole<K>(cluster: &Cluster, api: Api<K>, params: ListParams) -> Result<
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    let mut params = params.limit(500);
+    let mut params = params.limit(PAGE);
     let mut all = Vec::new();
     loop {
         let page = cluster.call(api.list(&params)).await?;

@@ -164,8 +164,13 @@ async fn look(cx: &Arc<Context>, around: Around) -> Result<(), ClusterError> {
     eager::look(cx, &gathered).await?;
     entrances::tell(cx, &gathered);
     let mut decision = pace::pace(cx, &gathered, decide(&gathered.facts(cx)));
+    // A nap is numbered above all that its ReplicaSets have copies of. Read before its turn comes: others wait for theirs.
+    let counted = match &decision.step {
+        Step::Arm { .. } => around::counted(&cx.cluster, &gathered.around.deployment).await?,
+        _ => 0,
+    };
     let _choosing = if decision.step.takes_ports() { Some(cx.choosing.lock().await) } else { None };
-    if let Some((fresh, again)) = read_again(cx, &gathered, &decision).await? {
+    if let Some((fresh, again)) = read_again(cx, &gathered, &decision, counted).await? {
         // What a live reading says stands, also when it says no.
         (gathered, decision) = (fresh, again);
     }
@@ -248,6 +253,7 @@ async fn read_again(
     cx: &Arc<Context>,
     gathered: &Gathered,
     decision: &Decision,
+    counted: u64,
 ) -> Result<Option<(Gathered, Decision)>, ClusterError> {
     let mut fresh = match &decision.step {
         // Also what takes wake ports: another app may have taken them while this one waited for its turn. And what is told
@@ -255,9 +261,7 @@ async fn read_again(
         Step::Arm { .. } | Step::Record { .. } | Step::ScaleDown { .. } | Step::Attach | Step::Detach => {
             let Some(around) = Around::live(&cx.cluster, &gathered.app).await? else { return Ok(None) };
             let mut fresh = gather(cx, &around);
-            if matches!(decision.step, Step::Arm { .. }) {
-                fresh.seen.counted = around::counted(&cx.cluster, &around.deployment).await?;
-            }
+            fresh.seen.counted = counted;
             fresh
         }
         Step::ScaleUp { .. } => {

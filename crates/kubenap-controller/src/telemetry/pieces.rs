@@ -52,7 +52,7 @@ mod tests {
         let mut pieces = Pieces::default();
         let mut expected = String::new();
         for nth in 0..20_000 {
-            write!(pieces, "line {nth}\n").unwrap();
+            writeln!(pieces, "line {nth}").unwrap();
             writeln!(expected, "line {nth}").unwrap();
         }
         let long = "x".repeat(PIECE + 1);
