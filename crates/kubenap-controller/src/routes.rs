@@ -10,10 +10,11 @@ use kubenap_core::policy;
 use kubenap_core::seen::{ServicePort, ServiceSeen};
 use tokio::sync::watch;
 
-use crate::activity::{Names, Target, TargetPort, TargetService, Watched};
+use crate::activity::{Names, Target, TargetPort, TargetRoute, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::observe;
 use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule, SlimService};
+use crate::cluster::slim_route::{HTTP_ROUTES, SlimRoute};
 use crate::cluster::space::Space;
 use crate::decide::events::Reason;
 use crate::decide::{Context, entrances};
@@ -57,6 +58,8 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
     let mut claims = Vec::new();
     let mut history = cx.settings.idle_after;
     let classes = cx.stores.ingress_classes.within("");
+    let routes_to =
+        cx.stores.routes.get(HTTP_ROUTES).map(|store| by_service(&store.all())).unwrap_or_default();
     for app in cx.stores.apps() {
         let Some(around) = Around::cached(&cx.stores, &app) else { continue };
         if !policy::opted_in(&around.deployment.labels) {
@@ -76,10 +79,16 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         let mut seen = Vec::with_capacity(services.len());
         for service in &services {
             let own = || ingresses.iter().filter(|(name, _)| chosen(name));
-            let target = target_service(&app.namespace, service, own(), &classes);
+            let mut target = target_service(&app.namespace, service, own(), &classes);
+            target.routes = routes_to
+                .get(&(app.namespace.clone(), service.seen.name.clone()))
+                .cloned()
+                .unwrap_or_default()
+                .into();
             let all = ingresses.iter().map(|(name, ingress)| (name, &**ingress));
-            let all =
-                all.chain(routes.iter().flat_map(|space| space.iter().map(|(name, route)| (name, &route.0))));
+            let all = all.chain(
+                routes.iter().flat_map(|space| space.iter().map(|(name, route)| (name, &route.ingress))),
+            );
             for (_, ingress) in all.filter(|(name, _)| chosen(name)) {
                 for rule in ingress.rules.iter().filter(|rule| rule.service == service.seen.name) {
                     let Some(number) = port_of(&service.seen, &rule.port) else { continue };
@@ -107,12 +116,40 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         targets.push(Target {
             services: seen.into(),
             pods: Some(pods),
+            query: reading.policy.query,
             ignore_paths: reading.policy.ignore_paths,
             ignore_user_agents: reading.policy.ignore_user_agents,
             ..Target::of(app)
         });
     }
     (Watched { targets: targets.into(), history }, claims)
+}
+
+/// For each Service the HTTPRoutes of every namespace that lead to it.
+fn by_service(
+    routes: &BTreeMap<Arc<str>, Arc<Space<SlimRoute>>>,
+) -> BTreeMap<(String, String), Vec<TargetRoute>> {
+    let mut leading: BTreeMap<(String, String), Vec<TargetRoute>> = BTreeMap::new();
+    for (namespace, space) in routes {
+        for (name, route) in space.iter() {
+            let mut rules: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+            for backend in &route.backends {
+                rules
+                    .entry((backend.namespace.as_str(), backend.service.as_str()))
+                    .or_default()
+                    .push(backend.rule);
+            }
+            for ((of, service), rules) in rules {
+                leading.entry((of.to_owned(), service.to_owned())).or_default().push(TargetRoute {
+                    namespace: (**namespace).to_owned(),
+                    name: name.to_owned(),
+                    rules: rules.into(),
+                    gateways: route.parents,
+                });
+            }
+        }
+    }
+    leading
 }
 
 /// The number of the port that a route means: by number or name, or the only one where it does not say.
@@ -291,6 +328,33 @@ mod tests {
         let old = json!({ "kubernetes.io/ingress.class": "haproxy" });
         let old = ingress(&old, &json!({ "defaultBackend": backend() }));
         assert_eq!(controllers(&old, &both), [HAPROXY]);
+    }
+
+    #[test]
+    fn an_httproute_of_any_namespace_is_told_by_the_services_that_it_leads_to() {
+        let route: kube::api::DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": { "name": "front", "namespace": "edge" },
+            "spec": {
+                "parentRefs": [{ "name": "gw" }],
+                "rules": [
+                    { "backendRefs": [{ "name": "web", "namespace": "shop", "port": 80 }] },
+                    { "backendRefs": [{ "name": "own", "port": 80 }, { "name": "web", "namespace": "shop", "port": 80 }] },
+                ],
+            },
+        }))
+        .unwrap();
+        let space: Space<SlimRoute> = [("front".to_owned(), SlimRoute::of(route))].into_iter().collect();
+        let told = by_service(&BTreeMap::from([(Arc::from("edge"), Arc::new(space))]));
+        let route = |rules: &[usize]| TargetRoute {
+            namespace: "edge".to_owned(),
+            name: "front".to_owned(),
+            rules: rules.into(),
+            gateways: 1,
+        };
+        let key = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+        let expected = [(key("edge", "own"), vec![route(&[1])]), (key("shop", "web"), vec![route(&[0, 1])])];
+        assert_eq!(told, BTreeMap::from(expected));
     }
 
     #[test]

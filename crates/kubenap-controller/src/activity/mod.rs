@@ -12,6 +12,7 @@ mod fields;
 mod poll;
 mod prometheus;
 mod promql;
+mod queries;
 mod influx;
 mod datadog;
 mod logs;
@@ -121,6 +122,8 @@ pub struct Target {
     /// The names of its pods that run now; `None` when they are not known. When given, the app's own
     /// metric counts as complete only if every one of these pods is scraped.
     pub pods: Option<Names>,
+    /// What is asked about it in place of what proxies count, where the source can be asked so and allows it.
+    pub query: Option<String>,
     /// Path prefixes that are no use of the app, for sources that see paths.
     pub ignore_paths: Vec<String>,
     /// Parts of `User-Agent`, in lower case, that are no use of the app, for sources that see it.
@@ -134,6 +137,7 @@ impl Target {
             app,
             services: Box::default(),
             pods: None,
+            query: None,
             ignore_paths: Vec::new(),
             ignore_user_agents: Vec::new(),
         }
@@ -160,6 +164,21 @@ pub struct TargetService {
     pub open_hosts: bool,
     /// The hosts of the rules that lead here, in lower case, for sources that see nothing but hosts.
     pub hosts: Names,
+    /// The HTTPRoutes that lead here, of whichever namespace.
+    pub routes: Box<[TargetRoute]>,
+}
+
+/// An HTTPRoute that leads to a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetRoute {
+    /// The route's namespace.
+    pub namespace: String,
+    /// The route's name.
+    pub name: String,
+    /// Which of its rules lead to the Service, counted from zero.
+    pub rules: Box<[usize]>,
+    /// How many gateways serve it.
+    pub gateways: usize,
 }
 
 /// A port of a Service.
@@ -210,6 +229,15 @@ impl Samples {
     /// Whether requests to the app that are still open are seen: a WebSocket, a long download.
     pub fn sees_open(&self, app: &AppId) -> bool {
         !self.late.contains(app)
+    }
+
+    /// The same with these in place of what it says of their apps.
+    fn with(mut self, others: Vec<(AppId, AppSample)>) -> Self {
+        for (app, sample) in others {
+            self.late.remove(&app);
+            self.apps.insert(app, sample);
+        }
+        self
     }
 
     /// Every app that the answer speaks of.

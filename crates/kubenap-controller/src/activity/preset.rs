@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Target, TargetService};
+use super::{Target, TargetRoute, TargetService};
 
 /// A metric that is understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -380,15 +380,30 @@ fn logs(service: &TargetService, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// The names of clusters: Contour's, Istio's, and those that Envoy Gateway gives to single backends.
+/// How Envoy Gateway names what a rule of an HTTPRoute leads to, all its backends together; while one of them is refused,
+/// each by itself.
+pub(super) fn rules(route: &TargetRoute) -> impl Iterator<Item = String> {
+    let TargetRoute { namespace, name, rules, .. } = route;
+    let names = rules.iter().map(move |rule| format!("httproute/{namespace}/{name}/rule/{rule}"));
+    names.flat_map(|name| [format!("{name}/{ANY}"), name])
+}
+
+/// The names of clusters: Contour's, Istio's, and Envoy Gateway's.
 fn envoy(service: &TargetService, keys: &mut BTreeSet<String>) {
+    keys.extend(service.routes.iter().flat_map(rules));
+    keys.extend(clusters(service));
+}
+
+/// The names of clusters that are named after their Service, whichever route leads there.
+pub(super) fn clusters(service: &TargetService) -> BTreeSet<String> {
     let (namespace, name) = (&service.namespace, &service.name);
-    keys.insert(format!("{namespace}/{name}"));
+    let mut keys = BTreeSet::from([format!("{namespace}/{name}")]);
     for port in ports(service) {
         keys.insert(format!("{namespace}_{name}_{port}"));
         keys.insert(format!("service/{namespace}/{name}/{port}"));
         keys.insert(format!("outbound|{port}||{name}.{namespace}.svc.cluster.local"));
     }
+    keys
 }
 
 fn traefik(service: &TargetService, keys: &mut BTreeSet<String>) {
@@ -402,6 +417,10 @@ fn traefik(service: &TargetService, keys: &mut BTreeSet<String>) {
         for (of, ingress) in &service.ingresses {
             key(format!("{of}-{ingress}-{name}-{port}"), "kubernetesingressnginx");
         }
+    }
+    // What comes by an HTTPRoute; it can only add activity.
+    for route in &service.routes {
+        keys.insert(format!("httproute-{}-gw-{ANY}", normal(&format!("{}-{}", route.namespace, route.name))));
     }
     // An IngressRoute with several services names them like this; it can only add activity.
     for port in ports(service) {

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use kubenap_core::activity::{Activity, Blind};
 
 use super::ledger::{Ledger, Shown};
-use super::preset::{Preset, is_pod_of};
-use super::{AppSample, Ask, Samples, Target};
+use super::preset::{Preset, clusters, is_pod_of, rules};
+use super::{AppSample, Ask, Samples, Target, TargetRoute};
 
 /// What is known of one preset after a poll.
 #[derive(Debug)]
@@ -101,7 +101,8 @@ fn sample(
             // A log that names Services would name this one.
             let names = || ["svc *", "up *"].iter().any(|any| indexed.view.ledger.has_known(any));
             let is_born = preset.is_born_at_first_request() || (preset == Preset::Logs && names());
-            let mapped = (is_born && is_routed(target)) || known();
+            let alone = || preset != Preset::Envoy || serves_every_route(target, indexed.view.ledger);
+            let mapped = (is_born && is_routed(target)) || (known() && alone());
             let routed = mapped && unserved.is_none();
             if indexed.view.live && routed {
                 sees_open &= preset.open().is_some();
@@ -152,6 +153,15 @@ fn sample(
         activity
     };
     (AppSample { activity, matched, looked_for: looked_for.into_iter().take(TOLD).collect() }, sees_open)
+}
+
+/// Whether Envoy names clusters after Services, or has shown a name of every HTTPRoute that leads to the app, each of which
+/// has one gateway: what comes by another one, or through another gateway, may be another proxy's to count.
+fn serves_every_route(target: &Target, ledger: &Ledger) -> bool {
+    let shown = |route: &TargetRoute| route.gateways == 1 && rules(route).any(|name| ledger.has_known(&name));
+    target.services.iter().all(|service| {
+        service.routes.iter().all(shown) || clusters(service).iter().any(|name| ledger.has_known(name))
+    })
 }
 
 pub(super) fn is_routed(target: &Target) -> bool {

@@ -18,3 +18,4 @@ mod pod_logs;
 mod outages;
 mod tls;
 mod proxies;
+mod queries;
