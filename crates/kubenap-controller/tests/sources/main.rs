@@ -18,4 +18,5 @@ mod pod_logs;
 mod outages;
 mod tls;
 mod proxies;
+mod settings;
 mod queries;
