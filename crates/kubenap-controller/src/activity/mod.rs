@@ -20,6 +20,7 @@ mod ingress;
 mod proxy_pods;
 mod exposition;
 mod preset;
+mod mapping;
 mod ledger;
 mod verdict;
 mod past;
@@ -166,6 +167,8 @@ pub struct TargetService {
     pub hosts: Names,
     /// The HTTPRoutes that lead here, of whichever namespace.
     pub routes: Box<[TargetRoute]>,
+    /// The rules of IngressRoutes that lead here, of whichever namespace.
+    pub ingress_routes: Box<[TargetIngressRule]>,
 }
 
 /// An HTTPRoute that leads to a Service.
@@ -179,6 +182,19 @@ pub struct TargetRoute {
     pub rules: Box<[usize]>,
     /// How many gateways serve it.
     pub gateways: usize,
+}
+
+/// A rule of an IngressRoute that leads to a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetIngressRule {
+    /// The IngressRoute's namespace.
+    pub namespace: String,
+    /// The IngressRoute's name.
+    pub name: String,
+    /// The rule's place, counted from zero.
+    pub rule: usize,
+    /// The first ten bytes of the SHA-256 of what it matches, in hexadecimal: Traefik names it so.
+    pub digest: String,
 }
 
 /// A port of a Service.

@@ -18,7 +18,8 @@ const ASK_AGAIN: Duration = Duration::from_mins(1);
 /// How many kinds of routes there are besides Ingresses.
 pub const ROUTE_KINDS: usize = KINDS.len() - 1;
 
-/// Where HTTPRoutes stand among the kinds besides Ingresses.
+/// Where IngressRoutes and HTTPRoutes stand among the kinds besides Ingresses.
+pub(crate) const INGRESS_ROUTES: usize = 0;
 pub(crate) const HTTP_ROUTES: usize = 1;
 
 /// A route.
@@ -26,8 +27,10 @@ pub(crate) const HTTP_ROUTES: usize = 1;
 pub struct SlimRoute {
     /// In the form of an Ingress: which host and path go to which Service port.
     pub ingress: SlimIngress,
-    /// Of an HTTPRoute, the Services to which its rules lead.
+    /// Of an HTTPRoute or an IngressRoute, the Services to which its rules lead.
     pub backends: Box<[Backend]>,
+    /// Of each rule of an IngressRoute, the first ten bytes of the SHA-256 of what it matches, in hexadecimal.
+    pub digests: Box<[String]>,
     /// Of an HTTPRoute, how many gateways serve it.
     pub parents: usize,
 }
@@ -50,6 +53,7 @@ impl Slim for SlimRoute {
         Self {
             ingress: SlimIngress { created, class: None, rules: rules.collect(), resource_version },
             backends: routes::backends(&object).into(),
+            digests: routes::matches(&object).into_iter().map(digest).collect(),
             parents: routes::parents(&object),
         }
     }
@@ -57,6 +61,13 @@ impl Slim for SlimRoute {
     fn resource_version(&self) -> &str {
         &self.ingress.resource_version
     }
+}
+
+fn digest(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let number =
+        digest.as_ref().iter().take(10).fold(0_u128, |number, byte| (number << 8) | u128::from(*byte));
+    format!("{number:020x}")
 }
 
 /// Follows one kind of [`KINDS`] as soon as it is there and may be listed.
@@ -93,8 +104,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn httproutes_are_where_they_are_looked_for() {
-        assert_eq!(KINDS[HTTP_ROUTES + 1].0, "HTTPRoute");
+    fn routes_are_where_they_are_looked_for() {
+        assert_eq!((KINDS[INGRESS_ROUTES + 1].0, KINDS[HTTP_ROUTES + 1].0), ("IngressRoute", "HTTPRoute"));
     }
 
     #[test]
@@ -105,8 +116,10 @@ mod tests {
             "spec": { "routes": [{ "match": "Host(`web.example`) && PathPrefix(`/a`)", "services": [{ "name": "web", "port": "http" }] }] },
         }))
         .unwrap();
-        let SlimRoute { ingress: route, backends, .. } = SlimRoute::of(object);
-        assert!(backends.is_empty(), "only an HTTPRoute's names are needed");
+        let SlimRoute { ingress: route, backends, digests, parents } = SlimRoute::of(object);
+        assert_eq!((backends[0].service.as_str(), backends.len(), parents), ("web", 1, 0));
+        // What `printf %s 'Host(`web.example`) && PathPrefix(`/a`)' | sha256sum` begins with.
+        assert_eq!(*digests, ["20fcd36746192f780426"]);
         assert_eq!(
             (route.created.to_string().as_str(), route.resource_version.as_str()),
             ("2026-11-22T10:00:00Z", "7")

@@ -8,18 +8,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use jiff::Timestamp;
-use kubenap_controller::activity::{
-    Ask, Endpoint, IngressSource, Names, Target, TargetRoute, TrafficMetricsSource,
-};
+use kubenap_controller::activity::{Ask, Endpoint, IngressSource, Names, Target, TrafficMetricsSource};
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
 
 use crate::stage::target;
 
-struct Stage {
+pub(crate) struct Stage {
     text: Arc<Mutex<String>>,
     source: IngressSource,
-    target: Target,
+    pub(crate) target: Target,
     now: i64,
 }
 
@@ -27,7 +25,7 @@ const START: i64 = 1_700_000_000;
 const TICK: i64 = 15;
 
 impl Stage {
-    async fn new(text: String) -> Self {
+    pub(crate) async fn new(text: String) -> Self {
         let text = Arc::new(Mutex::new(text));
         let shown = |State(text): State<Arc<Mutex<String>>>| async move { text.lock().unwrap().clone() };
         let router = Router::new().route("/", get(shown)).with_state(Arc::clone(&text));
@@ -38,12 +36,12 @@ impl Stage {
         Self { text, source: IngressSource::at(vec![endpoint]), target: target("shop", "web"), now: START }
     }
 
-    async fn shows(&mut self, text: String) -> Activity {
+    pub(crate) async fn shows(&mut self, text: String) -> Activity {
         *self.text.lock().unwrap() = text;
         self.tick().await
     }
 
-    async fn tick(&mut self) -> Activity {
+    pub(crate) async fn tick(&mut self) -> Activity {
         self.now += TICK;
         let now = Timestamp::from_second(self.now).unwrap();
         let ask = Ask { now, targets: [self.target.clone()].into(), history: Duration::from_hours(1) };
@@ -51,7 +49,7 @@ impl Stage {
     }
 }
 
-fn quiet(activity: &Activity) -> u64 {
+pub(crate) fn quiet(activity: &Activity) -> u64 {
     // An answer takes a moment, so that a tick is never whole.
     (activity.quiet_since(Timestamp::MIN).as_secs() + 7) / u64::try_from(TICK).unwrap()
 }
@@ -199,74 +197,4 @@ async fn what_a_proxy_answers_for_a_sleeping_app_is_no_use_of_it() {
         stage.target.pods = Some(Names::from(["web-1".to_owned()]));
         assert_eq!(quiet(&stage.tick().await), 1, "an app with pods may have answered that itself");
     }
-}
-
-/// What Envoy Gateway's Envoy shows of these clusters.
-fn envoy_gateway(clusters: &[(&str, u32)]) -> String {
-    let lines = clusters.iter().map(|(name, count)| {
-        format!(
-            "envoy_cluster_upstream_rq_total{{envoy_cluster_name=\"{name}\"}} {count}\nenvoy_cluster_upstream_rq_active{{envoy_cluster_name=\"{name}\"}} 0\n"
-        )
-    });
-    format!("envoy_server_live{{}} 1\n{}", lines.collect::<String>())
-}
-
-/// The app's Service behind these rules of one HTTPRoute, and behind nothing else.
-fn by_route(stage: &mut Stage, name: &str, rules: &[usize], gateways: usize) {
-    let service = &mut stage.target.services[0];
-    (service.ingress_ports, service.ingresses) = (Names::default(), Vec::new());
-    let route =
-        TargetRoute { namespace: "shop".to_owned(), name: name.to_owned(), rules: rules.into(), gateways };
-    let routes = service.routes.iter().cloned().chain([route]);
-    service.routes = routes.collect();
-}
-
-#[tokio::test]
-async fn envoy_gateway_s_clusters_are_found_by_the_rules_that_lead_to_the_app() {
-    const RULE: &str = "httproute/shop/web-eg/rule/0";
-    let mut stage = Stage::new(envoy_gateway(&[(RULE, 3), ("httproute/shop/web-eg/rule/1", 8)])).await;
-    by_route(&mut stage, "web-eg", &[0], 1);
-    for _ in 0..5 {
-        stage.tick().await;
-    }
-    // Another rule of the same route is for somebody else.
-    let web = stage.shows(envoy_gateway(&[(RULE, 3), ("httproute/shop/web-eg/rule/1", 9)])).await;
-    assert_eq!((quiet(&web), web.blind.len()), (5, 0));
-    // Without pods the cluster is gone, and its count with it.
-    let web = stage.shows(envoy_gateway(&[])).await;
-    assert_eq!((quiet(&web), web.blind.len()), (6, 0));
-    // After the wake it counts from the beginning.
-    let web = stage.shows(envoy_gateway(&[(RULE, 1)])).await;
-    assert_eq!((quiet(&web), web.blind.len()), (0, 0));
-    stage.tick().await;
-    // While another of its backends is refused, the rule's cluster has another name.
-    let alone = format!("{RULE}/backend/0");
-    let web = stage.shows(envoy_gateway(&[(alone.as_str(), 1)])).await;
-    assert_eq!((quiet(&web), web.blind.len()), (0, 0));
-    // A rule of a longer number is another one.
-    stage.tick().await;
-    let web = stage.shows(envoy_gateway(&[("httproute/shop/web-eg/rule/01", 1)])).await;
-    assert_eq!((quiet(&web), web.blind.len()), (2, 0));
-}
-
-#[tokio::test]
-async fn an_httproute_that_envoy_does_not_show_or_does_not_serve_alone_keeps_its_app_awake() {
-    let shown = envoy_gateway(&[("httproute/shop/web-eg/rule/0", 3)]);
-    let mut stage = Stage::new(shown.clone()).await;
-    by_route(&mut stage, "web-eg", &[0], 1);
-    stage.tick().await;
-    assert!(stage.tick().await.blind.is_empty());
-    // A second route, of which nothing was ever seen: it may be another proxy's.
-    by_route(&mut stage, "other", &[0], 1);
-    let web = stage.tick().await;
-    assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
-
-    let mut stage = Stage::new(shown).await;
-    by_route(&mut stage, "web-eg", &[0], 2);
-    stage.tick().await;
-    let web = stage.tick().await;
-    assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
-    // Where clusters are named after their Services, all routes to one are the same cluster.
-    stage.shows(envoy_gateway(&[("shop/web", 3)])).await;
-    assert!(stage.tick().await.blind.is_empty());
 }

@@ -43,7 +43,7 @@ pub fn rules(object: &Value) -> Vec<Rule> {
     rules
 }
 
-/// A Service to which a rule of an HTTPRoute leads, in whichever namespace.
+/// A Service to which a rule of an HTTPRoute or an IngressRoute leads, in whichever namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend {
     /// The rule's place in the route.
@@ -54,15 +54,17 @@ pub struct Backend {
     pub service: String,
 }
 
-/// Every Service to which an HTTPRoute leads; none for other kinds.
+/// Every Service to which an HTTPRoute or an IngressRoute leads; none for other kinds.
 pub fn backends(object: &Value) -> Vec<Backend> {
     let (spec, own) = (&object["spec"], &object["metadata"]["namespace"]);
-    if object["kind"].as_str().or_else(|| shape(spec)) != Some("HTTPRoute") {
-        return Vec::new();
-    }
+    let (rules, to) = match object["kind"].as_str().or_else(|| shape(spec)) {
+        Some("HTTPRoute") => (&spec["rules"], "backendRefs"),
+        Some("IngressRoute") => (&spec["routes"], "services"),
+        _ => return Vec::new(),
+    };
     let mut backends = Vec::new();
-    for (rule, one) in list(&spec["rules"]).iter().enumerate() {
-        for backend in list(&one["backendRefs"]) {
+    for (rule, one) in list(rules).iter().enumerate() {
+        for backend in list(&one[to]) {
             let namespace = text(&backend["namespace"]).or(text(own)).unwrap_or_default();
             if let Some(service) = text(&backend["name"])
                 && (backend["kind"].is_null() || backend["kind"] == "Service")
@@ -75,6 +77,15 @@ pub fn backends(object: &Value) -> Vec<Backend> {
     backends.sort();
     backends.dedup();
     backends
+}
+
+/// What each rule of an IngressRoute matches, as it is written; none for other kinds.
+pub fn matches(object: &Value) -> Vec<&str> {
+    let spec = &object["spec"];
+    if object["kind"].as_str().or_else(|| shape(spec)) != Some("IngressRoute") {
+        return Vec::new();
+    }
+    list(&spec["routes"]).iter().map(|rule| text(&rule["match"]).unwrap_or_default()).collect()
 }
 
 /// How many parents, which are gateways as a rule, an HTTPRoute names.
@@ -348,6 +359,19 @@ mod tests {
         assert_eq!(shown, ["0 other/api", "0 shop/web", "2 shop/web"]);
         assert_eq!(parents(&object), 2);
         assert!(backends(&json!({ "kind": "Ingress", "spec": object["spec"] })).is_empty());
+        assert!(matches(&object).is_empty());
+    }
+
+    #[test]
+    fn the_backends_of_an_ingressroute_are_told_by_rule_with_what_the_rule_matches() {
+        let object = json!({ "metadata": { "namespace": "shop" }, "spec": { "routes": [
+            { "match": "Host(`a`)", "services": [{ "name": "web", "port": 80 }] },
+            { "match": "Host(`b`)", "services": [{ "name": "web", "namespace": "other" }, { "name": "t", "kind": "TraefikService" }] },
+        ] } });
+        let shown: Vec<_> =
+            backends(&object).iter().map(|b| format!("{} {}/{}", b.rule, b.namespace, b.service)).collect();
+        assert_eq!(shown, ["0 shop/web", "1 other/web"]);
+        assert_eq!(matches(&object), ["Host(`a`)", "Host(`b`)"]);
     }
 
     #[test]
