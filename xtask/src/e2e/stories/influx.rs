@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::Counts;
 use super::sources::Lane;
+use crate::e2e::clock;
 use crate::e2e::cluster::{INFLUXDB, TRAEFIK};
 use crate::e2e::http::{self, Call, Caller, Content};
 use crate::e2e::members::Settings;
@@ -65,7 +66,7 @@ async fn collect() -> Result<()> {
 
 /// A line for each of Traefik's series, as Telegraf's `metric_version = 1` has it.
 fn lines(page: &str) -> Result<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let now = clock::now().duration_since(UNIX_EPOCH)?.as_millis();
     let escape = |text: &str| text.replace(' ', "\\ ").replace(',', "\\,").replace('=', "\\=");
     let mut lines = String::new();
     for sample in metrics::parse(page)? {
