@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::networking::v1::IngressClass;
+use kube::api::{ApiResource, GroupVersionKind};
 use kube::{Api, Resource, ResourceExt as _};
 use kubenap_core::policy::{self, Defaults};
+use kubenap_core::proxy::routes::KINDS;
 use serde::de::DeserializeOwned;
 
 use crate::activity::Target;
 use crate::cluster::around::{Around, list};
 use crate::cluster::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimService};
+use crate::cluster::slim_route::{HTTP_ROUTES, INGRESS_ROUTES, SlimRoute};
 use crate::cluster::space::Space;
+use crate::cluster::thin::Thin;
 use crate::cluster::{Cluster, ClusterError, observe};
-use crate::routes::target_service;
+use crate::routes::{Leading, Routes, by_service, target_service};
 
 /// A Deployment that may nap, or could if it were opted in.
 #[derive(Clone, Debug)]
@@ -43,6 +47,7 @@ pub async fn candidates(
     let services = spaces::<SlimService, _>(cluster, namespaces).await?;
     let ingresses = spaces::<SlimIngress, _>(cluster, namespaces).await?;
     let classes = classes(cluster).await?;
+    let leading = by_service(&routes(cluster, HTTP_ROUTES).await?, &routes(cluster, INGRESS_ROUTES).await?);
     let mut found = Vec::new();
     for (namespace, deployments) in &deployments {
         for deployment in deployments.values() {
@@ -56,13 +61,18 @@ pub async fn candidates(
                 scaler: None,
                 live: true,
             };
-            found.extend(candidate(&around, &classes, defaults));
+            found.extend(candidate(&around, &classes, &leading, defaults));
         }
     }
     Ok(found)
 }
 
-fn candidate(around: &Around, classes: &Space<SlimIngressClass>, defaults: &Defaults) -> Option<Candidate> {
+fn candidate(
+    around: &Around,
+    classes: &Space<SlimIngressClass>,
+    leading: &Leading,
+    defaults: &Defaults,
+) -> Option<Candidate> {
     let deployment = &around.deployment;
     let policy = observe::reading(deployment, defaults).policy;
     let (services, _) = observe::services_of(around, deployment, &policy);
@@ -70,8 +80,12 @@ fn candidate(around: &Around, classes: &Space<SlimIngressClass>, defaults: &Defa
         |name: &str| policy.ingresses.as_ref().is_none_or(|names| names.iter().any(|known| known == name));
     let ingresses = || around.ingresses.iter().filter(|(name, _)| chosen(name));
     let namespace = &deployment.id.namespace;
-    let services: Box<[_]> =
-        services.iter().map(|service| target_service(namespace, service, ingresses(), classes)).collect();
+    let service = |service: &Arc<SlimService>| {
+        let mut target = target_service(namespace, service, ingresses(), classes);
+        leading.add_to(&mut target);
+        target
+    };
+    let services: Box<[_]> = services.iter().map(service).collect();
     if services.is_empty() {
         return None;
     }
@@ -109,6 +123,23 @@ where
         spaces.entry(namespace).or_default().insert(&name, Arc::new(T::of(object)));
     }
     Ok(spaces.into_iter().map(|(namespace, space)| (namespace, Arc::new(space))).collect())
+}
+
+/// One kind of routes besides Ingresses, of all namespaces; none where it is not there, or may not be listed.
+async fn routes(cluster: &Cluster, kind: usize) -> Result<Routes, ClusterError> {
+    let Some((kind, group, version, plural)) = KINDS.get(kind + 1).copied() else { return Ok(Routes::new()) };
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+    let listed = match list(cluster, Api::<Thin<SlimRoute>>::all_with(cluster.client(), &resource)).await {
+        Ok(listed) => listed,
+        Err(ClusterError::Forbidden(_) | ClusterError::Gone(_)) => return Ok(Routes::new()),
+        Err(error) => return Err(error),
+    };
+    let mut spaces: BTreeMap<String, Space<SlimRoute>> = BTreeMap::new();
+    for route in listed {
+        let ((namespace, name), route) = route.into_parts();
+        spaces.entry(namespace).or_default().insert(&name, route);
+    }
+    Ok(spaces.into_iter().map(|(namespace, space)| (namespace.into(), Arc::new(space))).collect())
 }
 
 /// None are known where they may not be listed: they belong to nobody's namespace.

@@ -93,7 +93,7 @@ fn metrics_are_as_the_controller_shows_them() {
         "On `/metrics` of `--admin-listen`, as OpenMetrics text. Every set of label values is closed but those of \
          `namespace`, `app` and `source`.",
     );
-    let text = telemetry().encode();
+    let text = String::from_utf8(telemetry().encode().concat()).unwrap();
     let families: Vec<_> =
         text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' ')).collect();
     let rows = families.iter().map(|(name, help)| {

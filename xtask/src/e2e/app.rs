@@ -1,4 +1,4 @@
-//! What a napping app looks like in the cluster: a Deployment of the test app, its Service, and an Ingress if it has a host.
+//! What a napping app looks like in the cluster: a Deployment of the test app, its Service, and a route if it has a host.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
-use kube::api::PostParams;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -23,6 +23,7 @@ pub(crate) struct App {
     replicas: i32,
     annotations: BTreeMap<String, String>,
     host: Option<String>,
+    ingress_route: bool,
     boot: Duration,
     stop: Duration,
     unready_at_stop: bool,
@@ -42,6 +43,7 @@ impl App {
             replicas: 1,
             annotations: BTreeMap::new(),
             host: None,
+            ingress_route: false,
             boot: Duration::ZERO,
             stop: Duration::from_millis(2500),
             unready_at_stop: false,
@@ -65,6 +67,12 @@ impl App {
     /// Reached through Traefik under this host.
     pub(crate) fn host(mut self, host: &str) -> Self {
         self.host = Some(host.to_owned());
+        self
+    }
+
+    /// Its host leads to it by an `IngressRoute` and not by an Ingress.
+    pub(crate) fn by_ingress_route(mut self) -> Self {
+        self.ingress_route = true;
         self
     }
 
@@ -144,6 +152,15 @@ impl App {
             },
         })
     }
+
+    fn route(&self, host: &str) -> Value {
+        json!({
+            "apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute", "metadata": {"name": self.name},
+            "spec": {"entryPoints": ["web"], "routes": [{
+                "kind": "Rule", "match": format!("Host(`{host}`)"), "services": [{"name": self.name, "port": 80}],
+            }]},
+        })
+    }
 }
 
 impl Space {
@@ -189,7 +206,13 @@ impl Space {
         }
         let deployment = serde_json::from_value(app.deployment())?;
         self.api::<Deployment>().create(&post, &deployment).await.with_context(what)?;
-        if let Some(host) = &app.host {
+        if let Some(host) = app.host.as_ref().filter(|_| app.ingress_route) {
+            let kind = GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute");
+            let kind = ApiResource::from_gvk(&kind);
+            let routes: Api<DynamicObject> =
+                Api::namespaced_with(self.world.client.clone(), &self.namespace, &kind);
+            routes.create(&post, &serde_json::from_value(app.route(host))?).await.with_context(what)?;
+        } else if let Some(host) = &app.host {
             let ingress = serde_json::from_value(app.ingress(host))?;
             self.api::<Ingress>().create(&post, &ingress).await.with_context(what)?;
         }

@@ -45,6 +45,12 @@ pub(crate) async fn clients(cluster: &Cluster) -> Result<()> {
     progress::run("looking for HTTP clients", &mut cluster.script("parts/clients")).await
 }
 
+/// `InfluxDB`; once, in about nine minutes on two cores.
+pub(crate) async fn influxdb(cluster: &Cluster) -> Result<()> {
+    let what = "looking for InfluxDB (building it takes about 9 minutes, once)";
+    progress::run(what, cluster.script("parts/influxdb").arg("-")).await
+}
+
 /// The program under test, first, and whatever it cannot run without.
 pub(crate) async fn kubenap(dev: bool) -> Result<Vec<PathBuf>> {
     if dev { dev_kubenap().await } else { Ok(vec![static_kubenap().await?]) }

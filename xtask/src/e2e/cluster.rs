@@ -34,6 +34,9 @@ pub(crate) const TRAEFIK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(
 pub(crate) const ENVOY_GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 83)), 80);
 /// Where Prometheus answers.
 pub(crate) const PROMETHEUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 9090);
+/// Where `InfluxDB` answers, once a story has started it.
+pub(crate) const INFLUXDB: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 8086);
+
 /// The image under test; its tag changes with the program.
 pub(crate) const TESTED: &str = "kubenap.test/kubenap";
 
@@ -279,6 +282,14 @@ impl Cluster {
     pub(crate) async fn start_prometheus(&self) -> Result<()> {
         let mut command = self.script("parts/prometheus");
         progress::run("starting Prometheus", command.arg(&self.name).env("INTERVAL", "1s")).await
+    }
+
+    /// Starts `InfluxDB`, unless it runs; `build::influxdb` has built it.
+    pub(crate) async fn start_influxdb(&self) -> Result<()> {
+        if self.answers(INFLUXDB).await {
+            return Ok(());
+        }
+        progress::run("starting InfluxDB", self.script("parts/influxdb").arg(&self.name)).await
     }
 
     /// Starts the API server once more.

@@ -148,6 +148,9 @@ async fn build_and_run(cluster: &Cluster, args: &Args) -> Result<ExitCode> {
     if runner::wants("clients", &args.only) {
         build::clients(cluster).await?;
     }
+    if runner::wants("influx", &args.only) {
+        build::influxdb(cluster).await?;
+    }
     start(cluster, &kubenap).await?;
     if runner::wants("gateway", &args.only) {
         build::envoy_gateway(cluster).await?;

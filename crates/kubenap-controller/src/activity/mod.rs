@@ -12,6 +12,7 @@ mod fields;
 mod poll;
 mod prometheus;
 mod promql;
+mod queries;
 mod influx;
 mod datadog;
 mod logs;
@@ -19,6 +20,7 @@ mod ingress;
 mod proxy_pods;
 mod exposition;
 mod preset;
+mod mapping;
 mod ledger;
 mod verdict;
 mod past;
@@ -123,6 +125,8 @@ pub struct Target {
     /// The names of its pods that run now; `None` when they are not known. When given, the app's own
     /// metric counts as complete only if every one of these pods is scraped.
     pub pods: Option<Names>,
+    /// What is asked about it in place of what proxies count, where the source can be asked so and allows it.
+    pub query: Option<String>,
     /// Path prefixes that are no use of the app, for sources that see paths.
     pub ignore_paths: Vec<String>,
     /// Parts of `User-Agent`, in lower case, that are no use of the app, for sources that see it.
@@ -136,6 +140,7 @@ impl Target {
             app,
             services: Box::default(),
             pods: None,
+            query: None,
             ignore_paths: Vec::new(),
             ignore_user_agents: Vec::new(),
         }
@@ -162,6 +167,36 @@ pub struct TargetService {
     pub open_hosts: bool,
     /// The hosts of the rules that lead here, in lower case, for sources that see nothing but hosts.
     pub hosts: Names,
+    /// The HTTPRoutes that lead here, of whichever namespace.
+    pub routes: Box<[TargetRoute]>,
+    /// The rules of IngressRoutes that lead here, of whichever namespace.
+    pub ingress_routes: Box<[TargetIngressRule]>,
+}
+
+/// An HTTPRoute that leads to a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetRoute {
+    /// The route's namespace.
+    pub namespace: String,
+    /// The route's name.
+    pub name: String,
+    /// Which of its rules lead to the Service, counted from zero.
+    pub rules: Box<[usize]>,
+    /// How many gateways serve it.
+    pub gateways: usize,
+}
+
+/// A rule of an IngressRoute that leads to a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetIngressRule {
+    /// The IngressRoute's namespace.
+    pub namespace: String,
+    /// The IngressRoute's name.
+    pub name: String,
+    /// The rule's place, counted from zero.
+    pub rule: usize,
+    /// The first ten bytes of the SHA-256 of what it matches, in hexadecimal: Traefik names it so.
+    pub digest: String,
 }
 
 /// A port of a Service.
@@ -182,6 +217,8 @@ pub struct Samples {
     late: BTreeSet<AppId>,
     /// What was looked for, where it is names.
     looked: Option<Looked>,
+    /// What was asked for the apps that bring a query of their own, and what is wrong with it.
+    asked: BTreeMap<AppId, String>,
 }
 
 /// What one source knows about one app, and how it came to know it.
@@ -196,7 +233,13 @@ pub struct AppSample {
 impl Samples {
     /// The same blind spot for every app.
     pub fn blind(why: Blind) -> Self {
-        Self { apps: BTreeMap::new(), otherwise: why, late: BTreeSet::new(), looked: None }
+        Self {
+            apps: BTreeMap::new(),
+            otherwise: why,
+            late: BTreeSet::new(),
+            looked: None,
+            asked: BTreeMap::new(),
+        }
     }
 
     /// What is known about the app; an app that is not in the answer is blind: absence is not silence.
@@ -211,12 +254,23 @@ impl Samples {
 
     /// Which label values were looked for of the app, the first few of them.
     pub fn looked_for(&self, app: &AppId) -> Vec<String> {
-        self.looked.as_ref().map(|looked| looked.of(app)).unwrap_or_default()
+        let names = || self.looked.as_ref().map(|looked| looked.of(app)).unwrap_or_default();
+        self.asked.get(app).map_or_else(names, |asked| vec![asked.clone()])
     }
 
     /// Whether requests to the app that are still open are seen: a WebSocket, a long download.
     pub fn sees_open(&self, app: &AppId) -> bool {
         !self.late.contains(app)
+    }
+
+    /// The same with these in place of what it says of their apps, and what was asked for each.
+    fn with(mut self, others: Vec<(AppId, AppSample, String)>) -> Self {
+        for (app, sample, asked) in others {
+            self.late.remove(&app);
+            self.asked.insert(app.clone(), asked);
+            self.apps.insert(app, sample);
+        }
+        self
     }
 
     /// Every app that the answer speaks of.
@@ -232,6 +286,7 @@ impl FromIterator<(AppId, AppSample)> for Samples {
             otherwise: Blind::NoSeries,
             late: BTreeSet::new(),
             looked: None,
+            asked: BTreeMap::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::mapping::{canary, envoy, logs, ports, traefik};
 use super::{Target, TargetService};
 
 /// A metric that is understood.
@@ -296,39 +297,42 @@ impl Preset {
 
     /// The keys that the app's Services can have in this proxy.
     pub(super) fn expected(self, target: &Target) -> BTreeSet<String> {
+        target.services.iter().flat_map(|service| self.expected_of(service)).collect()
+    }
+
+    /// The keys that one Service can have in this proxy.
+    pub(super) fn expected_of(self, service: &TargetService) -> BTreeSet<String> {
         let mut keys = BTreeSet::new();
-        for service in &target.services {
-            let (namespace, name) = (&service.namespace, &service.name);
-            match self {
-                Self::Traefik => traefik(service, &mut keys),
-                Self::IngressNginx => {
-                    keys.insert(format!("{namespace}/{name}"));
-                    for port in &service.ingress_ports {
-                        keys.insert(canary(&format!("{namespace}-{name}-{port}")));
-                    }
+        let (namespace, name) = (&service.namespace, &service.name);
+        match self {
+            Self::Traefik => traefik(service, &mut keys),
+            Self::IngressNginx => {
+                keys.insert(format!("{namespace}/{name}"));
+                for port in &service.ingress_ports {
+                    keys.insert(canary(&format!("{namespace}-{name}-{port}")));
                 }
-                Self::F5Nginx | Self::Named => {
-                    keys.insert(format!("{namespace}/{name}"));
-                }
-                Self::Logs => logs(service, &mut keys),
-                Self::Envoy => envoy(service, &mut keys),
-                Self::Istio => {
-                    keys.insert(format!("{name}.{namespace}.svc.cluster.local"));
-                }
-                Self::HaProxy => {
-                    for port in ports(service) {
-                        keys.insert(format!("{namespace}_svc_{name}_{port}"));
-                    }
-                }
-                Self::Kong => {
-                    for port in ports(service) {
-                        let kind = if port.parse::<u16>().is_ok() { "pnum" } else { "pname" };
-                        keys.insert(format!("{namespace}.{name}.{port}"));
-                        keys.insert(format!("{namespace}.{name}.{kind}-{port}"));
-                    }
-                }
-                Self::Own | Self::Linkerd | Self::OwnPlain => {}
             }
+            Self::F5Nginx | Self::Named => {
+                keys.insert(format!("{namespace}/{name}"));
+            }
+            Self::Logs => logs(service, &mut keys),
+            Self::Envoy => envoy(service, &mut keys),
+            Self::Istio => {
+                keys.insert(format!("{name}.{namespace}.svc.cluster.local"));
+            }
+            Self::HaProxy => {
+                for port in ports(service) {
+                    keys.insert(format!("{namespace}_svc_{name}_{port}"));
+                }
+            }
+            Self::Kong => {
+                for port in ports(service) {
+                    let kind = if port.parse::<u16>().is_ok() { "pnum" } else { "pname" };
+                    keys.insert(format!("{namespace}.{name}.{port}"));
+                    keys.insert(format!("{namespace}.{name}.{kind}-{port}"));
+                }
+            }
+            Self::Own | Self::Linkerd | Self::OwnPlain => {}
         }
         keys
     }
@@ -346,74 +350,6 @@ pub(super) fn is_pod_of(pod: &str, deployment: &str) -> bool {
         && pod
             .get(..58)
             .is_some_and(|cut| deployment.starts_with(cut) || cut.strip_suffix('-') == Some(deployment))
-}
-
-fn canary(upstream: &str) -> String {
-    // Kubernetes names have no blank, so this is nobody's "namespace/service".
-    format!("canary {upstream}")
-}
-
-/// Every way in which a port may be written: its name, its number, and what Ingresses say.
-fn ports(service: &TargetService) -> BTreeSet<String> {
-    let named = service.ports.iter().filter_map(|port| port.name.clone());
-    let numbers = service.ports.iter().map(|port| port.number.to_string());
-    named.chain(numbers).chain(service.ingress_ports.iter().cloned()).collect()
-}
-
-/// Every word of an access log that can mean the Service.
-fn logs(service: &TargetService, keys: &mut BTreeSet<String>) {
-    let (namespace, name) = (&service.namespace, &service.name);
-    keys.insert(format!("svc {namespace}/{name}"));
-    for port in ports(service) {
-        keys.insert(format!("up {namespace}-{name}-{port}"));
-    }
-    let mut other = BTreeSet::new();
-    traefik(service, &mut other);
-    keys.extend(other.iter().map(|name| format!("traefik {name}")));
-    other.clear();
-    envoy(service, &mut other);
-    keys.extend(other.iter().map(|name| format!("cluster {name}")));
-    keys.extend(service.hosts.iter().map(|host| format!("host {host}")));
-    // Traefik's routers are named after the Ingress, then host and path.
-    for (of, ingress) in &service.ingresses {
-        keys.insert(format!("router {}-{ANY}", normal(&format!("{of}-{ingress}"))));
-    }
-}
-
-/// The names of clusters: Contour's, Istio's, and those that Envoy Gateway gives to single backends.
-fn envoy(service: &TargetService, keys: &mut BTreeSet<String>) {
-    let (namespace, name) = (&service.namespace, &service.name);
-    keys.insert(format!("{namespace}/{name}"));
-    for port in ports(service) {
-        keys.insert(format!("{namespace}_{name}_{port}"));
-        keys.insert(format!("service/{namespace}/{name}/{port}"));
-        keys.insert(format!("outbound|{port}||{name}.{namespace}.svc.cluster.local"));
-    }
-}
-
-fn traefik(service: &TargetService, keys: &mut BTreeSet<String>) {
-    let (namespace, name) = (&service.namespace, &service.name);
-    for port in &service.ingress_ports {
-        let mut key = |text: String, provider: &str| {
-            keys.insert(format!("{}@{provider}", normal(&text)));
-            keys.insert(format!("{text}@{provider}"));
-        };
-        key(format!("{namespace}-{name}-{port}"), "kubernetes");
-        for (of, ingress) in &service.ingresses {
-            key(format!("{of}-{ingress}-{name}-{port}"), "kubernetesingressnginx");
-        }
-    }
-    // An IngressRoute with several services names them like this; it can only add activity.
-    for port in ports(service) {
-        keys.insert(format!("{namespace}-{name}-{port}@kubernetescrd"));
-    }
-}
-
-/// Traefik joins what is between signs that are neither letters nor digits by single dashes.
-fn normal(text: &str) -> String {
-    let parts: Vec<_> =
-        text.split(|sign: char| !sign.is_alphanumeric()).filter(|part| !part.is_empty()).collect();
-    parts.join("-")
 }
 
 #[cfg(test)]
@@ -442,20 +378,5 @@ mod tests {
         };
         assert_eq!(Preset::IngressNginx.keys(label), ["shop/web", "canary shop-web2-80"]);
         assert_eq!(Preset::Traefik.keys(label), ["web"]);
-    }
-
-    #[test]
-    fn traefik_s_names_are_built_from_the_ingress_s_own_words() {
-        let service = TargetService {
-            namespace: "a-b".to_owned(),
-            name: "c--d".to_owned(),
-            ingress_ports: crate::activity::Names::from(["http".to_owned()]),
-            ingresses: vec![("a-b".to_owned(), "my.ing".to_owned())],
-            ..TargetService::default()
-        };
-        let app = kubenap_core::app::AppId::new("a-b", "c");
-        let keys = Preset::Traefik.expected(&Target { services: [service].into(), ..Target::of(app) });
-        assert!(keys.contains("a-b-c-d-http@kubernetes"));
-        assert!(keys.contains("a-b-my-ing-c-d-http@kubernetesingressnginx"));
     }
 }

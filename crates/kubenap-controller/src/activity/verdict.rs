@@ -8,8 +8,9 @@ use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
 
 use super::ledger::{Ledger, Shown};
+use super::mapping::{clusters, gateway, ingress_route, rules};
 use super::preset::{Preset, is_pod_of};
-use super::{AppSample, Ask, Samples, Target};
+use super::{AppSample, Ask, Samples, Target, TargetRoute};
 
 /// What is known of one preset after a poll.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ pub(super) fn samples(ask: &Ask, views: &BTreeMap<Preset, View<'_>>, dark: &BTre
     });
     let apps = apps.collect();
     let looked = Looked { targets: Arc::clone(&ask.targets), presets: views.keys().copied().collect() };
-    Samples { apps, otherwise: Blind::NoSeries, late, looked: Some(looked) }
+    Samples { apps, otherwise: Blind::NoSeries, late, looked: Some(looked), asked: BTreeMap::new() }
 }
 
 /// What names were looked for, told when somebody asks: of thousands of apps they are a mountain of text.
@@ -105,6 +106,7 @@ fn sample(
     let mut hints = Vec::new();
 
     let unserved = unserved(target, views, dark);
+    let sees_every = sees_every_route(target, views);
     // What proxies answer themselves is no use of an app that has no pods.
     let has_pods = target.pods.as_ref().is_none_or(|pods| !pods.is_empty());
     let mut fresh = SignedDuration::ZERO;
@@ -124,7 +126,9 @@ fn sample(
         let names = || ["svc *", "up *"].iter().any(|any| indexed.view.ledger.has_known(any));
         let is_born = preset.is_born_at_first_request() || (preset == Preset::Logs && names());
         let mapped = (is_born && is_routed(target)) || known();
-        let routed = mapped && unserved.is_none();
+        // Whoever names counters after Services, or a log, says that these are all.
+        let whole = sees_every || matches!(preset, Preset::Named | Preset::Logs);
+        let routed = mapped && whole && unserved.is_none();
         if indexed.view.live && routed {
             sees_open &= preset.open().is_some();
             words.push(proxy_word(indexed.view, seen));
@@ -168,6 +172,31 @@ fn sample(
         activity
     };
     (AppSample { activity, matched }, sees_open)
+}
+
+/// Whether live proxies have shown names of the routes besides Ingresses that lead to the app: of every HTTPRoute, for
+/// what comes by another one, or through another gateway, may be another proxy's to count; where a proxy names after their
+/// Service what HTTPRoutes lead to, all of them are one. IngressRoutes are Traefik's alone, so that one that was seen shows
+/// that their names are understood; others may be hidden behind it.
+fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> bool {
+    let has = |preset: Preset, name: &str| {
+        views.get(&preset).is_some_and(|indexed| indexed.view.live && indexed.view.ledger.has_known(name))
+    };
+    let shown = |route: &TargetRoute| {
+        let by_envoy = || rules(route).any(|name| has(Preset::Envoy, &name));
+        route.gateways == 1 && (by_envoy() || has(Preset::Traefik, &gateway(route)))
+    };
+    target.services.iter().all(|service| {
+        let by_service = || {
+            let named = |preset: Preset| preset.expected_of(service).iter().any(|name| has(preset, name));
+            clusters(service).iter().any(|name| has(Preset::Envoy, name))
+                || named(Preset::Istio)
+                || named(Preset::HaProxy)
+        };
+        let known = |rule| ingress_route(service, rule).iter().any(|name| has(Preset::Traefik, name));
+        let understood = service.ingress_routes.is_empty() || service.ingress_routes.iter().any(known);
+        understood && (service.routes.iter().all(shown) || by_service())
+    })
 }
 
 pub(super) fn is_routed(target: &Target) -> bool {

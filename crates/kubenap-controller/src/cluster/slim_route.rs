@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, ResourceExt as _};
-use kubenap_core::proxy::routes::{self, KINDS};
+use kubenap_core::proxy::routes::{self, Backend, KINDS};
 
 use super::slim::{Slim, SlimIngress, SlimRule};
 use super::thin::Thin;
@@ -18,9 +18,22 @@ const ASK_AGAIN: Duration = Duration::from_mins(1);
 /// How many kinds of routes there are besides Ingresses.
 pub const ROUTE_KINDS: usize = KINDS.len() - 1;
 
-/// A route, in the form of an Ingress: which host and path go to which Service port.
+/// Where IngressRoutes and HTTPRoutes stand among the kinds besides Ingresses.
+pub(crate) const INGRESS_ROUTES: usize = 0;
+pub(crate) const HTTP_ROUTES: usize = 1;
+
+/// A route.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SlimRoute(pub SlimIngress);
+pub struct SlimRoute {
+    /// In the form of an Ingress: which host and path go to which Service port.
+    pub ingress: SlimIngress,
+    /// Of an HTTPRoute or an IngressRoute, the Services to which its rules lead.
+    pub backends: Box<[Backend]>,
+    /// Of each rule of an IngressRoute, the first ten bytes of the SHA-256 of what it matches, in hexadecimal.
+    pub digests: Box<[String]>,
+    /// Of an HTTPRoute, how many gateways serve it.
+    pub parents: usize,
+}
 
 impl Slim for SlimRoute {
     type Object = DynamicObject;
@@ -29,20 +42,32 @@ impl Slim for SlimRoute {
         let created = object.creation_timestamp().map_or(Timestamp::MAX, |time| time.0);
         let resource_version = object.resource_version().unwrap_or_default();
         // What cannot be written again leads nowhere.
-        let rules = serde_json::to_value(&object).map(|object| routes::rules(&object)).unwrap_or_default();
-        let rules = rules.into_iter().map(|rule| SlimRule {
+        let object = serde_json::to_value(&object).unwrap_or_default();
+        let rules = routes::rules(&object).into_iter().map(|rule| SlimRule {
             host: Some(rule.host).filter(|host| host != "*"),
             path: rule.path,
             exact: rule.exact,
             service: rule.service,
             port: rule.port,
         });
-        Self(SlimIngress { created, class: None, rules: rules.collect(), resource_version })
+        Self {
+            ingress: SlimIngress { created, class: None, rules: rules.collect(), resource_version },
+            backends: routes::backends(&object).into(),
+            digests: routes::matches(&object).into_iter().map(digest).collect(),
+            parents: routes::parents(&object),
+        }
     }
 
     fn resource_version(&self) -> &str {
-        &self.0.resource_version
+        &self.ingress.resource_version
     }
+}
+
+fn digest(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let number =
+        digest.as_ref().iter().take(10).fold(0_u128, |number, byte| (number << 8) | u128::from(*byte));
+    format!("{number:020x}")
 }
 
 /// Follows one kind of [`KINDS`] as soon as it is there and may be listed.
@@ -79,6 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn routes_are_where_they_are_looked_for() {
+        assert_eq!((KINDS[INGRESS_ROUTES + 1].0, KINDS[HTTP_ROUTES + 1].0), ("IngressRoute", "HTTPRoute"));
+    }
+
+    #[test]
     fn a_route_is_kept_as_an_ingress_with_its_hosts_and_paths() {
         let object: DynamicObject = serde_json::from_value(serde_json::json!({
             "apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute",
@@ -86,7 +116,10 @@ mod tests {
             "spec": { "routes": [{ "match": "Host(`web.example`) && PathPrefix(`/a`)", "services": [{ "name": "web", "port": "http" }] }] },
         }))
         .unwrap();
-        let SlimRoute(route) = SlimRoute::of(object);
+        let SlimRoute { ingress: route, backends, digests, parents } = SlimRoute::of(object);
+        assert_eq!((backends[0].service.as_str(), backends.len(), parents), ("web", 1, 0));
+        // What `printf %s 'Host(`web.example`) && PathPrefix(`/a`)' | sha256sum` begins with.
+        assert_eq!(*digests, ["20fcd36746192f780426"]);
         assert_eq!(
             (route.created.to_string().as_str(), route.resource_version.as_str()),
             ("2026-11-22T10:00:00Z", "7")

@@ -323,7 +323,19 @@ mod tests {
             "spec": {"routes": [{"match": "Host(`web.example`)", "services": [{"name": "web", "port": "http"}]}]},
         });
         let thin: Thin<SlimRoute> = serde_json::from_str(&text.to_string()).unwrap();
-        assert_eq!(thin.into_parts().1.0.rules[0].host.as_deref(), Some("web.example"));
+        assert_eq!(thin.into_parts().1.ingress.rules[0].host.as_deref(), Some("web.example"));
+        // An item of a list says no kind, and may lead to other namespaces.
+        let text = json!({
+            "metadata": {"name": "front", "namespace": "edge", "resourceVersion": "7", "managedFields": 17},
+            "spec": {
+                "parentRefs": [{"name": "gw"}],
+                "rules": [{}, {"backendRefs": [{"name": "web", "namespace": "shop", "port": 80}]}],
+            },
+        });
+        let thin: Thin<SlimRoute> = serde_json::from_str(&text.to_string()).unwrap();
+        let route = thin.into_parts().1;
+        let backends = route.backends.iter().map(|to| (to.rule, to.namespace.as_str(), to.service.as_str()));
+        assert_eq!((backends.collect::<Vec<_>>(), route.parents), (vec![(1, "shop", "web")], 1));
     }
 
     #[test]

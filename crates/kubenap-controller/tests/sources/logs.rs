@@ -208,6 +208,33 @@ async fn a_log_without_names_belongs_to_the_service_that_is_declared_or_to_nobod
 }
 
 #[tokio::test]
+async fn lines_of_another_format_than_the_declared_one_fit_nothing() {
+    let mut stage = Stage::new("format", &[("format", json!("json"))]);
+    assert!(!stage.ticks(30).await.blind.is_empty(), "no line was read");
+    let mut stage = Stage::new("own-format", &[("format", json!("upstreaminfo"))]);
+    stage.ticks(30).await;
+    stage.line(TICK, "shop-web-80", "/", "curl/8");
+    let web = stage.ticks(1).await;
+    assert_eq!((quiet(&web), web.blind.len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_rotated_twice_between_polls_is_read_in_between() {
+    for (every, name, is_seen) in [("2s", "often", true), ("1h", "seldom", false)] {
+        let mut stage = Stage::new(name, &[("every", json!(every))]);
+        let known = stage.ticks(10).await;
+        let [log, moved] = ["access.log", "access.log.1"].map(|name| stage.folder.join(name));
+        for upstream in ["shop-other-80", "shop-web-80", "shop-other-80"] {
+            fs::rename(&log, &moved).unwrap();
+            stage.line(0, upstream, "/", "curl/8");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        let web = stage.ticks(1).await;
+        assert_eq!(web.last_seen > known.last_seen, is_seen, "{every}: {web:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_line_from_the_future_makes_it_blind() {
     let mut stage = Stage::new("future", &[]);
     stage.ticks(2).await;

@@ -18,3 +18,6 @@ mod pod_logs;
 mod outages;
 mod tls;
 mod proxies;
+mod routes;
+mod settings;
+mod queries;

@@ -1,11 +1,13 @@
 //! Random outages of servers and proxies: whatever they are, no use that a source could know is dated too early.
 //!
 //! `KUBENAP_OUTAGES=10000 cargo test -p kubenap-controller --test sources outages -- --nocapture` has as many of each
-//! source as it is told; without, a few hundred.
+//! source as it is told; without, a few hundred. With `UPDATE_EXPECT=1` a run of at least 10,000 is written down in
+//! `docs/reference/outages.md`.
 #![expect(clippy::unwrap_used, reason = "a scenario that cannot be played has failed")]
 #![expect(clippy::print_stdout, reason = "it says what it has counted")]
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -185,6 +187,32 @@ async fn outages(kind: Source) {
         counts.uses > many / 10 && counts.quiet > many / 20 && counts.blind + counts.failed > many / 10,
         "{kind:?}: {counts:?}"
     );
+    if many >= 10_000 && std::env::var_os("UPDATE_EXPECT").is_some() {
+        write_down(kind, &counts);
+    }
+}
+
+/// The source's row on the page; whoever comes here has seen no use that was dated too early.
+fn write_down(kind: Source, counts: &Counts) {
+    static PAGE: Mutex<()> = Mutex::new(());
+    let _page = PAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/outages.md");
+    let name = match kind {
+        Source::Prometheus => "Prometheus",
+        Source::Ingress => "the proxies' own metrics",
+        Source::Flux => "InfluxDB, Flux",
+        Source::InfluxQl => "InfluxDB, InfluxQL",
+        Source::Files => "logs in files",
+        Source::Pods => "logs of containers",
+        Source::Datadog => "Datadog",
+    };
+    let Counts { outages, uses, ticks, quiet, blind, failed } = counts;
+    let row = format!("| {name} | {outages} | {ticks} | {uses} | {quiet} | {blind} | {failed} | 0 | 0 |");
+    let page = std::fs::read_to_string(path).unwrap();
+    assert!(page.contains(&format!("| {name} |")), "{path} has no row for {name}");
+    let lines = page.lines().map(|line| if line.starts_with(&format!("| {name} |")) { &row } else { line });
+    let lines: Vec<&str> = lines.collect();
+    std::fs::write(path, lines.join("\n") + "\n").unwrap();
 }
 
 macro_rules! outages {

@@ -14,10 +14,10 @@ use kubenap_core::app::AppId;
 
 use crate::stage::target;
 
-struct Stage {
+pub(crate) struct Stage {
     text: Arc<Mutex<String>>,
     source: IngressSource,
-    target: Target,
+    pub(crate) target: Target,
     now: i64,
 }
 
@@ -25,7 +25,7 @@ const START: i64 = 1_700_000_000;
 const TICK: i64 = 15;
 
 impl Stage {
-    async fn new(text: String) -> Self {
+    pub(crate) async fn new(text: String) -> Self {
         let text = Arc::new(Mutex::new(text));
         let shown = |State(text): State<Arc<Mutex<String>>>| async move { text.lock().unwrap().clone() };
         let router = Router::new().route("/", get(shown)).with_state(Arc::clone(&text));
@@ -36,12 +36,12 @@ impl Stage {
         Self { text, source: IngressSource::at(vec![endpoint]), target: target("shop", "web"), now: START }
     }
 
-    async fn shows(&mut self, text: String) -> Activity {
+    pub(crate) async fn shows(&mut self, text: String) -> Activity {
         *self.text.lock().unwrap() = text;
         self.tick().await
     }
 
-    async fn tick(&mut self) -> Activity {
+    pub(crate) async fn tick(&mut self) -> Activity {
         self.now += TICK;
         let now = Timestamp::from_second(self.now).unwrap();
         let ask = Ask { now, targets: [self.target.clone()].into(), history: Duration::from_hours(1) };
@@ -49,7 +49,7 @@ impl Stage {
     }
 }
 
-fn quiet(activity: &Activity) -> u64 {
+pub(crate) fn quiet(activity: &Activity) -> u64 {
     // An answer takes a moment, so that a tick is never whole.
     (activity.quiet_since(Timestamp::MIN).as_secs() + 7) / u64::try_from(TICK).unwrap()
 }

@@ -1,5 +1,7 @@
 //! Which hosts and paths an Ingress, IngressRoute, HTTPRoute or VirtualService sends to which Service.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 /// One host and path that leads to a Service of the object's own namespace.
@@ -39,6 +41,61 @@ pub fn rules(object: &Value) -> Vec<Rule> {
     rules.sort();
     rules.dedup();
     rules
+}
+
+/// A Service to which a rule of an HTTPRoute or an IngressRoute leads, in whichever namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    /// The rule's place in the route.
+    pub rule: usize,
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service's name.
+    pub service: String,
+}
+
+/// Every Service to which an HTTPRoute or an IngressRoute leads; none for other kinds.
+pub fn backends(object: &Value) -> Vec<Backend> {
+    let (spec, own) = (&object["spec"], &object["metadata"]["namespace"]);
+    let (rules, to) = match object["kind"].as_str().or_else(|| shape(spec)) {
+        Some("HTTPRoute") => (&spec["rules"], "backendRefs"),
+        Some("IngressRoute") => (&spec["routes"], "services"),
+        _ => return Vec::new(),
+    };
+    let mut backends = Vec::new();
+    for (rule, one) in list(rules).iter().enumerate() {
+        for backend in list(&one[to]) {
+            let namespace = text(&backend["namespace"]).or(text(own)).unwrap_or_default();
+            if let Some(service) = text(&backend["name"])
+                && (backend["kind"].is_null() || backend["kind"] == "Service")
+            {
+                let (namespace, service) = (namespace.to_owned(), service.to_owned());
+                backends.push(Backend { rule, namespace, service });
+            }
+        }
+    }
+    backends.sort();
+    backends.dedup();
+    backends
+}
+
+/// What each rule of an IngressRoute matches, as it is written; none for other kinds.
+pub fn matches(object: &Value) -> Vec<&str> {
+    let spec = &object["spec"];
+    if object["kind"].as_str().or_else(|| shape(spec)) != Some("IngressRoute") {
+        return Vec::new();
+    }
+    list(&spec["routes"]).iter().map(|rule| text(&rule["match"]).unwrap_or_default()).collect()
+}
+
+/// How many parents, which are gateways as a rule, an HTTPRoute names.
+pub fn parents(object: &Value) -> usize {
+    let own = &object["metadata"]["namespace"];
+    let parents = list(&object["spec"]["parentRefs"]).iter().map(|parent| {
+        let namespace = text(&parent["namespace"]).or(text(own)).unwrap_or_default();
+        (text(&parent["kind"]).unwrap_or("Gateway"), namespace, text(&parent["name"]).unwrap_or_default())
+    });
+    parents.collect::<BTreeSet<_>>().len()
 }
 
 /// The kind of an object that does not say so, as items of a list need not.
@@ -285,6 +342,36 @@ mod tests {
             shown(&object),
             ["*.b.example/ rest:81", "*.b.example=/x web:80", "a.example/ rest:81", "a.example=/x web:80"]
         );
+    }
+
+    #[test]
+    fn the_backends_of_an_httproute_are_told_by_rule_also_in_other_namespaces() {
+        let object = json!({ "kind": "HTTPRoute", "metadata": { "namespace": "shop" }, "spec": {
+            "parentRefs": [{ "name": "gw", "sectionName": "a" }, { "name": "gw", "namespace": "shop" }, { "name": "gw", "namespace": "infra" }],
+            "rules": [
+                { "backendRefs": [{ "name": "web" }, { "name": "api", "namespace": "other" }, { "name": "k", "kind": "Backend" }] },
+                {},
+                { "backendRefs": [{ "name": "web", "kind": "Service", "weight": 0 }, { "name": "web" }] },
+            ],
+        } });
+        let shown: Vec<_> =
+            backends(&object).iter().map(|b| format!("{} {}/{}", b.rule, b.namespace, b.service)).collect();
+        assert_eq!(shown, ["0 other/api", "0 shop/web", "2 shop/web"]);
+        assert_eq!(parents(&object), 2);
+        assert!(backends(&json!({ "kind": "Ingress", "spec": object["spec"] })).is_empty());
+        assert!(matches(&object).is_empty());
+    }
+
+    #[test]
+    fn the_backends_of_an_ingressroute_are_told_by_rule_with_what_the_rule_matches() {
+        let object = json!({ "metadata": { "namespace": "shop" }, "spec": { "routes": [
+            { "match": "Host(`a`)", "services": [{ "name": "web", "port": 80 }] },
+            { "match": "Host(`b`)", "services": [{ "name": "web", "namespace": "other" }, { "name": "t", "kind": "TraefikService" }] },
+        ] } });
+        let shown: Vec<_> =
+            backends(&object).iter().map(|b| format!("{} {}/{}", b.rule, b.namespace, b.service)).collect();
+        assert_eq!(shown, ["0 shop/web", "1 other/web"]);
+        assert_eq!(matches(&object), ["Host(`a`)", "Host(`b`)"]);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -51,28 +50,8 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 }
 
 async fn deploy(space: &Space, app: &str) -> Result<()> {
-    let spec = App::new(app).annotate("substitute", "false").annotate("proxy", "traefik");
-    if app == "by-ingress" {
-        return space.deploy(&spec.host(&host(app))).await;
-    }
-    space.deploy(&spec).await?;
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute"));
-    let routes: Api<DynamicObject> =
-        Api::namespaced_with(space.world.client.clone(), &space.namespace, &kind);
-    let route = json!({
-        "apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute", "metadata": {"name": app},
-        "spec": {"entryPoints": ["web"], "routes": [
-            {"kind": "Rule", "match": format!("Host(`{}`)", host(app)), "services": [{"name": app, "port": 80}]},
-        ]},
-    });
-    routes
-        .create(&PostParams::default(), &serde_json::from_value(route)?)
-        .await
-        .context("create its route")?;
-    eventually("it is reached through Traefik", Duration::from_secs(30), async || {
-        http::get(TRAEFIK, &host(app), "/").await?.ensure_from_app()
-    })
-    .await
+    let spec = App::new(app).annotate("substitute", "false").annotate("proxy", "traefik").host(&host(app));
+    space.deploy(&if app == "by-ingress" { spec } else { spec.by_ingress_route() }).await
 }
 
 /// Asleep, with what `kubenap render` prints on the cluster; then awake, with nothing of it. A visitor comes all the time.

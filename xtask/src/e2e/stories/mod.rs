@@ -24,6 +24,7 @@ mod undone;
 mod managed;
 mod proxies;
 mod sources;
+mod influx;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
@@ -59,8 +60,8 @@ macro_rules! story {
 
 /// Those that are told with `--all` only, or by name.
 pub(crate) const LONG: &[&str] = &[
-    "rolled", "killed", "leader", "away", "lies", "clock", "sources", "undone", "managed", "hooks",
-    "gateway", "pace", "clients",
+    "rolled", "killed", "leader", "away", "lies", "clock", "undone", "managed", "hooks", "gateway", "pace",
+    "clients", "influx",
 ];
 
 /// All stories, in the order in which they run.
@@ -119,6 +120,7 @@ pub(crate) const STORIES: &[Story] = &[
         true,
         "apps nap and wake by one source alone: Prometheus, the proxies' own metrics, and access logs of each proxy"
     ),
+    story!(influx, true, "apps nap and wake by what stands in InfluxDB alone, asked in Flux and in InfluxQL"),
     story!(
         managed,
         true,

@@ -36,16 +36,19 @@ pub(super) struct Lane {
     pub(super) app: &'static str,
     program: Program,
     source: &'static str,
+    /// Whether Traefik knows it by an `IngressRoute`.
+    by_route: bool,
 }
 
 const LANES: &[Lane] = &[
     Lane::by_traefik("traefik-prometheus", "prometheus"),
     Lane::by_traefik("traefik-metrics", "ingress"),
     Lane::by_traefik("traefik-log", "logs-3"),
-    Lane { app: "nginx-log", program: Program::Nginx, source: "logs" },
-    Lane { app: "envoy-log", program: Program::Envoy, source: "logs-2" },
-    Lane { app: "envoy-metrics", program: Program::Envoy, source: "ingress" },
-    Lane { app: "envoy-prometheus", program: Program::Envoy, source: "prometheus" },
+    Lane { by_route: true, ..Lane::by_traefik("traefik-route", "ingress") },
+    Lane { program: Program::Nginx, ..Lane::by_traefik("nginx-log", "logs") },
+    Lane { program: Program::Envoy, ..Lane::by_traefik("envoy-log", "logs-2") },
+    Lane { program: Program::Envoy, ..Lane::by_traefik("envoy-metrics", "ingress") },
+    Lane { program: Program::Envoy, ..Lane::by_traefik("envoy-prometheus", "prometheus") },
 ];
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
@@ -72,7 +75,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 impl Lane {
     /// An app behind Traefik.
     pub(super) const fn by_traefik(app: &'static str, source: &'static str) -> Self {
-        Self { app, program: Program::Traefik, source }
+        Self { app, program: Program::Traefik, source, by_route: false }
     }
 
     fn host(&self) -> String {
@@ -81,7 +84,9 @@ impl Lane {
 
     /// What is deployed.
     pub(super) fn app(&self) -> App {
-        App::new(self.app).host(&self.host()).annotate("idleAfter", "5s").annotate("metrics", self.source)
+        let app = App::new(self.app).host(&self.host());
+        let app = if self.by_route { app.by_ingress_route() } else { app };
+        app.annotate("idleAfter", "5s").annotate("metrics", self.source)
     }
 
     /// A used app does not nap, a quiet one does, and its next visitor wakes it.

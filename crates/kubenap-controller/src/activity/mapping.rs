@@ -1,0 +1,160 @@
+//! From an app's Services, and the routes that lead to them, to the names that proxies give them. Names are mapped forward
+//! only, never by taking a name apart.
+
+use std::collections::BTreeSet;
+
+use super::preset::ANY;
+use super::{TargetIngressRule, TargetRoute, TargetService};
+
+pub(super) fn canary(upstream: &str) -> String {
+    // Kubernetes names have no blank, so this is nobody's "namespace/service".
+    format!("canary {upstream}")
+}
+
+/// Every way in which a port may be written: its name, its number, and what Ingresses say.
+pub(super) fn ports(service: &TargetService) -> BTreeSet<String> {
+    let named = service.ports.iter().filter_map(|port| port.name.clone());
+    let numbers = service.ports.iter().map(|port| port.number.to_string());
+    named.chain(numbers).chain(service.ingress_ports.iter().cloned()).collect()
+}
+
+/// Every word of an access log that can mean the Service.
+pub(super) fn logs(service: &TargetService, keys: &mut BTreeSet<String>) {
+    let (namespace, name) = (&service.namespace, &service.name);
+    keys.insert(format!("svc {namespace}/{name}"));
+    for port in ports(service) {
+        keys.insert(format!("up {namespace}-{name}-{port}"));
+    }
+    let mut other = BTreeSet::new();
+    traefik(service, &mut other);
+    keys.extend(other.iter().map(|name| format!("traefik {name}")));
+    other.clear();
+    envoy(service, &mut other);
+    keys.extend(other.iter().map(|name| format!("cluster {name}")));
+    keys.extend(service.hosts.iter().map(|host| format!("host {host}")));
+    // Traefik's routers are named after the Ingress, then host and path.
+    for (of, ingress) in &service.ingresses {
+        keys.insert(format!("router {}-{ANY}", normal(&format!("{of}-{ingress}"))));
+    }
+}
+
+/// How Envoy Gateway names what a rule of an HTTPRoute leads to, all its backends together; while one of them is refused,
+/// each by itself.
+pub(super) fn rules(route: &TargetRoute) -> impl Iterator<Item = String> {
+    let TargetRoute { namespace, name, rules, .. } = route;
+    let names = rules.iter().map(move |rule| format!("httproute/{namespace}/{name}/rule/{rule}"));
+    names.flat_map(|name| [format!("{name}/{ANY}"), name])
+}
+
+/// The names of clusters: Contour's, Istio's, and Envoy Gateway's.
+pub(super) fn envoy(service: &TargetService, keys: &mut BTreeSet<String>) {
+    keys.extend(service.routes.iter().flat_map(rules));
+    keys.extend(clusters(service));
+}
+
+/// The names of clusters that are named after their Service, whichever route leads there.
+pub(super) fn clusters(service: &TargetService) -> BTreeSet<String> {
+    let (namespace, name) = (&service.namespace, &service.name);
+    let mut keys = BTreeSet::from([format!("{namespace}/{name}")]);
+    for port in ports(service) {
+        keys.insert(format!("{namespace}_{name}_{port}"));
+        keys.insert(format!("service/{namespace}/{name}/{port}"));
+        keys.insert(format!("outbound|{port}||{name}.{namespace}.svc.cluster.local"));
+    }
+    keys
+}
+
+pub(super) fn traefik(service: &TargetService, keys: &mut BTreeSet<String>) {
+    let (namespace, name) = (&service.namespace, &service.name);
+    for port in &service.ingress_ports {
+        let mut key = |text: String, provider: &str| {
+            keys.insert(format!("{}@{provider}", normal(&text)));
+            keys.insert(format!("{text}@{provider}"));
+        };
+        key(format!("{namespace}-{name}-{port}"), "kubernetes");
+        for (of, ingress) in &service.ingresses {
+            key(format!("{of}-{ingress}-{name}-{port}"), "kubernetesingressnginx");
+        }
+    }
+    keys.extend(service.routes.iter().map(gateway));
+    keys.extend(service.ingress_routes.iter().flat_map(|rule| ingress_route(service, rule)));
+    keys.extend(leaves(service));
+    for port in ports(service) {
+        // What comes by an HTTPRoute, before 3.7.6.
+        keys.insert(format!("{namespace}-{name}-http-{port}@kubernetesgateway"));
+    }
+}
+
+/// How Traefik names what an HTTPRoute leads to.
+pub(super) fn gateway(route: &TargetRoute) -> String {
+    format!("httproute-{}-gw-{ANY}", normal(&format!("{}-{}", route.namespace, route.name)))
+}
+
+/// How Traefik names what a rule of an IngressRoute leads to: after the rule itself, with `safeNaming` after its place, and
+/// where there are several services, or a TraefikService in between, after the Service.
+pub(super) fn ingress_route(service: &TargetService, rule: &TargetIngressRule) -> Vec<String> {
+    let TargetIngressRule { namespace, name, rule: place, digest } = rule;
+    let mut names = vec![
+        format!("{}@kubernetescrd", normal(&format!("{namespace}-{name}-{digest}"))),
+        format!("{namespace}_{name}_{place}_{ANY}"),
+    ];
+    names.extend(leaves(service));
+    names
+}
+
+/// How Traefik names one of several services behind a rule of an IngressRoute.
+fn leaves(service: &TargetService) -> impl Iterator<Item = String> {
+    let TargetService { namespace, name, .. } = service;
+    ports(service).into_iter().map(move |port| format!("{namespace}-{name}-{port}@kubernetescrd"))
+}
+
+/// Traefik joins what is between signs that are neither letters nor digits by single dashes.
+fn normal(text: &str) -> String {
+    let parts: Vec<_> =
+        text.split(|sign: char| !sign.is_alphanumeric()).filter(|part| !part.is_empty()).collect();
+    parts.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activity::Names;
+
+    fn service() -> TargetService {
+        TargetService {
+            namespace: "a-b".to_owned(),
+            name: "c--d".to_owned(),
+            ingress_ports: Names::from(["http".to_owned()]),
+            ingresses: vec![("a-b".to_owned(), "my.ing".to_owned())],
+            ..TargetService::default()
+        }
+    }
+
+    fn named(service: &TargetService) -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
+        traefik(service, &mut keys);
+        keys
+    }
+
+    #[test]
+    fn traefik_s_names_are_built_from_the_ingress_s_own_words() {
+        let keys = named(&service());
+        assert!(keys.contains("a-b-c-d-http@kubernetes"));
+        assert!(keys.contains("a-b-my-ing-c-d-http@kubernetesingressnginx"));
+    }
+
+    #[test]
+    fn what_a_rule_of_an_ingressroute_leads_to_is_named_after_the_rule_or_its_services() {
+        let rule = TargetIngressRule {
+            namespace: "a-b".to_owned(),
+            name: "my.ir".to_owned(),
+            rule: 1,
+            digest: "0011223344".to_owned(),
+        };
+        let service = TargetService { ingress_routes: [rule].into(), ..service() };
+        let keys = named(&service);
+        for name in ["a-b-my-ir-0011223344@kubernetescrd", "a-b_my.ir_1_*", "a-b-c--d-http@kubernetescrd"] {
+            assert!(keys.contains(name), "{name} is not in {keys:?}");
+        }
+    }
+}
