@@ -1,5 +1,4 @@
 //! What KubeNap tells proxies is each app's own, and of one nap: forgers, latecomers and sweepers leave the rest alone.
-#![expect(clippy::unwrap_used, reason = "a story that cannot set its scene has failed")]
 
 use std::time::Duration;
 

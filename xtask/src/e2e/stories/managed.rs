@@ -71,7 +71,11 @@ async fn deploy(space: &Space, app: &str) -> Result<()> {
         .await
         .context("create its route")?;
     eventually("it is reached through Traefik", Duration::from_secs(30), async || {
-        http::get(TRAEFIK, &host(app), "/").await?.ensure_from_app()
+        http::get(TRAEFIK, &host(app), "/").await?.ensure_from_app()?;
+        // Every member hears of the route by itself, and who leads refuses a wish before that.
+        let status = space.status(app).await?;
+        ensure!(status["label"] != "hook-missing", "{status}");
+        Ok(())
     })
     .await
 }
