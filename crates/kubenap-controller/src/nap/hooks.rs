@@ -330,9 +330,10 @@ mod tests {
             (json!({ "manager": manager(&other), "fieldsV1": { "f:spec": {} } }), false),
         ] {
             let object = object(&json!([ours, theirs]));
-            assert!(is_held(&object, &app) && !is_held(&object, &other));
+            assert!(is_held(&object, &app));
             assert_eq!(is_nobody_elses(&object, &own), alone, "{theirs}");
         }
+        assert!(!is_held(&object(&json!([ours])), &other), "each app has a manager of its own");
         assert!(!is_held(&object(&json!([{ "manager": "kubectl", "fieldsV1": {} }])), &app));
     }
 

@@ -54,7 +54,8 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 async fn deploy(space: &Space, app: &str) -> Result<()> {
     let spec = App::new(app).annotate("substitute", "false").annotate("proxy", "traefik");
     if app == "by-ingress" {
-        return space.deploy(&spec.host(&host(app))).await;
+        space.deploy(&spec.host(&host(app))).await?;
+        return routed(space, app).await;
     }
     space.deploy(&spec).await?;
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute"));
@@ -70,9 +71,13 @@ async fn deploy(space: &Space, app: &str) -> Result<()> {
         .create(&PostParams::default(), &serde_json::from_value(route)?)
         .await
         .context("create its route")?;
+    routed(space, app).await
+}
+
+/// Traefik and the leader know its route: before that, the leader refuses a wish.
+async fn routed(space: &Space, app: &str) -> Result<()> {
     eventually("it is reached through Traefik", Duration::from_secs(30), async || {
         http::get(TRAEFIK, &host(app), "/").await?.ensure_from_app()?;
-        // Every member hears of the route by itself, and who leads refuses a wish before that.
         let status = space.status(app).await?;
         ensure!(status["label"] != "hook-missing", "{status}");
         Ok(())
