@@ -1,20 +1,26 @@
 """What Python's HTTP clients meet at a URL whose app sleeps: all at once, one line for each client and kind of request.
 
-clients.py BASE-URL   prints CLIENT<TAB>VERSION<TAB>KIND<TAB>WHAT HAPPENED
+clients.py BASE-URL HOST:PORT   prints CLIENT<TAB>VERSION<TAB>KIND<TAB>WHAT HAPPENED
+The second argument is where gRPC calls go.
 """
 
 import asyncio
+import os
 import sys
 import threading
 import urllib.error
 import urllib.request
 
+# Names are in /etc/hosts, which gRPC's own resolver does not read everywhere; asked for when it is loaded.
+os.environ["GRPC_DNS_RESOLVER"] = "native"
+
 import aiohttp
+import grpc
 import httpx
 import requests
 import websockets
 
-BASE = sys.argv[1]
+BASE, GRPC = sys.argv[1:3]
 BODY = b"0123456789"
 PATIENCE = 100
 
@@ -81,6 +87,17 @@ def of_websockets():
     return asyncio.run(ask())
 
 
+def of_grpc(serialized, call):
+    with grpc.insecure_channel(GRPC) as channel:
+        kind = channel.unary_unary if call == "unary" else channel.stream_unary
+        say = kind("/echo.Echo/Say", request_serializer=bytes, response_deserializer=bytes)
+        try:
+            answer = say(serialized if call == "unary" else iter([serialized]), timeout=PATIENCE)
+        except grpc.RpcError as error:
+            return error.code().name
+        return "OK, echo" if answer == serialized else "OK, no echo"
+
+
 python = sys.version.split()[0]
 threads = [
     attempt("Python requests", requests.__version__, "GET", lambda: of_requests(method="GET")),
@@ -94,6 +111,8 @@ threads = [
     attempt("Python urllib", python, "POST", lambda: of_urllib(BODY)),
     attempt("Python aiohttp", aiohttp.__version__, "GET", lambda: of_aiohttp("GET", None)),
     attempt("Python aiohttp", aiohttp.__version__, "POST", lambda: of_aiohttp("POST", BODY)),
+    attempt("Python gRPC", grpc.__version__, "gRPC", lambda: of_grpc(BODY, "unary")),
+    attempt("Python gRPC", grpc.__version__, "gRPC stream", lambda: of_grpc(BODY, "stream")),
     attempt("Python websockets", websockets.__version__, "WebSocket", of_websockets),
 ]
 for thread in threads:

@@ -1,11 +1,14 @@
 //! The steps of a nap and a wake, and the writes that each of them is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::app::key;
 use crate::decide::{Decision, Facts};
 use crate::policy::Wish;
-use crate::seen::{Family, Phase, PieceId, ServicePort, ServiceSeen, Slice, Stamp, WakePorts};
+use crate::seen::{Family, Phase, PieceId, Pieces, ServicePort, ServiceSeen, Slice, Stamp, WakePorts};
 use crate::situation::{Situation, situation};
 use crate::write::{DeploymentPatch, Write};
 
@@ -171,12 +174,19 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
             patch(None, BTreeMap::from([pieces]), Vec::new())
         }
         Step::Attach => {
-            facts.seen.unapplied.iter().map(|object| Write::Attach { object: object.clone() }).collect()
+            let attach = |object: &Value| Write::Attach { app: facts.app.clone(), object: object.clone() };
+            attached_now(facts).into_iter().map(attach).collect()
         }
         Step::Detach => {
-            let piece = |piece: PieceId| Write::Detach { app: facts.app.clone(), piece };
-            let pieces = facts.seen.pieces().0.into_iter().rev().map(piece);
-            pieces.chain(patch(None, BTreeMap::new(), vec![key::HOOK_PIECES])).collect()
+            let epoch = facts.seen.epoch(&facts.app.name);
+            let (now, later) = detached_now(facts);
+            let detach = |piece| Write::Detach { app: facts.app.clone(), epoch, piece };
+            let record = if later.is_empty() {
+                patch(None, BTreeMap::new(), vec![key::HOOK_PIECES])
+            } else {
+                patch(None, BTreeMap::from([(key::HOOK_PIECES, later.text())]), Vec::new())
+            };
+            now.0.into_iter().rev().map(detach).chain(record).collect()
         }
         Step::MarkLeaving => {
             mine(facts).filter(|slice| slice.is_open()).map(|slice| mark(facts, slice)).collect()
@@ -185,6 +195,33 @@ pub fn writes(facts: &Facts<'_>, decision: &Decision) -> Vec<Write> {
         Step::WithdrawStrays => strays(facts).map(|slice| delete(facts, slice)).collect(),
         Step::SweepDead => dead(facts).into_iter().map(|slice| delete(facts, slice)).collect(),
     }
+}
+
+/// How long a proxy may take to hear of an object, or that it is gone. Traefik hears of Ingresses and of its own kinds on
+/// different ways, on each within two seconds, and answers 404 for a route whose middleware it does not know.
+pub const HEARD_OF: Duration = Duration::from_secs(3);
+
+/// What of the hook is put in place now: whole objects at once, and what leads to them when the proxy has heard of them.
+pub fn attached_now<'a>(facts: &Facts<'a>) -> Vec<&'a Value> {
+    let is_whole = |object: &&Value| PieceId::of(object).is_whole();
+    let (whole, fields): (Vec<_>, Vec<_>) = facts.seen.unapplied.iter().partition(is_whole);
+    if !whole.is_empty() {
+        return whole;
+    }
+    if facts.told_for < HEARD_OF { Vec::new() } else { fields }
+}
+
+/// What of it is taken back now, and what later: first what leads to whole objects, and these when the proxy has heard of
+/// it.
+pub fn detached_now(facts: &Facts<'_>) -> (Pieces, Pieces) {
+    let (whole, fields): (Vec<_>, Vec<_>) = facts.seen.pieces().0.into_iter().partition(PieceId::is_whole);
+    if !fields.is_empty() {
+        return (Pieces(fields), Pieces(whole));
+    }
+    if facts.told_for < HEARD_OF {
+        return (Pieces::default(), Pieces(whole));
+    }
+    (Pieces(whole), Pieces::default())
 }
 
 /// Somebody else scaled the app up: KubeNap writes the phase in the same patch as the count.

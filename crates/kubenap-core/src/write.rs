@@ -44,6 +44,8 @@ pub enum Write {
     },
     /// Puts a piece of a proxy's hook in place: a server-side apply, which somebody else's field of another value makes fail.
     Attach {
+        /// The app.
+        app: AppId,
         /// The object, or its fields, with KubeNap's mark where it is whole.
         object: Value,
     },
@@ -51,6 +53,8 @@ pub enum Write {
     Detach {
         /// The app.
         app: AppId,
+        /// Only if no later nap has begun, whose piece it may be.
+        epoch: u64,
         /// The piece.
         piece: PieceId,
     },

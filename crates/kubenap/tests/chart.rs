@@ -1,11 +1,12 @@
 //! The chart against the program: flags, versions, metrics, values that do something, and pods without privileges.
 #![expect(clippy::unwrap_used, reason = "a chart that cannot be read is a failed test")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use regex::Regex;
 use serde_json::Value;
 
 /// What the chart sets itself, or a pod has no use for.
@@ -134,10 +135,15 @@ fn the_dashboard_shows_only_metrics_that_there_are() {
 
 #[test]
 fn the_admission_policy_lets_the_annotations_through_by_which_proxies_are_told_and_no_others() {
-    let policy = read("chart/kubenap/templates/admission.yaml");
-    let (_, list) = policy.split_once("- name: hooks").unwrap();
-    let list = list.split("validations:").next().unwrap();
-    let allowed: BTreeSet<_> = list.split('\'').skip(1).step_by(2).map(str::to_owned).collect();
+    let policies = deployed("ValidatingAdmissionPolicy");
+    let hooks = policies.iter().find(|policy| policy["metadata"]["name"] == "kubenap-hooks").unwrap();
+    let variables = hooks["spec"]["variables"].as_array().unwrap();
+    let list = variables.iter().find(|variable| variable["name"] == "hooks").unwrap();
+    let mut quoted = list["expression"].as_str().unwrap().split('\'').skip(1).step_by(2);
+    let mut allowed = BTreeMap::new();
+    while let (Some(key), Some(pattern)) = (quoted.next(), quoted.next()) {
+        allowed.insert(key.to_owned(), Regex::new(pattern).unwrap());
+    }
     let mut told = BTreeSet::new();
     // The forms that are taken where none is named, which are those that KubeNap applies itself.
     for form in ["traefik/ingress", "nginx/ingress-nginx", "nginx/f5"] {
@@ -145,11 +151,28 @@ fn the_admission_policy_lets_the_annotations_through_by_which_proxies_are_told_a
         for object in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
             let whole = object["metadata"]["labels"].is_object();
             if !whole {
-                told.extend(keys(&object["metadata"]["annotations"]));
+                for (key, value) in object["metadata"]["annotations"].as_object().unwrap() {
+                    let value = value.as_str().unwrap();
+                    assert!(allowed[key].is_match(value), "{key}: {value}");
+                    // Nothing goes before it, after it or into the middle of it.
+                    let middle = value.find("\n}").map_or(value.len(), |at| at + 1);
+                    let (head, tail) = value.split_at(middle);
+                    let more = "  return 200 $cookie_session;\n";
+                    for forged in
+                        [format!("{more}{value}"), format!("{value}{more}"), format!("{head}{more}{tail}")]
+                    {
+                        assert!(!allowed[key].is_match(&forged), "{key}: {forged}");
+                    }
+                    told.insert(key.to_owned());
+                }
             }
         }
     }
-    assert_eq!(allowed, told, "left: what the policy lets through, right: what is rendered");
+    assert_eq!(
+        allowed.into_keys().collect::<BTreeSet<_>>(),
+        told,
+        "left: what the policy lets through, right: what is rendered"
+    );
 }
 
 /// Every document in deploy/kubenap.yaml of this kind.
@@ -180,5 +203,5 @@ fn its_pods_have_no_privilege_and_are_never_all_away() {
     assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
     assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/livez");
     assert_eq!(deployed("PodDisruptionBudget")[0]["spec"]["maxUnavailable"], 1);
-    assert_eq!(deployed("ValidatingAdmissionPolicyBinding").len(), 2);
+    assert_eq!(deployed("ValidatingAdmissionPolicyBinding").len(), 3);
 }

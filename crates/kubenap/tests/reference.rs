@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use expect_test::expect_file;
 use kubenap_controller::decide::events;
-use kubenap_controller::nap::hooks::MANAGER;
+use kubenap_controller::nap::hooks::MANAGERS;
 use kubenap_controller::telemetry::{
     AskAnswer, ByPhase, BySource, NapOutcome, PhaseLabel, Telemetry, WakeOutcome, WakePart,
 };
@@ -54,7 +54,7 @@ fn annotations_are_as_the_code_reads_and_writes_them() {
     );
     page += "\n## What KubeNap writes on the pieces of a hook\n\nWith `--manage-proxies`, on objects that it makes; of other \
              people's it holds a few annotations, by the field manager ";
-    page += &format!("{}, and marks nothing.\n\n", code(MANAGER));
+    page += &format!("{}, and marks nothing.\n\n", code(&format!("{MANAGERS}…")));
     page += &table(
         &["key", "value"],
         [

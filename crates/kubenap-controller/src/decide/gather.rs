@@ -45,6 +45,7 @@ pub struct Gathered {
     in_phase: Duration,
     waiting: Duration,
     substituted_for: Duration,
+    told_for: Duration,
     path_proved: bool,
     wake_address_answers: bool,
     may_arm: bool,
@@ -69,6 +70,7 @@ impl Gathered {
             in_phase: self.in_phase,
             waiting: self.waiting,
             substituted_for: self.substituted_for,
+            told_for: self.told_for,
             path_proved: self.path_proved,
             wake_address_answers: self.wake_address_answers,
             may_arm: self.may_arm,
@@ -83,6 +85,11 @@ impl Gathered {
     /// Which state it is in.
     pub fn situation(&self) -> Situation {
         situation(&self.app.name, &self.reading.policy, &self.seen)
+    }
+
+    /// A request needs it.
+    pub fn is_asked(&self) -> bool {
+        self.asked
     }
 
     /// The label is there.
@@ -184,6 +191,7 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
         in_phase: Duration::ZERO,
         waiting: Duration::ZERO,
         substituted_for: Duration::ZERO,
+        told_for: Duration::ZERO,
         path_proved: false,
         may_arm: true,
         ports: Some(WakePorts::default()),
@@ -222,6 +230,14 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
         if seen.trouble().is_some() {
             memory.troubled = Some(now);
         }
+        // Few have any.
+        let told = seen.told();
+        if told == Default::default() {
+            memory.proxy_told = None;
+        } else if memory.proxy_told.as_ref().is_none_or(|known| known.0 != told) {
+            memory.proxy_told = Some(Box::new((told, now)));
+        }
+        gathered.told_for = memory.proxy_told.as_ref().map_or(Duration::ZERO, |told| now - told.1);
         let troubled = memory.troubled.map_or(Duration::MAX, |last| now - last);
         gathered.waiting = gathered.in_phase.min(troubled);
         // Awake, an ask comes from a proxy that is behind: it is traffic like any other, and passed.

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use kubenap_core::app::AppId;
+use kubenap_core::decide::decide;
 use kubenap_core::policy::Policy;
 use kubenap_core::proxy::{Hook, Piece, Proxy, Rendered, Unfit, WakeAddress, read};
 use kubenap_core::seen::{HookGap, HookSeen, Phase, PieceId, Pieces, Seen, ServiceSeen};
 use kubenap_core::situation::Situation;
+use kubenap_core::step::Step;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -18,6 +20,8 @@ use crate::nap::hooks;
 
 /// What proxies' objects showed counts for so long while an app is awake or asleep.
 const LOOK_AGAIN: Duration = Duration::from_mins(2);
+/// The same while it is awake and would not nap anyway.
+const LOOK_AGAIN_LATER: Duration = Duration::from_mins(10);
 /// The same while it is drowsy, for the last look is a fresh one, and where they could not be read.
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(2);
 
@@ -27,6 +31,8 @@ pub struct Look {
     shown: Shown,
     at: Instant,
     phase: Phase,
+    /// The API server was asked whether it would take what is missing.
+    tried: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +105,10 @@ pub async fn look(cx: &Context, gathered: &Gathered) -> bool {
     }
     let situation = gathered.situation();
     let asleep = matches!(situation, Situation::Asleep { .. });
+    // Nothing stands before a wake, and nothing depends on it while the pods come.
+    if matches!(situation, Situation::Waking { .. }) || (asleep && gathered.is_asked()) {
+        return false;
+    }
     let mut slices = gathered.seen.slices.iter();
     let stands_in = asleep && slices.any(|slice| slice.member == cx.settings.identity);
     if !cx.lead.holds() && !stands_in {
@@ -107,22 +117,37 @@ pub async fn look(cx: &Context, gathered: &Gathered) -> bool {
     let phase = situation.phase();
     let known = cx.memories.with(app, |memory| memory.hook.clone());
     let unread = known.as_ref().is_some_and(|look| look.shown.hook == HookSeen::Unknown);
-    let fresh = if phase == Phase::Drowsy || unread { LOOK_AGAIN_SOON } else { LOOK_AGAIN };
-    if known.as_ref().is_some_and(|look| look.phase == phase && look.at.elapsed() < fresh) {
+    let matters = phase != Phase::Awake || is_content_otherwise(cx, gathered);
+    let fresh = match phase {
+        _ if unread || phase == Phase::Drowsy => LOOK_AGAIN_SOON,
+        _ if matters => LOOK_AGAIN,
+        _ => LOOK_AGAIN_LATER,
+    };
+    let is_fresh = |look: &Look| look.phase == phase && look.at.elapsed() < fresh && (look.tried || !matters);
+    if known.as_deref().is_some_and(is_fresh) {
         return false;
     }
-    let shown = shown(cx, app, &gathered.seen).await.unwrap_or_else(|why| {
+    let shown = shown(cx, app, &gathered.seen, matters).await.unwrap_or_else(|why| {
         // What could not be read says nothing: no nap, and no wake either.
         tracing::warn!(%app, why, "cannot tell whether its proxy's hook is in place");
         HookSeen::Unknown.into()
     });
     let changed = known.is_none_or(|look| look.shown != shown);
-    cx.memories.with(app, |memory| memory.hook = Some(Box::new(Look { shown, at: Instant::now(), phase })));
+    let look = Look { shown, at: Instant::now(), phase, tried: matters };
+    cx.memories.with(app, |memory| memory.hook = Some(Box::new(look)));
     changed
 }
 
+/// With its hook in place, an app that is awake would begin a nap now.
+fn is_content_otherwise(cx: &Context, gathered: &Gathered) -> bool {
+    let mut gathered = gathered.clone();
+    gathered.seen.hook = HookSeen::Seen;
+    gathered.seen.applied = Pieces::default();
+    matches!(decide(&gathered.facts(cx)).step, Step::Arm { .. })
+}
+
 /// What the cluster has of everything that is rendered for the app's proxy, and what is to be done about the rest.
-async fn shown(cx: &Context, app: &AppId, seen: &Seen) -> Result<Shown, String> {
+async fn shown(cx: &Context, app: &AppId, seen: &Seen, tries: bool) -> Result<Shown, String> {
     let missing = || Shown::from(HookSeen::Missing(HookGap::NotShown));
     let unmanaged = |refusal: String| {
         if cx.settings.manage_proxies {
@@ -163,7 +188,7 @@ async fn shown(cx: &Context, app: &AppId, seen: &Seen) -> Result<Shown, String> 
                 None => return Err(error.chain()),
             },
         };
-        if there.as_ref().is_some_and(hooks::is_held) && !is_shared(piece) {
+        if there.as_ref().is_some_and(|there| hooks::is_held(there, app)) && !is_shared(piece) {
             applied.0.push(PieceId::of(wanted));
         }
         if !there.is_some_and(|there| covers(&there, wanted)) {
@@ -183,20 +208,30 @@ async fn shown(cx: &Context, app: &AppId, seen: &Seen) -> Result<Shown, String> 
         let why = "another app behind the same Service or Ingress would have the same annotation";
         return Ok(Shown { applied, ..unmanaged(by_hand(why)) });
     }
-    match tried(cx, app, &unapplied).await? {
+    match tried(cx, app, &unapplied, tries).await? {
         Ok(unapplied) => Ok(Shown { unapplied, applied, ..HookSeen::Attachable.into() }),
         Err(said) => Ok(Shown { applied, ..unmanaged(said) }),
     }
 }
 
-/// These pieces as they are applied, if the API server would do that: asked by a dry run. Else what it says.
-async fn tried(cx: &Context, app: &AppId, pieces: &[&Piece]) -> Result<Result<Vec<Value>, String>, String> {
+/// These pieces as they are applied, if the API server would do that: asked by a dry run, where it matters now. Else what it
+/// says.
+async fn tried(
+    cx: &Context,
+    app: &AppId,
+    pieces: &[&Piece],
+    tries: bool,
+) -> Result<Result<Vec<Value>, String>, String> {
     let mut objects = Vec::new();
     for piece in pieces {
         let Some(object) = hooks::marked(app, piece) else {
             return Ok(Err(by_hand("it is of no kind that KubeNap writes")));
         };
-        match hooks::apply(&cx.cluster, &object, true).await {
+        if !tries {
+            objects.push(object);
+            continue;
+        }
+        match hooks::apply(&cx.cluster, app, &object, true).await {
             Ok(would) if covers(&would, &object) => objects.push(object),
             Ok(_) => {
                 let PieceId { kind, namespace, name, .. } = PieceId::of(&object);

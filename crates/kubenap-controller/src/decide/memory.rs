@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_core::app::AppId;
 use kubenap_core::breaker::Breaker;
-use kubenap_core::seen::{Phase, Stamp};
+use kubenap_core::seen::{Phase, Pieces, Stamp};
 use kubenap_core::step::Step;
 use tokio::time::Instant;
 
@@ -92,6 +92,8 @@ pub struct Memory {
     pub remembered: Option<Box<Remembered>>,
     /// What its proxy's objects were seen to show, and when.
     pub hook: Option<Box<Look>>,
+    /// What its proxy was told, and which whole objects it is yet to be told; and since when that is so.
+    pub proxy_told: Option<Box<((Pieces, Pieces), Instant)>>,
     /// The newest version of its Deployment that was read live.
     pub newest: u64,
     /// When the stores were last read anew because what they show of it led nowhere.

@@ -12,7 +12,7 @@ use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::{AppId, key};
 use kubenap_core::decide::{Facts, Here, Timing, decide};
 use kubenap_core::policy::{self, Defaults, Wish};
-use kubenap_core::seen::Slice;
+use kubenap_core::seen::{Pieces, Slice};
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{Step, writes};
 use kubenap_core::why::Why;
@@ -63,7 +63,7 @@ pub async fn bring(
     now: impl Fn() -> Timestamp,
     deadline: Instant,
 ) -> Result<Progress, ClusterError> {
-    let mut watch = Watch { start: Instant::now(), awake: None };
+    let mut watch = Watch { start: Instant::now(), awake: None, told: None };
     loop {
         let by_hand = want == Want::Restored || watch.start.elapsed() > MEMBERS_FIRST;
         let progress = match step(cluster, app, want, by_hand, &mut watch, now()).await {
@@ -87,6 +87,8 @@ pub async fn bring(
 struct Watch {
     start: Instant,
     awake: Option<Instant>,
+    /// What its proxy was told, and since when.
+    told: Option<(Pieces, Instant)>,
 }
 
 /// One step. `by_hand`: slices are taken out here, whoever they belong to.
@@ -126,6 +128,12 @@ async fn step(
         Situation::Awake => watch.awake.get_or_insert_with(Instant::now).elapsed(),
         _ => watch.start.elapsed(),
     };
+    let pieces = seen.pieces();
+    let (_, told) = match watch.told.take() {
+        Some(told) if told.0 == pieces => watch.told.insert(told),
+        _ => watch.told.insert((pieces, Instant::now())),
+    };
+    let told_for = told.elapsed();
     let opted_in = want == Want::Awake && policy::opted_in(&around.deployment.labels);
     // By hand, nobody lives: whatever addresses are left over go. Else those who have slices are given their time.
     let members = seen.slices.iter().map(|slice| slice.member.clone());
@@ -144,6 +152,7 @@ async fn step(
         in_phase: since,
         waiting: since,
         substituted_for: Duration::ZERO,
+        told_for,
         path_proved: false,
         wake_address_answers: false,
         may_arm: false,

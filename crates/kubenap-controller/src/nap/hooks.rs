@@ -3,22 +3,30 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::{Api, ResourceExt as _};
 use kubenap_core::app::{AppId, key};
 use kubenap_core::proxy::Piece;
 pub use kubenap_core::seen::PIECE_KINDS as KINDS;
 use kubenap_core::seen::{PieceId, Record};
+use kubenap_core::step::HEARD_OF;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::cluster::{Cluster, ClusterError, pieces};
 
-/// Who puts hooks in place, as `managedFields` names it.
-pub const MANAGER: &str = "kubenap-proxies";
+/// What begins the name of whoever puts hooks in place, as `managedFields` has it: there is one for each app, so that
+/// none holds, or takes back, what is another's.
+pub const MANAGERS: &str = "kubenap-proxies-";
 
 /// How many objects are asked for at a time.
 const PAGE: u32 = 500;
+
+/// Who puts the hook of this app in place.
+pub fn manager(app: &AppId) -> String {
+    format!("{MANAGERS}{}", app.digest())
+}
 
 /// A piece as it is applied: what is rendered, and on a whole object whose it is. None: it is of no kind that KubeNap
 /// puts in place.
@@ -40,35 +48,74 @@ pub fn marked(app: &AppId, piece: &Piece) -> Option<Value> {
 
 /// Applies a piece, or asks what would come of it. Never by force: a field that somebody else wants otherwise is a
 /// conflict.
-pub async fn apply(cluster: &Cluster, object: &Value, dry_run: bool) -> Result<Value, ClusterError> {
+pub async fn apply(
+    cluster: &Cluster,
+    app: &AppId,
+    object: &Value,
+    dry_run: bool,
+) -> Result<Value, ClusterError> {
     let (api, name) = pieces::api_of(cluster, object);
-    let params = PatchParams { dry_run, ..PatchParams::apply(MANAGER) };
+    let params = PatchParams { dry_run, ..PatchParams::apply(&manager(app)) };
     let applied = cluster.call(api.patch(&name, &params, &Patch::Apply(object))).await?;
     Ok(pieces::written(&applied, &object["kind"], &object["apiVersion"]).unwrap_or_default())
 }
 
 /// Takes a piece back: an object that was made for the app is deleted if nobody else has a part in it, and of any other
-/// KubeNap's own fields are given up. What is gone already, or was made for another app, is left alone.
-pub async fn take_back(cluster: &Cluster, app: &AppId, piece: &PieceId) -> Result<(), ClusterError> {
-    let id = json!({ "apiVersion": piece.api_version, "kind": piece.kind,
-        "metadata": { "name": piece.name, "namespace": piece.namespace } });
-    let there = match pieces::seek(cluster, &id).await {
-        Ok(Some(there)) => there,
-        Ok(None) | Err(ClusterError::Gone(_)) => return Ok(()),
-        Err(error) => return Err(error),
-    };
+/// the fields that KubeNap holds for this app are given up. What is gone already, was made for another app, or may be of a
+/// later nap than `epoch`, is left alone.
+pub async fn take_back(
+    cluster: &Cluster,
+    app: &AppId,
+    epoch: u64,
+    piece: &PieceId,
+) -> Result<(), ClusterError> {
+    let Some(there) = found(cluster, piece).await? else { return Ok(()) };
     let ours = match made_for(&there) {
         Some(other) => other == app.to_string(),
         // The record is an annotation, which others can write: it leads to nobody else's namespace.
         None => piece.namespace == app.namespace,
     };
-    if !ours || !is_held(&there) {
+    // Asked after the piece was read: a later nap puts pieces in place after it has begun, so what was read is of none.
+    if !ours || has_napped_since(cluster, app, epoch).await? {
         return Ok(());
     }
+    let_go(cluster, &manager(app), piece, &there).await
+}
+
+async fn found(cluster: &Cluster, piece: &PieceId) -> Result<Option<Value>, ClusterError> {
+    match pieces::seek(cluster, &id_of(piece)).await {
+        Err(ClusterError::Gone(_)) => Ok(None),
+        found => found,
+    }
+}
+
+fn id_of(piece: &PieceId) -> Value {
+    json!({ "apiVersion": piece.api_version, "kind": piece.kind,
+        "metadata": { "name": piece.name, "namespace": piece.namespace } })
+}
+
+/// Whether a later nap of the app has begun.
+async fn has_napped_since(cluster: &Cluster, app: &AppId, epoch: u64) -> Result<bool, ClusterError> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client(), &app.namespace);
+    let deployment = cluster.call(api.get_opt(&app.name)).await?;
+    Ok(deployment.is_some_and(|deployment| Record::read(deployment.annotations()).epoch > epoch))
+}
+
+/// Takes this manager's part in an object away, as long as it is as it was read.
+async fn let_go(
+    cluster: &Cluster,
+    manager: &str,
+    piece: &PieceId,
+    there: &Value,
+) -> Result<(), ClusterError> {
+    if !holders(there).any(|holder| holder == manager) {
+        return Ok(());
+    }
+    let id = id_of(piece);
     let (api, name) = pieces::api_of(cluster, &id);
     let text = |field: &str| there["metadata"][field].as_str().map(str::to_owned);
     let (uid, resource_version) = (text("uid"), text("resourceVersion"));
-    let done = if made_for(&there).is_some() && is_nobody_elses(&there) {
+    let done = if made_for(there).is_some() && is_nobody_elses(there, manager) {
         let only = Preconditions { uid, resource_version };
         let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
         cluster.call(api.delete(&name, &params)).await.map(drop)
@@ -77,7 +124,7 @@ pub async fn take_back(cluster: &Cluster, app: &AppId, piece: &PieceId) -> Resul
         let mut nothing = id;
         nothing["metadata"]["uid"] = json!(uid);
         nothing["metadata"]["resourceVersion"] = json!(resource_version);
-        cluster.call(api.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(nothing))).await.map(drop)
+        cluster.call(api.patch(&name, &PatchParams::apply(manager), &Patch::Apply(nothing))).await.map(drop)
     };
     match done {
         Err(ClusterError::Gone(_)) => Ok(()),
@@ -85,9 +132,17 @@ pub async fn take_back(cluster: &Cluster, app: &AppId, piece: &PieceId) -> Resul
     }
 }
 
-/// KubeNap has put it in place, or has a part in it.
-pub fn is_held(object: &Value) -> bool {
-    entries(object).any(|entry| entry["manager"] == MANAGER)
+/// KubeNap has put it in place for this app, or has a part in it for it.
+pub fn is_held(object: &Value, app: &AppId) -> bool {
+    let own = manager(app);
+    holders(object).any(|holder| holder == own)
+}
+
+/// For which apps KubeNap has a part in it, as the names of their managers.
+fn holders(object: &Value) -> impl Iterator<Item = &str> {
+    entries(object)
+        .filter_map(|entry| entry["manager"].as_str())
+        .filter(|manager| manager.starts_with(MANAGERS))
 }
 
 /// The app that it was made for, if KubeNap made it.
@@ -98,12 +153,12 @@ fn made_for(object: &Value) -> Option<&str> {
 
 /// Nobody else wants anything of its content. What a controller says of it in its status, or somebody in a label, is not
 /// that.
-fn is_nobody_elses(object: &Value) -> bool {
+fn is_nobody_elses(object: &Value, manager: &str) -> bool {
     let content = |entry: &Value| {
         let fields = entry["fieldsV1"].as_object();
         fields.is_some_and(|fields| fields.keys().any(|name| name != "f:metadata" && name != "f:status"))
     };
-    !entries(object).any(|entry| entry["manager"] != MANAGER && content(entry))
+    !entries(object).any(|entry| entry["manager"] != manager && content(entry))
 }
 
 fn entries(object: &Value) -> impl Iterator<Item = &Value> {
@@ -135,7 +190,8 @@ pub enum Spared {
 }
 
 /// Takes back what was put in place for apps of these namespaces, or if none is named of all, and that is not written down.
-/// Some of it may lie in `wake`, where the proxy listeners' Service is. How many pieces.
+/// Some of it may lie in `wake`, where the proxy listeners' Service is. How many pieces. What may not be taken back is left
+/// where it is, and told.
 pub async fn sweep(
     cluster: &Cluster,
     namespaces: &[String],
@@ -157,6 +213,8 @@ pub async fn sweep(
             held.extend(of_kind(cluster, kind, version, space).await?);
         }
     }
+    // Of namespaces that were not read nobody knows who lives there.
+    held.retain(|held| namespaces.is_empty() || namespaces.contains(&held.home));
     if held.is_empty() {
         return Ok(0);
     }
@@ -164,52 +222,73 @@ pub async fn sweep(
     for space in &homes {
         let api: Api<Deployment> = pieces::typed(cluster, space);
         for metadata in marks(cluster, api).await? {
-            recorded.extend(Record::read(metadata.annotations()).hook_pieces.0);
+            let manager = manager(&AppId::new(metadata.namespace().unwrap_or_default(), metadata.name_any()));
+            let pieces = Record::read(metadata.annotations()).hook_pieces.0;
+            recorded.extend(pieces.into_iter().map(|piece| (manager.clone(), piece)));
             if spare == Spared::Living {
-                living.insert(AppId::new(metadata.namespace().unwrap_or_default(), metadata.name_any()));
+                living.insert(manager);
             }
         }
     }
-    held.retain(|(_, piece)| !recorded.contains(piece));
-    // What is no object of KubeNap's own does not say whose it is.
-    let alive = |app: &Option<AppId>| app.clone().filter(|app| living.contains(app));
-    let spared: BTreeSet<_> =
-        held.iter().filter_map(|(app, _)| alive(app)).map(|app| app.namespace.clone()).collect();
-    let mut swept = 0;
-    for (app, piece) in held {
-        // Of namespaces that were not read nobody knows who lives there.
-        let known = |space: &str| namespaces.is_empty() || namespaces.iter().any(|known| known == space);
-        let app = match app {
-            Some(app) if known(&app.namespace) && !living.contains(&app) => app,
-            None if known(&piece.namespace) && !spared.contains(&piece.namespace) => {
-                AppId::new(&piece.namespace, "")
-            }
-            Some(_) | None => continue,
+    held.retain(|held| {
+        !living.contains(&held.manager) && !recorded.contains(&(held.manager.clone(), held.piece.clone()))
+    });
+    // What leads to whole objects before them, and of an app that is there not before its proxy has heard of it.
+    held.sort_by_key(|held| held.piece.is_whole());
+    let leads = held.iter().any(|held| !held.piece.is_whole());
+    let (mut swept, mut waits) = (0, spare == Spared::Nobody && leads);
+    for Held { manager, piece, .. } in &held {
+        if piece.is_whole() && std::mem::take(&mut waits) {
+            sleep(HEARD_OF).await;
+        }
+        let done = match found(cluster, piece).await {
+            Ok(Some(there)) => let_go(cluster, manager, piece, &there).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
         };
-        take_back(cluster, &app, &piece).await?;
-        swept += 1;
+        match done {
+            Ok(()) => swept += 1,
+            Err(error @ ClusterError::Forbidden(_)) => {
+                tracing::warn!(%piece, error = error.chain(), "a piece of a proxy's hook is left where it is");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(swept)
 }
 
-/// The pieces of one kind, each with the app that it was made for, if it was made. What may not be listed has none.
+/// A piece that is there for an app.
+struct Held {
+    /// The app, as the manager of its fields.
+    manager: String,
+    /// The app's namespace.
+    home: String,
+    piece: PieceId,
+}
+
+/// The pieces of one kind. What may not be listed has none.
 async fn of_kind(
     cluster: &Cluster,
     kind: &str,
     version: &str,
     space: &str,
-) -> Result<Vec<(Option<AppId>, PieceId)>, ClusterError> {
+) -> Result<Vec<Held>, ClusterError> {
     let api = pieces::dynamic(cluster, kind, version, space);
     let listed = match marks(cluster, api).await {
         Err(ClusterError::Gone(_) | ClusterError::Forbidden(_)) => return Ok(Vec::new()),
         listed => listed?,
     };
-    let piece = |metadata: PartialObjectMeta<DynamicObject>| {
-        let object = pieces::written(&metadata, &kind.into(), &version.into())?;
-        let app = made_for(&object).and_then(|app| app.parse().ok());
-        is_held(&object).then_some((app, PieceId::of(&object)))
-    };
-    Ok(listed.into_iter().filter_map(piece).collect())
+    let mut all = Vec::new();
+    for metadata in listed {
+        let Some(object) = pieces::written(&metadata, &kind.into(), &version.into()) else { continue };
+        let piece = PieceId::of(&object);
+        let app = made_for(&object).and_then(|app| app.parse::<AppId>().ok());
+        let home = app.map_or(piece.namespace.clone(), |app| app.namespace.clone());
+        let held =
+            |manager: &str| Held { manager: manager.to_owned(), home: home.clone(), piece: piece.clone() };
+        all.extend(holders(&object).collect::<BTreeSet<_>>().into_iter().map(held));
+    }
+    Ok(all)
 }
 
 /// Names and marks of a whole list, in pages.
@@ -240,18 +319,22 @@ mod tests {
 
     #[test]
     fn an_object_is_nobody_elses_while_others_say_nothing_of_its_content() {
-        let ours = json!({ "manager": MANAGER, "fieldsV1": { "f:spec": {} } });
-        for (other, alone) in [
+        let (app, other) = (AppId::new("shop", "web"), AppId::new("shop", "api"));
+        let own = manager(&app);
+        let ours = json!({ "manager": own, "fieldsV1": { "f:spec": {} } });
+        for (theirs, alone) in [
             (json!({ "manager": "traefik", "subresource": "status", "fieldsV1": { "f:status": {} } }), true),
             (json!({ "manager": "kubectl-label", "fieldsV1": { "f:metadata": {} } }), true),
             (json!({ "manager": "argocd", "fieldsV1": { "f:metadata": {}, "f:spec": {} } }), false),
             (json!({ "manager": "argocd", "fieldsV1": { "f:endpoints": {} } }), false),
+            (json!({ "manager": manager(&other), "fieldsV1": { "f:spec": {} } }), false),
         ] {
-            let object = object(&json!([ours, other]));
-            assert!(is_held(&object));
-            assert_eq!(is_nobody_elses(&object), alone, "{other}");
+            let object = object(&json!([ours, theirs]));
+            assert!(is_held(&object, &app));
+            assert_eq!(is_nobody_elses(&object, &own), alone, "{theirs}");
         }
-        assert!(!is_held(&object(&json!([{ "manager": "kubectl", "fieldsV1": {} }]))));
+        assert!(!is_held(&object(&json!([ours])), &other), "each app has a manager of its own");
+        assert!(!is_held(&object(&json!([{ "manager": "kubectl", "fieldsV1": {} }])), &app));
     }
 
     #[test]

@@ -62,8 +62,8 @@ pub async fn carry_out(
             caught_up(stores, namespace, name, None).await;
             Ok(())
         }
-        Write::Attach { object } => hooks::apply(cluster, object, false).await.map(drop),
-        Write::Detach { app, piece } => hooks::take_back(cluster, app, piece).await,
+        Write::Attach { app, object } => hooks::apply(cluster, app, object, false).await.map(drop),
+        Write::Detach { app, epoch, piece } => hooks::take_back(cluster, app, *epoch, piece).await,
     }
 }
 

@@ -13,6 +13,7 @@ mod wakes;
 mod returns;
 mod unsubstituted;
 mod managed;
+mod pieces;
 mod broken;
 mod owners;
 mod zeros;

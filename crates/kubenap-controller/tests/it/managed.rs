@@ -9,7 +9,6 @@ use kubenap_controller::nap::by_hand::{Progress, Want, bring, touched};
 use kubenap_controller::nap::hooks;
 use kubenap_controller::run::Running;
 use kubenap_controller::settings::Settings;
-use kubenap_core::app::AppId;
 use kubenap_core::proxy::Piece;
 use kubenap_sandbox::{Effect, Fault};
 use serde_json::{Value, json};
@@ -60,7 +59,7 @@ pub(crate) async fn also_theirs(world: &World) {
 }
 
 /// Every object by which a proxy may be told, without its version and the times in it.
-fn told(world: &World) -> Vec<(String, Value)> {
+pub(crate) fn told(world: &World) -> Vec<(String, Value)> {
     let mut all = Vec::new();
     for kind in ["services", "ingresses", "ingressroutes", "middlewares", "traefikservices", "endpointslices"]
     {
@@ -78,7 +77,7 @@ fn told(world: &World) -> Vec<(String, Value)> {
                 metadata.remove("generation");
                 let entries = metadata.remove("managedFields").unwrap_or_default();
                 let held =
-                    entries.as_array().into_iter().flatten().any(|entry| entry["manager"] == hooks::MANAGER);
+                    entries.as_array().into_iter().flatten().any(|entry| is_kubenaps(&entry["manager"]));
                 // A map without entries is none.
                 metadata.retain(|_, value| *value != json!({}));
                 metadata.insert("held".to_owned(), held.into());
@@ -89,8 +88,12 @@ fn told(world: &World) -> Vec<(String, Value)> {
     all
 }
 
+fn is_kubenaps(manager: &Value) -> bool {
+    manager.as_str().is_some_and(|manager| manager.starts_with(hooks::MANAGERS))
+}
+
 /// Whether everything is there that is rendered, by KubeNap's hand.
-fn is_attached(world: &World) -> bool {
+pub(crate) fn is_attached(world: &World) -> bool {
     let there = told(world);
     rendered(world, "web").into_iter().all(|piece| {
         let (Piece::Object(wanted) | Piece::Fields(wanted)) = piece else { panic!("no text is applied") };
@@ -119,7 +122,7 @@ fn covers(there: &Value, wanted: &Value) -> bool {
 }
 
 /// Awake, and the proxy as if KubeNap had never been.
-async fn as_before(world: &World, before: &[(String, Value)], what: &str) {
+pub(crate) async fn as_before(world: &World, before: &[(String, Value)], what: &str) {
     world
         .until(&format!("{what}: its proxy is as it was"), 60, || {
             told(world) == before && world.note("web", "hookPieces").is_none()
@@ -328,48 +331,6 @@ async fn an_app_that_is_deleted_while_it_sleeps_leaves_no_hook_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_sleeps_elsewhere_or_lost_its_record_is_not_swept_away() {
-    let world = World::quick();
-    app(&world, KINDS[0]).await;
-    let running = join(&world, 1).await;
-    world.serve_wakes(&[&running]);
-    world.asleep("web").await;
-    running.crash();
-    let cluster = Cluster::new(world.client());
-    // Its middleware lies in KubeNap's own namespace, where those of all apps do.
-    let other = ["elsewhere".to_owned()];
-    assert_eq!(hooks::sweep(&cluster, &other, "kubenap-system", hooks::Spared::Living).await.unwrap(), 0);
-    world.edit("deployments", "web", |app| {
-        app["metadata"]["annotations"].as_object_mut().unwrap().remove("kubenap/hookPieces");
-    });
-    assert_eq!(hooks::sweep(&cluster, &[], "kubenap-system", hooks::Spared::Living).await.unwrap(), 0);
-    assert!(is_attached(&world), "{}", world.show());
-    // The next leader writes it down again.
-    let next = join(&world, 2).await;
-    world.serve_wakes(&[&next]);
-    world.until("it is written down", 60, || world.note("web", "hookPieces").is_some()).await;
-    assert_eq!(world.phase("web"), "asleep", "{}", world.show());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_restore_for_good_takes_back_also_what_nobody_has_written_down() {
-    let world = World::quick();
-    let before = app(&world, KINDS[0]).await;
-    let running = join(&world, 1).await;
-    world.serve_wakes(&[&running]);
-    world.asleep("web").await;
-    running.crash();
-    // Replaced by somebody who knows nothing of KubeNap.
-    world.edit("deployments", "web", |app| {
-        app["metadata"]["annotations"] = json!({});
-        app["metadata"]["labels"] = json!({});
-    });
-    let cluster = Cluster::new(world.client());
-    assert_eq!(hooks::sweep(&cluster, &[], "kubenap-system", hooks::Spared::Nobody).await.unwrap(), 3);
-    assert_eq!(told(&world), before);
-}
-
-#[tokio::test(start_paused = true)]
 async fn two_apps_that_would_need_the_same_annotation_stay_awake() {
     let world = World::quick();
     let notes = [("substitute", "false"), ("proxy", "traefik"), ("service", "front")];
@@ -417,72 +378,4 @@ async fn two_apps_behind_one_ingress_do_not_take_each_others_hook_away() {
         assert!(world.patches(name).is_empty(), "{}", world.show());
     }
     assert_eq!(told(&world), before);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_others_committed_themselves_is_theirs_also_after_the_wake() {
-    let world = World::quick();
-    app(&world, KINDS[2]).await;
-    // The Service beside the app is in their repository, as `kubenap render` printed it.
-    world.serve_wakes(&[]);
-    let service = rendered(&world, "web").into_iter().find_map(|piece| match piece {
-        Piece::Object(object) if object["kind"] == "Service" => Some(object),
-        _ => None,
-    });
-    world.put(service.unwrap());
-    let before = told(&world);
-    let running = join(&world, 1).await;
-    world.serve_wakes(&[&running]);
-    world.asleep("web").await;
-    world.annotate("web", "wish", "wake");
-    world.awake("web", 2).await;
-    as_before(&world, &before, "their Service").await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_record_that_somebody_forges_takes_nothing_of_others() {
-    let world = World::quick();
-    world.put(
-        json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "db", "namespace": "elsewhere" },
-        "spec": { "selector": { "app": "db" }, "ports": [{ "port": 80 }] } }),
-    );
-    app(&world, KINDS[0]).await;
-    let running = join(&world, 1).await;
-    world.serve_wakes(&[&running]);
-    world.asleep("web").await;
-    let middleware = "traefik.io/v1alpha1/Middleware/kubenap-system/kubenap-shop-web";
-    world.put(deployment(
-        "thief",
-        1,
-        &[("hookPieces", &format!("v1/Service/elsewhere/db,{middleware},v1/Service/shop/web"))],
-    ));
-    world.put(service("thief", "thief"));
-    world.ready("thief", 1).await;
-    world.pass(30).await;
-    assert_eq!(world.note("thief", "hookPieces"), None, "it is forgotten: {}", world.show());
-    assert!(world.sandbox.get("services", "elsewhere", "db").is_some());
-    assert!(
-        world.sandbox.get("middlewares", "kubenap-system", "kubenap-shop-web").is_some(),
-        "{}",
-        world.show()
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_record_that_leads_where_nobody_may_look_does_not_stop_a_restore() {
-    let world = World::quick();
-    let pieces = "v1/Secret/shop/web,traefik.io/v1alpha1/Middleware/shop/web";
-    world.put(deployment("web", 1, &[("hookPieces", pieces)]));
-    world.put(service("web", "web"));
-    world.ready("web", 1).await;
-    for verb in ["get", "list"] {
-        for kind in ["secrets", "middlewares"] {
-            world.sandbox.faults().inject(Fault::new(Effect::Deny).verb(verb).resource(kind));
-        }
-    }
-    let (cluster, deadline) = (Cluster::new(world.client()), Instant::now() + Duration::from_secs(60));
-    let app = AppId::new(SPACE, "web");
-    let progress = bring(&cluster, &app, Want::Restored, || world.now(), deadline).await.unwrap();
-    assert_eq!(progress, Progress::Done, "{}", world.show());
-    assert_eq!(world.note("web", "hookPieces"), None, "{}", world.show());
 }

@@ -11,7 +11,9 @@ use crate::keep_awake::{hook_missing, keep_awake, refusal, service_problem, unse
 use crate::policy::{Reading, Wish};
 use crate::seen::{HookSeen, Phase, Seen, ServiceSeen, Slice, Trouble, WakePorts};
 use crate::situation::{Situation, situation};
-use crate::step::{Step, dead, mine, slices_missing, stands_in, strays, woken_by_other};
+use crate::step::{
+    HEARD_OF, Step, attached_now, dead, detached_now, mine, slices_missing, stands_in, strays, woken_by_other,
+};
 use crate::why::Why;
 
 mod here;
@@ -43,6 +45,8 @@ pub struct Facts<'a> {
     pub waiting: Duration,
     /// How long this member has seen enough members' slices of this epoch; without substitution, the proxy's hook.
     pub substituted_for: Duration,
+    /// How long this member has seen [`Seen::told`] unchanged.
+    pub told_for: Duration,
     /// Since it was armed a connection to the Service arrived at a member; without substitution, a member answered at
     /// the wake address.
     pub path_proved: bool,
@@ -116,7 +120,7 @@ fn awake(facts: &Facts<'_>) -> Decision {
     if !facts.seen.pieces().is_empty() {
         let left = HEARD.saturating_sub(facts.in_phase);
         return if left.is_zero() {
-            act(Step::Detach, Why::Detaching)
+            detach(facts, Why::Detaching)
         } else {
             Decision { look_again: Some(left), ..stay(Why::Detaching) }
         };
@@ -149,6 +153,20 @@ fn awake(facts: &Facts<'_>) -> Decision {
     }
 }
 
+/// Takes back what may go now of what the proxy was told.
+fn detach(facts: &Facts<'_>, why: Why) -> Decision {
+    let (now, _) = detached_now(facts);
+    if now.is_empty() {
+        return Decision { look_again: Some(until_heard(facts)), ..stay(Why::Detaching) };
+    }
+    act(Step::Detach, why)
+}
+
+/// How much longer the proxy may not have heard of what it was told last.
+fn until_heard(facts: &Facts<'_>) -> Duration {
+    HEARD_OF.saturating_sub(facts.told_for)
+}
+
 fn drowsy(facts: &Facts<'_>, epoch: u64) -> Decision {
     let wish = facts.reading.policy.wish;
     let restore = facts.seen.deployment.replicas;
@@ -169,6 +187,9 @@ fn drowsy(facts: &Facts<'_>, epoch: u64) -> Decision {
     }
     if attaches(facts) {
         return act(Step::Attach, Why::Attaching);
+    }
+    if attaches_later(facts) {
+        return wait(Why::Attaching);
     }
     if !stands_in(facts) {
         return wait(Why::Substituting);
@@ -231,11 +252,18 @@ fn cancels(facts: &Facts<'_>, wish: Option<Wish>) -> Option<Why> {
 fn attaches(facts: &Facts<'_>) -> bool {
     let seen = facts.seen;
     let wanted = match seen.hook {
-        HookSeen::Attachable => !seen.unapplied.is_empty(),
+        HookSeen::Attachable => seen.unrecorded() || !attached_now(facts).is_empty(),
         HookSeen::Seen => seen.unrecorded(),
         HookSeen::Unknown | HookSeen::Missing(_) | HookSeen::Declared => false,
     };
     !facts.reading.policy.substitute && facts.here.leading && wanted
+}
+
+/// Whether it is to be told the rest as soon as it has heard of what it was told so far.
+fn attaches_later(facts: &Facts<'_>) -> bool {
+    let seen = facts.seen;
+    let is_some = seen.hook == HookSeen::Attachable && !seen.unapplied.is_empty();
+    !facts.reading.policy.substitute && facts.here.leading && is_some
 }
 
 /// Whether what the arming wrote down does not fit any more. Without substitution the count goes into that patch, so
@@ -324,6 +352,9 @@ fn asleep(facts: &Facts<'_>, epoch: u64, restore: u32, recorded: bool) -> Decisi
     match (barred, facts.reading.policy.wish) {
         (Some(barred), _) => bar(barred),
         (None, Some(wish)) => act(Step::ClearWish, Why::Wished(wish)),
+        (None, None) if attaches_later(facts) => {
+            Decision { look_again: Some(until_heard(facts)), ..stay(Why::Sleeps) }
+        }
         (None, None) => stay(Why::Sleeps),
     }
 }
@@ -384,7 +415,7 @@ fn waking(facts: &Facts<'_>, epoch: u64, recorded: bool) -> Decision {
 
 fn owners_zero(facts: &Facts<'_>) -> Decision {
     if !facts.seen.pieces().is_empty() {
-        return act(Step::Detach, Why::Leftover);
+        return detach(facts, Why::Leftover);
     }
     // A slice that names another app too is that app's business.
     let alone = |slice: &Slice| slice.apps.keys().all(|name| *name == facts.app.name);

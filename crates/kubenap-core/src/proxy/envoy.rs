@@ -44,7 +44,7 @@ impl ProxyPlugin for Envoy {
         let (hook, note) = match form {
             "lua" => (
                 Hook::Touches(
-                    "a few lines of Lua run for each request, which touch no response of the app's",
+                    "a line of Lua looks for a header in each response, and changes nothing of the app's",
                 ),
                 "Envoy gives up on KubeNap only after the app's wakeTimeout, whatever the route's own timeout is.",
             ),
@@ -97,39 +97,46 @@ pub(super) fn listener(profile: &str) -> String {
     )
 }
 
+/// The headers of a request that KubeNap is told of where they are there.
+const TOLD: [&str; 5] = ["user-agent", "accept", "sec-fetch-mode", "content-type", "x-forwarded-for"];
+/// The header that marks Envoy's own reply for want of an app. From an app's response it must be removed.
+pub(super) const MARK: &str = "x-kubenap-flags";
+
+/// What Envoy adds to such a reply, for the filter, which takes it off again: so that nothing of it runs for the requests
+/// of an app that is awake.
+pub(super) fn marks() -> Vec<(String, String)> {
+    let known = [
+        (MARK.to_owned(), "%RESPONSE_FLAGS%".to_owned()),
+        ("x-kubenap-host".to_owned(), "%REQ(:AUTHORITY)%".to_owned()),
+        ("x-kubenap-path".to_owned(), "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%".to_owned()),
+        ("x-kubenap-method".to_owned(), "%REQ(:METHOD)%".to_owned()),
+    ];
+    let told =
+        TOLD.iter().map(|name| (format!("x-kubenap-{name}"), format!("%REQ({})%", name.to_uppercase())));
+    known.into_iter().chain(told).collect()
+}
+
 /// The filter: it asks KubeNap, through this cluster of Envoy's, when Envoy itself has answered for want of an app.
 pub(super) fn script(cluster: &str, patience: u64) -> String {
+    let told = TOLD.map(|name| format!("{name:?}")).join(", ");
     format!(
-        r#"local told = {{"user-agent", "accept", "sec-fetch-mode", "content-type", "x-forwarded-for"}}
+        r#"local told = {{{told}}}
 local kept = {{"location", "retry-after", "cache-control", "content-type", "content-security-policy", "x-kubenap-reason"}}
-
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  headers:remove("x-kubenap-flags")
-  local seen = handle:streamInfo():dynamicMetadata()
-  seen:set("kubenap", "host", headers:get(":authority"))
-  seen:set("kubenap", "path", headers:get(":path"))
-  seen:set("kubenap", "method", headers:get(":method"))
-  for _, name in ipairs(told) do
-    local value = headers:get(name)
-    if value ~= nil then seen:set("kubenap", name, value) end
-  end
-end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
-  local flags = headers:get("x-kubenap-flags")
-  if flags == nil then return end
-  headers:remove("x-kubenap-flags")
-  local seen = handle:streamInfo():dynamicMetadata():get("kubenap")
-  if seen == nil then return end
-  local ask = {{
-    [":method"] = "GET", [":path"] = "/wake", [":authority"] = seen["host"],
-    ["x-original-method"] = seen["method"], ["x-original-uri"] = seen["path"], ["x-response-flags"] = flags,
-  }}
-  for _, name in ipairs(told) do
-    if seen[name] ~= nil then ask[name] = seen[name] end
+  if headers:get("{MARK}") == nil then return end
+  -- What the mapper has written of the request: "-" where there was none.
+  local function take(name)
+    local value = headers:get("x-kubenap-" .. name)
+    headers:remove("x-kubenap-" .. name)
+    if value ~= "-" then return value end
   end
+  local ask = {{
+    [":method"] = "GET", [":path"] = "/wake", [":authority"] = take("host"),
+    ["x-original-method"] = take("method"), ["x-original-uri"] = take("path"), ["x-response-flags"] = take("flags"),
+  }}
+  for _, name in ipairs(told) do ask[name] = take(name) end
   -- Read before the call: after it, this body has been sent.
   handle:body(true)
   local answer, body = handle:httpCall("{cluster}", ask, nil, {patience}000)
@@ -157,14 +164,18 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
     };
     let mapper = match form {
         "lua" => {
-            r#"          local_reply_config:
+            let head = r"          local_reply_config:
             mappers:
             # Only replies that Envoy makes itself because there is no app to connect to.
             - filter: { response_flag_filter: { flags: [UH, UF] } }
               headers_to_add:
-              - header: { key: x-kubenap-flags, value: "%RESPONSE_FLAGS%" }
-                append_action: OVERWRITE_IF_EXISTS_OR_ADD
-"#
+";
+            let add = |(name, value): (String, String)| {
+                format!(
+                    "              - header: {{ key: {name}, value: \"{value}\" }}\n                append_action: OVERWRITE_IF_EXISTS_OR_ADD\n"
+                )
+            };
+            std::iter::once(head.to_owned()).chain(marks().into_iter().map(add)).collect()
         }
         "redirect" => {
             r#"          local_reply_config:
@@ -183,8 +194,9 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
               - header: { key: cache-control, value: no-store }
                 append_action: OVERWRITE_IF_EXISTS_OR_ADD
 "#
+            .to_owned()
         }
-        _ => "",
+        _ => String::new(),
     };
     let hop = format!(
         "              - match: {{ path: {HOP} }}\n                route: {{ cluster: kubenap, timeout: {patience}s }}\n"
@@ -243,7 +255,7 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
           use_remote_address: true
           upgrade_configs: [{{ upgrade_type: websocket }}]
 {mapper}          route_config:
-            virtual_hosts:
+{guard}            virtual_hosts:
             - name: {name}
               domains: [{domains}]
               routes:
@@ -261,6 +273,13 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
       cluster_name: {name}
       endpoints:
 {first}{second}{kubenap}",
+        guard = if form == "lua" {
+            format!(
+                "            # Or an app could have another one woken.\n            response_headers_to_remove: [{MARK}]\n"
+            )
+        } else {
+            String::new()
+        },
         hop = if form == "redirect" { hop.as_str() } else { "" },
         retry = if form == "priority" { retry.as_str() } else { "" },
         filter = if form == "lua" { filter.as_str() } else { "" },

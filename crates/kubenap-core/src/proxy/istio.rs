@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::envoy::{self, listener, script};
+use super::envoy::{self, MARK, listener, marks, script};
 use super::head::{Doubt, RequestHead, Target};
 use super::objects::labels;
 use super::{App, Form, Hook, Piece, ProxyPlugin, Rendered, Unfit, WakeAddress};
@@ -40,7 +40,7 @@ impl ProxyPlugin for Istio {
             pieces: vec![Piece::Object(filter(app, wake))],
             notes: std::iter::once(listener("istio")).chain(notes.map(str::to_owned)).collect(),
             hook: Hook::Touches(
-                "a few lines of Lua run for each request of the gateway, which touch no response of an app's",
+                "a line of Lua looks for a header in each response of the gateway, and changes nothing of an app's",
             ),
             by_hand: Some("one EnvoyFilter of the gateway serves all apps"),
         })
@@ -54,12 +54,10 @@ impl ProxyPlugin for Istio {
 fn filter(app: &App, wake: &WakeAddress) -> Value {
     const MANAGER: &str = "envoy.filters.network.http_connection_manager";
     let cluster = format!("outbound|{}||{}.cluster.local", wake.port, wake.host());
+    let add = |(key, value): (String, String)| json!({ "header": { "key": key, "value": value }, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD" });
     let mapper = json!({
         "filter": { "response_flag_filter": { "flags": ["UH", "UF"] } },
-        "headers_to_add": [{
-            "header": { "key": "x-kubenap-flags", "value": "%RESPONSE_FLAGS%" },
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-        }],
+        "headers_to_add": marks().into_iter().map(add).collect::<Vec<_>>(),
     });
     json!({
         "apiVersion": "networking.istio.io/v1alpha3",
@@ -75,6 +73,11 @@ fn filter(app: &App, wake: &WakeAddress) -> Value {
                         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                         "local_reply_config": { "mappers": [mapper] },
                     } } },
+                },
+                {
+                    "applyTo": "ROUTE_CONFIGURATION",
+                    "match": { "context": "GATEWAY" },
+                    "patch": { "operation": "MERGE", "value": { "response_headers_to_remove": [MARK] } },
                 },
                 {
                     "applyTo": "HTTP_FILTER",

@@ -4,18 +4,19 @@ use serde_json::{Value, json};
 
 use super::{App, Piece, Unfit, WakeAddress};
 use crate::app::key;
+use crate::seen::MADE;
 
 /// The port of the Service beside the app.
 pub(super) const PORT: u16 = 80;
 
 /// The name of what is made for an app in its own namespace.
 pub(super) fn own_name(app: &App) -> String {
-    short(&format!("kubenap-{}", app.id.name))
+    named(&app.id.name, app)
 }
 
 /// The name of what is made for an app in a namespace that others share.
 pub(super) fn shared_name(app: &App) -> String {
-    short(&format!("kubenap-{}-{}", app.id.namespace, app.id.name))
+    named(&format!("{}-{}", app.id.namespace, app.id.name), app)
 }
 
 /// The labels of what is made for an app.
@@ -56,31 +57,45 @@ pub(super) fn annotations(api_version: &str, kind: &str, app: &App, name: &str, 
     }))
 }
 
-/// A name that every kind of object may have: a DNS label. What is too long, or has a dot, ends in a number of its own.
-fn short(name: &str) -> String {
+/// A name that every kind of object may have, a DNS label, and that no other app's has: `a-b/c` and `a/b-c` are not told
+/// apart by what people read of it.
+fn named(words: &str, app: &App) -> String {
     const LONGEST: usize = 63;
-    if name.len() <= LONGEST && !name.contains('.') {
-        return name.to_owned();
-    }
-    // FNV-1a: the same on every machine and in every version.
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let head: String = name.chars().map(|sign| if sign == '.' { '-' } else { sign }).take(46).collect();
-    format!("{head}-{hash:016x}")
+    let end = app.id.digest();
+    let plain = words.chars().map(|sign| if sign == '.' { '-' } else { sign });
+    let head: String = MADE.chars().chain(plain).take(LONGEST - end.len() - 1).collect();
+    format!("{head}-{end}")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::app::AppId;
+
+    fn app(namespace: &str, name: &str) -> App {
+        App {
+            id: AppId::new(namespace, name),
+            services: Vec::new(),
+            routes: Vec::new(),
+            wake_timeout: Duration::ZERO,
+            form: None,
+            version: None,
+        }
+    }
 
     #[test]
-    fn a_long_name_becomes_a_label_that_is_still_its_own() {
-        assert_eq!(short("kubenap-web"), "kubenap-web");
-        let (one, other) = (short(&"a".repeat(100)), short(&"a".repeat(101)));
-        assert_eq!((one.len(), other.len()), (63, 63));
-        assert_ne!(one, other);
-        assert!(!short("kubenap-web.v1").contains('.'));
-        assert_ne!(short("kubenap-web.v1"), short("kubenap-web-v1"));
+    fn no_two_apps_have_the_same_name_for_what_is_made_for_them() {
+        let (long, longer) = ("a".repeat(100), "a".repeat(101));
+        let ids = [("a-b", "c"), ("a", "b-c"), ("a", "b.c"), ("a", &*long), ("a", &*longer), ("b", &*long)];
+        let apps = ids.map(|(namespace, name)| app(namespace, name));
+        let mut names: Vec<_> = apps.iter().flat_map(|app| [own_name(app), shared_name(app)]).collect();
+        for name in &names {
+            assert!(name.starts_with("kubenap-") && name.len() <= 63 && !name.contains('.'), "{name}");
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 2 * ids.len(), "{names:?}");
     }
 }

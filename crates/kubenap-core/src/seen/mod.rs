@@ -14,7 +14,7 @@ mod reverts;
 mod trouble;
 
 pub use hook::{HookGap, HookSeen};
-pub use pieces::{KINDS as PIECE_KINDS, PieceId, Pieces};
+pub use pieces::{KINDS as PIECE_KINDS, MADE, PieceId, Pieces};
 pub use record::{Phase, PortKey, Record, WakePorts, counted, remembered};
 pub use reverts::{MOST as MOST_REVERTS, Reverts};
 pub use trouble::Trouble;
@@ -274,6 +274,13 @@ impl Seen {
     pub fn wanted_pieces(&self) -> Pieces {
         let ids: Vec<_> = self.unapplied.iter().map(PieceId::of).collect();
         self.pieces().and(&ids)
+    }
+
+    /// What the app's proxy was told, and which whole objects it is yet to be told. While this changes, it may not have
+    /// heard of all that leads to it.
+    pub fn told(&self) -> (Pieces, Pieces) {
+        let whole = self.unapplied.iter().map(PieceId::of).filter(PieceId::is_whole);
+        (self.pieces(), Pieces(whole.collect()))
     }
 
     /// The addresses of living, ready pods for one Service port.

@@ -30,6 +30,8 @@ pub const KINDS: [(&str, &str); 6] = [
     ("TraefikService", "traefik.io/v1alpha1"),
     ("IngressRoute", "traefik.io/v1alpha1"),
 ];
+/// What the name of every object begins with that is made for an app.
+pub const MADE: &str = "kubenap-";
 /// More pieces than this no hook has.
 const MOST: usize = 64;
 
@@ -43,6 +45,11 @@ impl PieceId {
             namespace: text(&object["metadata"]["namespace"]),
             name: text(&object["metadata"]["name"]),
         }
+    }
+
+    /// An object that KubeNap makes, as its name says, and not some fields of somebody else's.
+    pub fn is_whole(&self) -> bool {
+        self.kind != "Ingress" && self.name.starts_with(MADE)
     }
 
     /// Reads `v1/Service/shop/web` or `traefik.io/v1alpha1/Middleware/shop/web`.

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 use crate::world::{Day, show};
 
-/// What its proxy is told, in this order.
-const PIECES: &str = "v1/Service/shop/kubenap-web,traefik.io/v1alpha1/IngressRoute/shop/kubenap-web-web";
+/// What its proxy is told, in this order: a whole object, and an annotation of the app's Ingress that leads to it.
+const PIECES: &str =
+    "traefik.io/v1alpha1/Middleware/kubenap-system/kubenap-shop-web,networking.k8s.io/v1/Ingress/shop/web";
 /// A request comes, long after the app fell asleep.
 const ASK: u64 = 650;
 /// By then it is awake again, and all is as it was.
-const END: u64 = 700;
+const END: u64 = 730;
 
 /// What befalls the app besides, at one turn.
 type Blow = fn(&mut Day);
@@ -41,6 +42,7 @@ fn look(day: &mut Day) {
 fn live(at: usize, most: usize, blow: Blow) -> Vec<String> {
     let mut day = Day::behind_a_hook();
     let mut steps = Vec::new();
+    let (mut known_since, mut knew, mut led) = (None, None, None);
     for (turn, second) in (600..END).enumerate() {
         day.now = second;
         day.asked = second >= ASK && day.seen.deployment.replicas == 0;
@@ -57,6 +59,19 @@ fn live(at: usize, most: usize, blow: Blow) -> Vec<String> {
             day.forget_all();
         }
         check(&day, &decision.step, &steps);
+        let is_whole = |piece: &PieceId| piece.is_whole();
+        let (leads, there) = (day.proxy.iter().any(|piece| !is_whole(piece)), day.proxy.iter().any(is_whole));
+        known_since = if there { known_since.or(Some(second)) } else { None };
+        // The proxy hears of both kinds on different ways, of each within two seconds.
+        if there != knew.is_some() && !there {
+            assert!(led.is_none_or(|last| second - last >= 2), "{at}, {most}: it leads nowhere: {steps:?}");
+        }
+        if leads && led.is_none_or(|last| second - last > 1) {
+            let heard = known_since.is_some_and(|since| second - since >= 2);
+            assert!(heard, "{at}, {most}: it leads nowhere yet: {steps:?}");
+        }
+        led = if leads { Some(second) } else { led };
+        knew = known_since;
         if decision.step != Step::Stay {
             steps.push(show(&decision.step));
         }
@@ -81,7 +96,7 @@ fn its_proxy_is_told_before_the_pods_go_and_what_it_was_told_is_taken_back_after
     let steps = live(usize::MAX, 0, nothing);
     assert_eq!(
         steps,
-        ["arm 1", "attach", "zero 1, remember 2", "up 1, to 2", "finish 1", "detach"],
+        ["arm 1", "attach", "attach", "zero 1, remember 2", "up 1, to 2", "finish 1", "detach", "detach"],
         "what is applied is written down with the arming"
     );
 }
@@ -118,6 +133,16 @@ fn a_piece_that_somebody_deletes_while_it_sleeps_is_put_back() {
     let steps = live(30, usize::MAX, |day| drop(day.proxy.pop_first()));
     assert_eq!(
         steps,
-        ["arm 1", "attach", "zero 1, remember 2", "attach", "up 1, to 2", "finish 1", "detach"]
+        [
+            "arm 1",
+            "attach",
+            "attach",
+            "zero 1, remember 2",
+            "attach",
+            "up 1, to 2",
+            "finish 1",
+            "detach",
+            "detach"
+        ]
     );
 }

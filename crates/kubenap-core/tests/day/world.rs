@@ -10,8 +10,8 @@ use kubenap_core::breaker::Breaker;
 use kubenap_core::decide::{Decision, Facts, Here, Timing, decide};
 use kubenap_core::policy::{Defaults, Reading, Texts, opted_in, read};
 use kubenap_core::seen::{
-    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PieceId, PodSeen, Record, Seen, ServicePort,
-    ServiceSeen, Slice, WakePorts, counted, remembered,
+    DeploymentSeen, EndpointSeen, Family, HookSeen, Phase, PieceId, Pieces, PodSeen, Record, Seen,
+    ServicePort, ServiceSeen, Slice, WakePorts, counted, remembered,
 };
 use kubenap_core::situation::{Situation, situation};
 use kubenap_core::step::{self, Step, slice_name, writes};
@@ -49,6 +49,7 @@ pub(crate) struct Day {
     in_phase: (Phase, u64, u64),
     troubled: u64,
     substituted: Option<u64>,
+    told: ((Pieces, Pieces), u64),
 }
 
 impl Day {
@@ -99,6 +100,7 @@ impl Day {
             in_phase: (Phase::Awake, 0, 0),
             troubled: 0,
             substituted: None,
+            told: Default::default(),
         };
         day.settle();
         day.start_pods();
@@ -180,6 +182,7 @@ impl Day {
     pub(crate) fn forget_all(&mut self) {
         self.in_phase.2 = self.now;
         (self.substituted, self.path_proved) = (None, false);
+        self.told.1 = self.now;
     }
 
     /// The same, and only so many of its writes are carried out.
@@ -244,6 +247,9 @@ impl Day {
         if self.seen.trouble().is_some() {
             self.troubled = self.now;
         }
+        if self.told.0 != self.seen.told() {
+            self.told = (self.seen.told(), self.now);
+        }
         let enough = self.with_facts(reading, step::stands_in);
         self.substituted = if enough { self.substituted.or(Some(self.now)) } else { None };
     }
@@ -267,6 +273,7 @@ impl Day {
             in_phase: since(self.in_phase.2),
             waiting: since(self.in_phase.2.max(self.troubled)),
             substituted_for: self.substituted.map_or(Duration::ZERO, since),
+            told_for: since(self.told.1),
             path_proved: self.path_proved,
             wake_address_answers: self.wake_address_answers,
             may_arm: true,
@@ -300,7 +307,7 @@ impl Day {
                 }
             }
             Write::DeleteSlice { name, .. } => self.seen.slices.retain(|known| known.name != name),
-            Write::Attach { object } => {
+            Write::Attach { object, .. } => {
                 let piece = PieceId::of(&object);
                 let recorded = &self.seen.deployment.record.hook_pieces;
                 assert!(recorded.0.contains(&piece), "whoever takes {piece} back must know of it");

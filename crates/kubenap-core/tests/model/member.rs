@@ -87,6 +87,7 @@ impl Protocol {
             in_phase: if abandoned { timing.abandoned() * 2 } else { timing.drowsy * 3 },
             waiting: timing.drowsy,
             substituted_for: timing.drowsy,
+            told_for: timing.drowsy,
             path_proved: true,
             wake_address_answers: true,
             may_arm: world.left.naps > 0,

@@ -64,6 +64,7 @@ impl Case {
             in_phase: self.in_phase,
             waiting: self.in_phase,
             substituted_for: self.substituted_for,
+            told_for: self.in_phase,
             path_proved: self.path_proved,
             wake_address_answers: self.wake_address_answers,
             may_arm: self.may_arm,
@@ -193,9 +194,13 @@ proptest! {
                     let living = |member: &String| case.here.living.contains(member) && *member != case.here.name;
                     prop_assert!(slice.is_some_and(|slice| !living(&slice.member)), "{decision:?}");
                 }
-                Write::Attach { object } => prop_assert!(case.seen.unapplied.contains(object)),
-                Write::Detach { app, piece } => {
+                Write::Attach { app, object } => {
                     prop_assert_eq!(app, &AppId::new("shop", "web"));
+                    prop_assert!(case.seen.unapplied.contains(object));
+                }
+                Write::Detach { app, epoch, piece } => {
+                    prop_assert_eq!(app, &AppId::new("shop", "web"));
+                    prop_assert_eq!(*epoch, case.seen.epoch("web"));
                     prop_assert!(case.seen.pieces().0.contains(piece));
                 }
             }
@@ -375,7 +380,7 @@ fn carry_out(case: &mut Case, write: Write) {
             slices.push(slice);
         }
         Write::DeleteSlice { name, .. } => slices.retain(|known| known.name != name),
-        Write::Attach { object } => {
+        Write::Attach { object, .. } => {
             case.seen.applied = case.seen.applied.and([&PieceId::of(&object)]);
             case.seen.unapplied.retain(|known| *known != object);
             case.seen.hook = HookSeen::Seen;

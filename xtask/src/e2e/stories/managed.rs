@@ -18,7 +18,8 @@ use crate::e2e::world::{Space, eventually};
 const APPS: [(&str, &str); 2] = [("by-ingress", "ingress"), ("by-route", "ingressroute")];
 /// A client comes back that often until Traefik, through kube-proxy, finds the pod.
 const MOST_REDIRECTS: usize = 8;
-const MANAGER: &str = "kubenap-proxies";
+/// What begins the names of its managers, of which each app has one.
+const MANAGERS: &str = "kubenap-proxies-";
 /// Every kind of which there may be a piece, with where it lies.
 const KINDS: [&str; 6] = [
     "services",
@@ -51,7 +52,19 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 
 async fn deploy(space: &Space, app: &str) -> Result<()> {
     let spec = App::new(app).annotate("substitute", "false").annotate("proxy", "traefik").host(&host(app));
-    space.deploy(&if app == "by-ingress" { spec } else { spec.by_ingress_route() }).await
+    space.deploy(&if app == "by-ingress" { spec } else { spec.by_ingress_route() }).await?;
+    routed(space, app).await
+}
+
+/// Traefik and the leader know its route: before that, the leader refuses a wish.
+async fn routed(space: &Space, app: &str) -> Result<()> {
+    eventually("it is reached through Traefik", Duration::from_secs(30), async || {
+        http::get(TRAEFIK, &host(app), "/").await?.ensure_from_app()?;
+        let status = space.status(app).await?;
+        ensure!(status["label"] != "hook-missing", "{status}");
+        Ok(())
+    })
+    .await
 }
 
 /// Asleep, with what `kubenap render` prints on the cluster; then awake, with nothing of it. A visitor comes all the time.
@@ -121,7 +134,7 @@ async fn overreached(space: &Space, app: &str) -> Result<u64> {
     let ingress = format!("/apis/networking.k8s.io/v1/namespaces/{}/ingresses/{app}", space.namespace);
     let route = format!("/apis/traefik.io/v1alpha1/namespaces/{}/ingressroutes/by-route", space.namespace);
     let (own, port) = (format!("{service}/{app}"), json!([{"port": 80}]));
-    let made = |labels: Value| json!({"metadata": {"name": "made", "labels": labels}, "spec": {"ports": port.clone()}});
+    let made = |labels: Value| json!({"metadata": {"name": "kubenap-made", "labels": labels}, "spec": {"ports": port.clone()}});
     let tries = [
         Try::new("a Service without the mark", "POST", service.clone(), made(json!({}))),
         Try::new(
@@ -137,6 +150,25 @@ async fn overreached(space: &Space, app: &str) -> Result<u64> {
             json!({"metadata": {"labels": {"kubenap/managed": "true"}}}),
         ),
         Try::new("the app's Service's end", "DELETE", own, json!({})),
+        Try::new(
+            "a Service with an outside address",
+            "POST",
+            service,
+            json!({"metadata": {"name": "kubenap-made", "labels": {"kubenap/managed": "true"}},
+                "spec": {"ports": port, "externalIPs": ["203.0.113.1"]}}),
+        ),
+        Try::new(
+            "middlewares of somebody else's",
+            "PATCH",
+            ingress.clone(),
+            json!({"metadata": {"annotations": {"traefik.ingress.kubernetes.io/router.middlewares": "evil@file"}}}),
+        ),
+        Try::new(
+            "text of its own in NGINX",
+            "PATCH",
+            ingress.clone(),
+            json!({"metadata": {"annotations": {"nginx.org/server-snippets": "return 200 $http_cookie;"}}}),
+        ),
         Try::new(
             "an annotation of another kind",
             "PATCH",
@@ -202,7 +234,9 @@ async fn held(space: &Space) -> Result<Vec<Value>> {
         let items = list["items"].as_array().cloned().unwrap_or_default();
         all.extend(items.into_iter().filter(|object| {
             let entries = object["metadata"]["managedFields"].as_array();
-            entries.is_some_and(|entries| entries.iter().any(|entry| entry["manager"] == MANAGER))
+            let is_ours =
+                |entry: &Value| entry["manager"].as_str().is_some_and(|name| name.starts_with(MANAGERS));
+            entries.is_some_and(|entries| entries.iter().any(is_ours))
         }));
     }
     for object in &mut all {

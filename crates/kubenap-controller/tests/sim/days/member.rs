@@ -298,6 +298,7 @@ impl Gathered {
             in_phase: self.in_phase,
             waiting: self.waiting,
             substituted_for: self.substituted_for,
+            told_for: Duration::ZERO,
             path_proved: self.path_proved,
             wake_address_answers: false,
             may_arm: self.may_arm,

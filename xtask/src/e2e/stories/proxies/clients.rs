@@ -67,6 +67,7 @@ async fn meet(space: &Space, lane: &Lane, command: &str) -> Result<Vec<Met>> {
     let mut run = Command::new("unshare");
     run.args(["--mount", "bash", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(&hosts);
     run.args(command.split_whitespace()).arg(format!("http://{host}:{}", address.port()));
+    run.arg(format!("{host}:{}", lane.slow.grpc.port()));
     let output = timeout(LONGEST, run.kill_on_drop(true).output()).await;
     let output = output.with_context(|| format!("{command} has not ended"))?.context("run the clients")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -88,6 +89,7 @@ impl Met {
             "GET" if NOT_FOLLOWING.contains(&&*self.client) => "307, not the app",
             "GET" => "200, GET of 0 bytes",
             "WebSocket" => "101, echo",
+            "gRPC" | "gRPC stream" => "OK, echo",
             _ => "200, POST of 10 bytes",
         };
         self.happened == wanted

@@ -49,11 +49,12 @@ pub(super) fn envoy_filter(listen: &Listen, told: &Told) -> Result<String> {
             patches.iter().find(|patch| patch["applyTo"] == kind).map(|patch| &patch["patch"]["value"]);
         found.with_context(|| format!("the EnvoyFilter has no patch for {kind}"))
     };
-    let (manager, filter) = (of("NETWORK_FILTER")?, of("HTTP_FILTER")?);
+    let (manager, filter, routes) = (of("NETWORK_FILTER")?, of("HTTP_FILTER")?, of("ROUTE_CONFIGURATION")?);
     let mut config: Value = serde_json::from_str(&plain(listen, std::slice::from_ref(&told.site))?)?;
     let resources = &mut config["static_resources"];
     let own = &mut resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
     own["local_reply_config"] = manager["typed_config"]["local_reply_config"].clone();
+    own["route_config"]["response_headers_to_remove"] = routes["response_headers_to_remove"].clone();
     own["http_filters"].as_array_mut().context("no filters")?.insert(0, filter.clone());
     let script =
         filter["typed_config"]["default_source_code"]["inline_string"].as_str().context("no script")?;

@@ -17,10 +17,11 @@ const HEAD: &str = "<!-- Written by the story `proxies` of `cargo xtask e2e`. --
 
 One suite, told through every proxy that can be had from package registries, on a real Kubernetes: the story `proxies` of
 `cargo xtask e2e` tells it with substitution, the story `hooks` by the proxies' own error paths for apps that are not
-substituted (`kubenap/substitute: \"false\"`), and both write this page. A case that fails fails the story, and nothing is
-written; a cell says how it went. Times are those of a small machine with much else to do, and a wake in them is a new pod
-that takes 1.5 s to start (9 s where it says slow). The apps serve on after SIGTERM: for 5 s, and without substitution for
-8 s in which their [readiness fails](../guide/without-substitution.md).
+substituted (`kubenap/substitute: \"false\"`), the story `gateway` does both through Envoy Gateway, and each writes its part of
+this page. A case that fails fails the story, and nothing is written; a cell says how it went. Times are those of a
+small machine with much else to do, and a wake in them is a new pod that takes 1.5 s to start (9 s where it says slow).
+The apps serve on after SIGTERM: for 5 s, and without substitution for 8 s in which their [readiness
+fails](../guide/without-substitution.md).
 
 *307 → 200* was held until the app was ready and then redirected to the same URL, *200* alone was held and passed to the
 app without the caller noticing. *Substitution* needs nothing in the proxy: while the app sleeps, KubeNap's addresses
