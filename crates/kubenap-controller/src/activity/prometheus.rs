@@ -169,8 +169,9 @@ impl PrometheusSource {
         let range = promql::Range::until(clocks.server, history);
         let heartbeat = self.over(&promql::heartbeat(), &range).await?;
         let counters = self.over(&promql::counters(presets), &range).await?;
+        let between = self.over(&promql::heartbeat(), &range.finer()).await?;
         let mut ledgers = BTreeMap::new();
-        if heartbeat.is_partial || counters.is_partial {
+        if heartbeat.is_partial || counters.is_partial || between.is_partial {
             return Ok(ledgers);
         }
         let blink = BLINK + Duration::from_secs_f64(2.0 * range.step);
@@ -191,6 +192,11 @@ impl PrometheusSource {
                     None if here.watermark().is_none() => drop(ledgers.remove(preset)),
                     None => {}
                 }
+            }
+        }
+        for (preset, ledger) in &mut ledgers {
+            if let Some(at) = promql::hidden(&between.rows, *preset, &range) {
+                ledger.begin_again(clocks.ours_of(at));
             }
         }
         Ok(ledgers)

@@ -99,6 +99,44 @@ impl Range {
         let history = history.min(super::prometheus::LONGEST).as_secs_f64().max(60.0);
         Self { start: end - history, end, step: (history / 60.0).max(60.0).ceil() }
     }
+
+    /// The same in so short steps that hardly anything lives between two of them.
+    pub(super) fn finer(&self) -> Self {
+        Self { step: self.step / (self.step / SHORT).ceil(), ..*self }
+    }
+}
+
+/// A day of these is fewer than the 11,000 points that Prometheus gives.
+const SHORT: f64 = 15.0;
+
+/// Up to when a process lived that neither the step before nor the one after shows: what it served is not known. `beats` are
+/// those of the finer range.
+pub(super) fn hidden(beats: &[Row], preset: Preset, range: &Range) -> Option<f64> {
+    let short = range.finer().step;
+    #[expect(clippy::cast_possible_truncation, reason = "a day has few steps")]
+    let number = |steps: f64| steps as i64;
+    let steps = |at: f64| (at - range.start) / range.step;
+    let on_step = |at: &f64| (steps(*at) - steps(*at).round()).abs() * range.step <= short / 2.0;
+    let started = format!("{}{STARTED}", preset.label());
+    let mut newest: Option<f64> = None;
+    for row in beats {
+        // A process is told from the one before it by when it began, where that is shown.
+        let process = match row.label(MARK) {
+            mark if mark == preset.label() => |_: f64| 0,
+            mark if mark == started => f64::to_bits,
+            _ => continue,
+        };
+        let alive = || row.values.iter().copied().filter(|(_, value)| *value > 0.0);
+        let shown = alive().filter(|(at, _)| on_step(at));
+        let shown: BTreeSet<(i64, u64)> =
+            shown.map(|(at, value)| (number(steps(at).round()), process(value))).collect();
+        let is_hidden = |(at, value): &(f64, f64)| {
+            let (before, process) = (number(steps(*at).floor()), process(*value));
+            !on_step(at) && !shown.contains(&(before, process)) && !shown.contains(&(before + 1, process))
+        };
+        newest = alive().filter(is_hidden).map(|(at, _)| at).chain(newest).max_by(f64::total_cmp);
+    }
+    newest.map(|at| at + short)
 }
 
 /// What the server answered.
@@ -275,6 +313,24 @@ pub(crate) fn read_answer(body: &[u8], status: StatusCode, from: &Endpoint) -> R
 mod tests {
     use super::*;
     use expect_test::expect;
+
+    #[test]
+    fn who_lives_between_two_steps_only_is_hidden_by_them() {
+        let range = Range { start: 0.0, end: 600.0, step: 60.0 };
+        assert!((range.finer().step - 15.0).abs() < 1e-9);
+        let shown = |alive: &[f64]| {
+            let values: Vec<_> = alive.iter().map(|at| format!(r#"[{at},"{}"]"#, 1.7e9 + at)).collect();
+            let text = format!(
+                r#"{{"status":"success","data":{{"resultType":"matrix","result":[{{"metric":{{"instance":"a","kubenap":"traefik"}},"values":[{}]}}]}}}}"#,
+                values.join(",")
+            );
+            let answer = decode(text.as_bytes(), StatusCode::OK, &Endpoint::default()).unwrap();
+            hidden(&answer.rows, Preset::Traefik, &range)
+        };
+        assert_eq!(shown(&[0.0, 15.0, 30.0]), None, "the step before shows it");
+        assert_eq!(shown(&[105.0, 120.0, 135.0]), None, "a step shows it");
+        assert_eq!(shown(&[120.0, 195.0, 210.0]), Some(225.0));
+    }
 
     #[test]
     fn the_queries_are_these() {
