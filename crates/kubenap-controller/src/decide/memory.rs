@@ -154,6 +154,7 @@ impl Memory {
             asks_then: 0,
             remembered: None,
             hook: None,
+            proxy_told: None,
             newest,
             doubted: None,
             counted: None,
