@@ -318,18 +318,30 @@ mod tests {
     fn who_lives_between_two_steps_only_is_hidden_by_them() {
         let range = Range { start: 0.0, end: 600.0, step: 60.0 };
         assert!((range.finer().step - 15.0).abs() < 1e-9);
-        let shown = |alive: &[f64]| {
-            let values: Vec<_> = alive.iter().map(|at| format!(r#"[{at},"{}"]"#, 1.7e9 + at)).collect();
-            let text = format!(
-                r#"{{"status":"success","data":{{"resultType":"matrix","result":[{{"metric":{{"instance":"a","kubenap":"traefik"}},"values":[{}]}}]}}}}"#,
-                values.join(",")
-            );
+        let row = |mark: &str, points: &[(u32, u32)]| {
+            let values: Vec<_> = points.iter().map(|(at, value)| format!(r#"[{at},"{value}"]"#)).collect();
+            let metric = format!(r#"{{"instance":"a","kubenap":"{mark}"}}"#);
+            format!(r#"{{"metric":{metric},"values":[{}]}}"#, values.join(","))
+        };
+        let found = |row: String| {
+            let text = format!(r#"{{"status":"success","data":{{"resultType":"matrix","result":[{row}]}}}}"#);
             let answer = decode(text.as_bytes(), StatusCode::OK, &Endpoint::default()).unwrap();
             hidden(&answer.rows, Preset::Traefik, &range)
         };
-        assert_eq!(shown(&[0.0, 15.0, 30.0]), None, "the step before shows it");
-        assert_eq!(shown(&[105.0, 120.0, 135.0]), None, "a step shows it");
-        assert_eq!(shown(&[120.0, 195.0, 210.0]), Some(225.0));
+        let alive = |moments: &[u32]| {
+            found(row("traefik", &moments.iter().map(|at| (*at, 1_700_000_000 + at)).collect::<Vec<_>>()))
+        };
+        assert_eq!(alive(&[0, 15, 30]), None, "the step before shows it");
+        assert_eq!(alive(&[105, 120, 135]), None, "a step shows it");
+        assert_eq!(alive(&[120, 195, 210]), Some(225.0));
+        // Each time with when its process began.
+        let began = |points: &[(u32, u32)]| found(row("traefik~started", points));
+        assert_eq!(began(&[(15, 10), (30, 10), (60, 10), (75, 70), (120, 70)]), None);
+        assert_eq!(
+            began(&[(15, 10), (30, 10), (45, 40), (60, 40)]),
+            Some(45.0),
+            "another one was there before"
+        );
     }
 
     #[test]
