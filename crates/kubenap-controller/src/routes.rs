@@ -108,7 +108,6 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         targets.push(Target {
             services: seen.into(),
             pods: Some(pods),
-            query: reading.policy.query,
             ignore_paths: reading.policy.ignore_paths,
             ignore_user_agents: reading.policy.ignore_user_agents,
             ..Target::of(app)
@@ -135,7 +134,7 @@ impl Leading {
 
 pub(crate) fn by_service(http_routes: &Routes, ingress_routes: &Routes) -> Leading {
     let mut leading = Leading::default();
-    for (namespace, name, route) in each(http_routes) {
+    for (namespace, name, route) in each(http_routes).filter(|(_, _, route)| route.gateways > 0) {
         let mut rules: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
         for backend in &route.backends {
             let to = (backend.namespace.as_str(), backend.service.as_str());
@@ -146,7 +145,7 @@ pub(crate) fn by_service(http_routes: &Routes, ingress_routes: &Routes) -> Leadi
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
                 rules: rules.into(),
-                gateways: route.parents,
+                gateways: route.gateways,
             });
         }
     }

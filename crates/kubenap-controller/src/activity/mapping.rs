@@ -102,10 +102,11 @@ pub(super) fn ingress_route(service: &TargetService, rule: &TargetIngressRule) -
     names
 }
 
-/// How Traefik names one of several services behind a rule of an IngressRoute.
+/// How Traefik names one of several services behind a rule of an IngressRoute; not all its versions join the signs.
 fn leaves(service: &TargetService) -> impl Iterator<Item = String> {
     let TargetService { namespace, name, .. } = service;
-    ports(service).into_iter().map(move |port| format!("{namespace}-{name}-{port}@kubernetescrd"))
+    let names = ports(service).into_iter().map(move |port| format!("{namespace}-{name}-{port}"));
+    names.flat_map(|name| [normal(&name), name]).map(|name| format!("{name}@kubernetescrd"))
 }
 
 /// Traefik joins what is between signs that are neither letters nor digits by single dashes.
@@ -153,7 +154,12 @@ mod tests {
         };
         let service = TargetService { ingress_routes: [rule].into(), ..service() };
         let keys = named(&service);
-        for name in ["a-b-my-ir-0011223344@kubernetescrd", "a-b_my.ir_1_*", "a-b-c--d-http@kubernetescrd"] {
+        for name in [
+            "a-b-my-ir-0011223344@kubernetescrd",
+            "a-b_my.ir_1_*",
+            "a-b-c--d-http@kubernetescrd",
+            "a-b-c-d-http@kubernetescrd",
+        ] {
             assert!(keys.contains(name), "{name} is not in {keys:?}");
         }
     }

@@ -12,7 +12,6 @@ mod fields;
 mod poll;
 mod prometheus;
 mod promql;
-mod queries;
 mod influx;
 mod datadog;
 mod logs;
@@ -125,8 +124,6 @@ pub struct Target {
     /// The names of its pods that run now; `None` when they are not known. When given, the app's own
     /// metric counts as complete only if every one of these pods is scraped.
     pub pods: Option<Names>,
-    /// What is asked about it in place of what proxies count, where the source can be asked so and allows it.
-    pub query: Option<String>,
     /// Path prefixes that are no use of the app, for sources that see paths.
     pub ignore_paths: Vec<String>,
     /// Parts of `User-Agent`, in lower case, that are no use of the app, for sources that see it.
@@ -140,7 +137,6 @@ impl Target {
             app,
             services: Box::default(),
             pods: None,
-            query: None,
             ignore_paths: Vec::new(),
             ignore_user_agents: Vec::new(),
         }
@@ -217,8 +213,6 @@ pub struct Samples {
     late: BTreeSet<AppId>,
     /// What was looked for, where it is names.
     looked: Option<Looked>,
-    /// What was asked for the apps that bring a query of their own, and what is wrong with it.
-    asked: BTreeMap<AppId, String>,
 }
 
 /// What one source knows about one app, and how it came to know it.
@@ -233,13 +227,7 @@ pub struct AppSample {
 impl Samples {
     /// The same blind spot for every app.
     pub fn blind(why: Blind) -> Self {
-        Self {
-            apps: BTreeMap::new(),
-            otherwise: why,
-            late: BTreeSet::new(),
-            looked: None,
-            asked: BTreeMap::new(),
-        }
+        Self { apps: BTreeMap::new(), otherwise: why, late: BTreeSet::new(), looked: None }
     }
 
     /// What is known about the app; an app that is not in the answer is blind: absence is not silence.
@@ -254,23 +242,12 @@ impl Samples {
 
     /// Which label values were looked for of the app, the first few of them.
     pub fn looked_for(&self, app: &AppId) -> Vec<String> {
-        let names = || self.looked.as_ref().map(|looked| looked.of(app)).unwrap_or_default();
-        self.asked.get(app).map_or_else(names, |asked| vec![asked.clone()])
+        self.looked.as_ref().map(|looked| looked.of(app)).unwrap_or_default()
     }
 
     /// Whether requests to the app that are still open are seen: a WebSocket, a long download.
     pub fn sees_open(&self, app: &AppId) -> bool {
         !self.late.contains(app)
-    }
-
-    /// The same with these in place of what it says of their apps, and what was asked for each.
-    fn with(mut self, others: Vec<(AppId, AppSample, String)>) -> Self {
-        for (app, sample, asked) in others {
-            self.late.remove(&app);
-            self.asked.insert(app.clone(), asked);
-            self.apps.insert(app, sample);
-        }
-        self
     }
 
     /// Every app that the answer speaks of.
@@ -286,7 +263,6 @@ impl FromIterator<(AppId, AppSample)> for Samples {
             otherwise: Blind::NoSeries,
             late: BTreeSet::new(),
             looked: None,
-            asked: BTreeMap::new(),
         }
     }
 }

@@ -24,33 +24,18 @@ use super::ledger::{BLINK, Ledger, Look, Sight};
 use super::past::{Pieces, Recorder};
 use super::preset::Preset;
 use super::promql::{self, Answer, DOWN, Row};
-use super::queries::Remembered;
 use super::spec::{Kind, Setup, With, address};
 use super::verdict::{FRESH, View, samples};
-use super::{
-    AppPast, Ask, AskPast, Credentials, Endpoint, Samples, SourceError, SpecError, TrafficMetricsSource,
-};
+use super::{AppPast, Ask, AskPast, Credentials, Endpoint, Samples, SourceError, TrafficMetricsSource};
 
 /// `prometheus=URL`, or with more settings in the config file.
 pub(super) const KIND: Kind = Kind {
     name: "prometheus",
     forms: "prometheus=URL",
-    short: |url| {
-        let mut endpoint = address("prometheus", url)?;
-        let allows_query = match endpoint.take("allowQuery").as_deref() {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(other) => {
-                let what = format!("has allowQuery={other}; accepted: true or false");
-                return Err(SpecError::Incomplete { name: "prometheus".to_owned(), what });
-            }
-        };
-        Ok(Arc::new(PrometheusSetup { endpoint, credentials: None, allows_query }))
-    },
+    short: |url| Ok(Arc::new(PrometheusSetup { endpoint: address("prometheus", url)?, credentials: None })),
     read: |fields| {
         let endpoint = fields.endpoint("url").unwrap_or_default();
-        let allows_query = fields.flag("allowQuery");
-        Arc::new(PrometheusSetup { endpoint, credentials: Some(fields.credentials()), allows_query })
+        Arc::new(PrometheusSetup { endpoint, credentials: Some(fields.credentials()) })
     },
 };
 
@@ -59,15 +44,12 @@ struct PrometheusSetup {
     endpoint: Endpoint,
     /// None: what all servers get that a flag names.
     credentials: Option<Credentials>,
-    /// Whether apps may bring a query of their own.
-    allows_query: bool,
 }
 
 impl Setup for PrometheusSetup {
     fn build(&self, name: String, with: &With<'_>) -> Result<Arc<dyn TrafficMetricsSource>, SourceError> {
         let credentials = self.credentials.as_ref().unwrap_or(with.credentials);
-        let source = PrometheusSource::new(name, self.endpoint.clone(), credentials.clone())?;
-        Ok(Arc::new(PrometheusSource { allows_query: self.allows_query, ..source }))
+        Ok(Arc::new(PrometheusSource::new(name, self.endpoint.clone(), credentials.clone())?))
     }
 }
 
@@ -77,15 +59,12 @@ pub struct PrometheusSource {
     name: String,
     endpoint: Endpoint,
     credentials: Credentials,
-    pub(super) allows_query: bool,
     fetch: Fetch,
     memory: Mutex<Memory>,
 }
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// Of the apps' own queries.
-    queries: BTreeMap<String, Remembered>,
     ledgers: BTreeMap<Preset, Ledger>,
     /// When each preset was looked at last.
     looked: BTreeMap<Preset, Instant>,
@@ -109,11 +88,11 @@ pub(super) const LONGEST: Duration = Duration::from_hours(24);
 
 /// How the server's time is put on the controller's clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clocks {
+struct Clocks {
     /// The server's time of evaluation, in seconds.
-    pub(super) server: f64,
+    server: f64,
     /// The controller's time just before the question.
-    pub(super) ours: Timestamp,
+    ours: Timestamp,
 }
 
 impl PrometheusSource {
@@ -124,8 +103,7 @@ impl PrometheusSource {
     pub fn new(name: String, endpoint: Endpoint, credentials: Credentials) -> Result<Self, SourceError> {
         credentials.check()?;
         let fetch = Fetch::trusting(credentials.ca_file.as_deref())?;
-        let memory = Mutex::new(Memory::default());
-        Ok(Self { name, endpoint, credentials, allows_query: false, fetch, memory })
+        Ok(Self { name, endpoint, credentials, fetch, memory: Mutex::new(Memory::default()) })
     }
 
     async fn query(&self, path: &str, pairs: &[(&str, &str)], limits: Limits) -> Result<Answer, SourceError> {
@@ -149,11 +127,11 @@ impl PrometheusSource {
         promql::decode(&body, reply.status, &self.endpoint)
     }
 
-    pub(super) async fn now(&self, query: &str) -> Result<Answer, SourceError> {
+    async fn now(&self, query: &str) -> Result<Answer, SourceError> {
         self.query("/api/v1/query", &[("query", query)], INSTANT).await
     }
 
-    pub(super) async fn over(&self, query: &str, range: &promql::Range) -> Result<Answer, SourceError> {
+    async fn over(&self, query: &str, range: &promql::Range) -> Result<Answer, SourceError> {
         let (start, end, step) = (range.start.to_string(), range.end.to_string(), range.step.to_string());
         let pairs = [("query", query), ("start", &start), ("end", &end), ("step", &step)];
         self.query("/api/v1/query_range", &pairs, RANGE).await
@@ -171,7 +149,7 @@ impl PrometheusSource {
         let counters = self.over(&promql::counters(presets), &range).await?;
         let between = self.over(&promql::heartbeat(), &range.finer()).await?;
         let mut ledgers = BTreeMap::new();
-        if heartbeat.is_partial || counters.is_partial || between.is_partial {
+        if [&heartbeat, &counters, &between].iter().any(|answer| answer.is_partial) {
             return Ok(ledgers);
         }
         let blink = BLINK + Duration::from_secs_f64(2.0 * range.step);
@@ -210,26 +188,8 @@ impl TrafficMetricsSource for PrometheusSource {
     }
 
     async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError> {
-        let mut memory = self.memory.lock().await;
-        let own = self.of_queries(ask, &mut memory.queries).await;
-        match self.of_proxies(ask, &mut memory).await {
-            // Who has queries of their own needs no proxy.
-            Err(SourceError::NothingScraped { .. }) if !own.is_empty() => {
-                Ok(Samples::blind(Blind::NoSeries).with(own))
-            }
-            answer => Ok(answer?.with(own)),
-        }
-    }
-
-    async fn past(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
-        self.past_of_proxies(ask).await
-    }
-}
-
-impl PrometheusSource {
-    /// What proxies and pods count, of all apps.
-    async fn of_proxies(&self, ask: &Ask, memory: &mut Memory) -> Result<Samples, SourceError> {
         let begun = Instant::now();
+        let mut memory = self.memory.lock().await;
         // The heartbeat first: what it says was scraped is then in the counters that are read after it.
         let heartbeat = self.now(&promql::heartbeat()).await?;
         let beats: Vec<_> = heartbeat.rows.iter().map(Row::last).collect();
@@ -286,7 +246,7 @@ impl PrometheusSource {
         Ok(samples(ask, &views.collect(), &dark))
     }
 
-    async fn past_of_proxies(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
+    async fn past(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
         let heartbeat = self.now(&promql::heartbeat()).await?;
         let nothing = || SourceError::NothingScraped { at: self.endpoint.to_string() };
         let server = heartbeat.rows.first().map(|row| row.last().at).ok_or_else(nothing)?;
@@ -305,7 +265,9 @@ impl PrometheusSource {
         }
         Ok(recorder.pasts(ask))
     }
+}
 
+impl PrometheusSource {
     /// A piece of the past; nothing, if the server does not have all of it.
     async fn piece(
         &self,
@@ -354,7 +316,7 @@ impl Memory {
 }
 
 impl Clocks {
-    pub(super) fn ours_of(self, server: f64) -> Timestamp {
+    fn ours_of(self, server: f64) -> Timestamp {
         let age = SignedDuration::try_from_secs_f64((self.server - server).max(0.0));
         age.ok().and_then(|age| self.ours.checked_sub(age).ok()).unwrap_or(Timestamp::MIN)
     }

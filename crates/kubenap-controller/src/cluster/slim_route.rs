@@ -32,7 +32,7 @@ pub struct SlimRoute {
     /// Of each rule of an IngressRoute, the first ten bytes of the SHA-256 of what it matches, in hexadecimal.
     pub digests: Box<[String]>,
     /// Of an HTTPRoute, how many gateways serve it.
-    pub parents: usize,
+    pub gateways: usize,
 }
 
 impl Slim for SlimRoute {
@@ -54,7 +54,7 @@ impl Slim for SlimRoute {
             ingress: SlimIngress { created, class: None, rules: rules.collect(), resource_version },
             backends: routes::backends(&object).into(),
             digests: routes::matches(&object).into_iter().map(digest).collect(),
-            parents: routes::parents(&object),
+            gateways: routes::gateways(&object),
         }
     }
 
@@ -91,7 +91,7 @@ pub(super) async fn follow_routes(
             tracing::warn!(
                 kind,
                 error = error.chain(),
-                "may not be listed, so its hosts lead nowhere on proxies' error paths"
+                "may not be listed, so its hosts lead nowhere on proxies' error paths, and what comes by it is no use of an app"
             );
         }
         tokio::time::sleep(ASK_AGAIN).await;
@@ -116,8 +116,8 @@ mod tests {
             "spec": { "routes": [{ "match": "Host(`web.example`) && PathPrefix(`/a`)", "services": [{ "name": "web", "port": "http" }] }] },
         }))
         .unwrap();
-        let SlimRoute { ingress: route, backends, digests, parents } = SlimRoute::of(object);
-        assert_eq!((backends[0].service.as_str(), backends.len(), parents), ("web", 1, 0));
+        let SlimRoute { ingress: route, backends, digests, gateways } = SlimRoute::of(object);
+        assert_eq!((backends[0].service.as_str(), backends.len(), gateways), ("web", 1, 0));
         // What `printf %s 'Host(`web.example`) && PathPrefix(`/a`)' | sha256sum` begins with.
         assert_eq!(*digests, ["20fcd36746192f780426"]);
         assert_eq!(

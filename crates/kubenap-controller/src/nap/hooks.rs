@@ -191,7 +191,7 @@ pub enum Spared {
 
 /// Takes back what was put in place for apps of these namespaces, or if none is named of all, and that is not written down.
 /// Some of it may lie in `wake`, where the proxy listeners' Service is. How many pieces. What may not be taken back is left
-/// where it is, and told.
+/// where it is, with all that it leads to, and told.
 pub async fn sweep(
     cluster: &Cluster,
     namespaces: &[String],
@@ -237,7 +237,12 @@ pub async fn sweep(
     held.sort_by_key(|held| held.piece.is_whole());
     let leads = held.iter().any(|held| !held.piece.is_whole());
     let (mut swept, mut waits) = (0, spare == Spared::Nobody && leads);
+    let mut stuck = BTreeSet::new();
     for Held { manager, piece, .. } in &held {
+        if piece.is_whole() && stuck.contains(manager) {
+            tracing::warn!(%piece, "a piece of a proxy's hook is left where it is, since something still leads to it");
+            continue;
+        }
         if piece.is_whole() && std::mem::take(&mut waits) {
             sleep(HEARD_OF).await;
         }
@@ -250,6 +255,7 @@ pub async fn sweep(
             Ok(()) => swept += 1,
             Err(error @ ClusterError::Forbidden(_)) => {
                 tracing::warn!(%piece, error = error.chain(), "a piece of a proxy's hook is left where it is");
+                stuck.insert(manager);
             }
             Err(error) => return Err(error),
         }

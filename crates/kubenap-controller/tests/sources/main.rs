@@ -20,4 +20,3 @@ mod tls;
 mod proxies;
 mod routes;
 mod settings;
-mod queries;

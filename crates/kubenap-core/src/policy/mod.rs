@@ -36,8 +36,6 @@ pub struct Policy {
     pub wake_timeout: Duration,
     /// The sources asked for this app; none: all.
     pub metrics: Option<Vec<String>>,
-    /// What is asked of Prometheus in place of the proxies' counters.
-    pub query: Option<String>,
     /// Path prefixes that never wake.
     pub ignore_paths: Vec<String>,
     /// Parts of `User-Agent`, lower case, that never wake.
@@ -134,10 +132,6 @@ pub fn read(labels: &Texts, annotations: &Texts, defaults: &Defaults) -> Reading
         hold_for: read.duration("kubenap/holdFor", Duration::ZERO).unwrap_or(HOLD_FOR),
         wake_timeout: read.duration("kubenap/wakeTimeout", Duration::from_secs(1)).unwrap_or(WAKE_TIMEOUT),
         metrics: read.sources(&defaults.sources),
-        query: read.one_of("kubenap/query", |text| {
-            let text = text.trim();
-            (!text.is_empty() && text.len() <= 2000).then(|| text.to_owned())
-        }),
         ignore_paths: read.list("kubenap/ignorePaths", |text| {
             (text.starts_with('/') && text.len() <= 1024).then(|| text.to_owned())
         }),

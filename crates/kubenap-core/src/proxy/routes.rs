@@ -88,10 +88,11 @@ pub fn matches(object: &Value) -> Vec<&str> {
     list(&spec["routes"]).iter().map(|rule| text(&rule["match"]).unwrap_or_default()).collect()
 }
 
-/// How many parents, which are gateways as a rule, an HTTPRoute names.
-pub fn parents(object: &Value) -> usize {
+/// How many gateways an HTTPRoute names. A Service as its parent is a mesh's business: nothing comes in by it.
+pub fn gateways(object: &Value) -> usize {
     let own = &object["metadata"]["namespace"];
-    let parents = list(&object["spec"]["parentRefs"]).iter().map(|parent| {
+    let parents = list(&object["spec"]["parentRefs"]).iter().filter(|parent| parent["kind"] != "Service");
+    let parents = parents.map(|parent| {
         let namespace = text(&parent["namespace"]).or(text(own)).unwrap_or_default();
         (text(&parent["kind"]).unwrap_or("Gateway"), namespace, text(&parent["name"]).unwrap_or_default())
     });
@@ -347,7 +348,7 @@ mod tests {
     #[test]
     fn the_backends_of_an_httproute_are_told_by_rule_also_in_other_namespaces() {
         let object = json!({ "kind": "HTTPRoute", "metadata": { "namespace": "shop" }, "spec": {
-            "parentRefs": [{ "name": "gw", "sectionName": "a" }, { "name": "gw", "namespace": "shop" }, { "name": "gw", "namespace": "infra" }],
+            "parentRefs": [{ "name": "gw", "sectionName": "a" }, { "name": "gw", "namespace": "shop" }, { "name": "gw", "namespace": "infra" }, { "name": "web", "kind": "Service", "group": "" }],
             "rules": [
                 { "backendRefs": [{ "name": "web" }, { "name": "api", "namespace": "other" }, { "name": "k", "kind": "Backend" }] },
                 {},
@@ -357,7 +358,7 @@ mod tests {
         let shown: Vec<_> =
             backends(&object).iter().map(|b| format!("{} {}/{}", b.rule, b.namespace, b.service)).collect();
         assert_eq!(shown, ["0 other/api", "0 shop/web", "2 shop/web"]);
-        assert_eq!(parents(&object), 2);
+        assert_eq!(gateways(&object), 2);
         assert!(backends(&json!({ "kind": "Ingress", "spec": object["spec"] })).is_empty());
         assert!(matches(&object).is_empty());
     }
