@@ -201,12 +201,21 @@ impl<'a> Space<'a> {
     }
 }
 
-/// Asks once as a visitor does and follows redirects; the moment at which the app's whole 200 was there.
-pub(crate) async fn visit(at: SocketAddr, host: &str) -> Result<Instant> {
+/// Asks once as a visitor does and follows redirects, until the app's whole 200 is there.
+pub(crate) async fn visit(at: SocketAddr, host: &str) -> Result<Visited> {
     let journey = Caller::fresh(at, host).follow(&Call::get("/visit"), 8).await?;
-    let now = Instant::now();
+    let answered = Instant::now();
     journey.reply.ensure_from_app()?;
-    Ok(now)
+    Ok(Visited { redirected: journey.redirected, answered })
+}
+
+/// When what of a visit was there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visited {
+    /// The first redirect.
+    pub(crate) redirected: Option<Instant>,
+    /// The app's whole answer.
+    pub(crate) answered: Instant,
 }
 
 /// Looks again and again until it succeeds; its last error is the reason when the time is over.

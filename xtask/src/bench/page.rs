@@ -11,7 +11,7 @@ use super::figures::{Part, Report};
 use super::machine::Machine;
 
 const HEAD: &str = "# Benchmarks\n\n\
-    Written by `cargo xtask bench`, which repeats all of it: as root on x86-64 Linux with Rust and Go, in about 25\n\
+    Written by `cargo xtask bench`, which repeats all of it: as root on x86-64 Linux with Rust and Go, in about 40\n\
     minutes after the first build. `--only PART` repeats one part and leaves the others as they are. A real one-node\n\
     Kubernetes 1.34 with Traefik; `kubenap` as its image has it; all of the cluster and the clients on one machine.\n\n\
     Everything is compared with something else out of the same run, since a time alone says more about a machine\n\

@@ -112,7 +112,7 @@ async fn woken(bench: &Bench, count: usize) -> Result<(Values, Option<String>)> 
     let (mut times, mut first_loss) = (Vec::new(), None);
     for answered in join_all(visits).await {
         match answered {
-            Ok(moment) => times.push(milliseconds(moment - begun)),
+            Ok(visited) => times.push(milliseconds(visited.answered - begun)),
             Err(error) => first_loss = first_loss.or(Some(format!("{error:#}"))),
         }
     }

@@ -243,8 +243,9 @@ fn cancels(facts: &Facts<'_>, wish: Option<Wish>) -> Option<Why> {
     if armed_otherwise(facts) {
         return Some(Why::ArmedOtherwise);
     }
-    // Only the leader looks at proxies' objects: what the others do not know of them ends no nap.
-    let known = |why: &Why| facts.here.leading || *why != Why::HookUnknown;
+    // Only the leader looks at proxies' objects, and shows that the wake address answers before the pods go: what the
+    // others do not know of either ends no nap.
+    let known = |why: &Why| facts.here.leading || !matches!(why, Why::HookUnknown | Why::WakeAddressSilent);
     if unsettled(facts).is_some() { None } else { refusal(facts).filter(known) }
 }
 

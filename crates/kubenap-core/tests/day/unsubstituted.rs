@@ -70,6 +70,11 @@ fn a_member_that_does_not_lead_and_so_has_not_looked_at_the_hook_ends_no_nap() {
 }
 
 #[test]
+fn a_member_that_began_a_moment_ago_and_has_no_answer_of_the_wake_address_yet_ends_no_nap_of_the_leaders() {
+    behind_a_hook(&[&ARMED, &[(603, another_leads_and_this_one_is_new, "stay", "not-leader")]]);
+}
+
+#[test]
 fn a_hook_that_goes_while_it_sleeps_wakes_it_and_one_that_cannot_be_seen_does_not() {
     behind_a_hook(&[
         &ARMED,
@@ -204,6 +209,11 @@ fn hook_not_looked_for(day: &mut Day) {
 fn another_leads(day: &mut Day) {
     day.here.leading = false;
     hook_not_looked_for(day);
+}
+
+fn another_leads_and_this_one_is_new(day: &mut Day) {
+    day.here.leading = false;
+    wake_address_falls_silent(day);
 }
 
 fn hook_comes(day: &mut Day) {

@@ -33,6 +33,8 @@ pub(crate) struct Journey {
     pub(crate) reply: Reply,
     /// Each redirect's Location, in order.
     pub(crate) redirects: Vec<String>,
+    /// When the first of them was there.
+    pub(crate) redirected: Option<Instant>,
     /// From the first connect to the last byte.
     pub(crate) took: Duration,
 }
@@ -58,12 +60,13 @@ impl Caller {
     pub(crate) async fn follow(&mut self, call: &Call, most: usize) -> Result<Journey> {
         let begun = Instant::now();
         let mut call = call.clone();
-        let mut redirects = Vec::new();
+        let (mut redirects, mut redirected) = (Vec::new(), None);
         loop {
             let reply = self.send(&call).await?;
             if reply.status != 307 || redirects.len() == most {
-                return Ok(Journey { reply, redirects, took: begun.elapsed() });
+                return Ok(Journey { reply, redirects, redirected, took: begun.elapsed() });
             }
+            redirected.get_or_insert_with(Instant::now);
             let location = reply.headers.get(LOCATION).context("a 307 without Location")?;
             let location = location.to_str().context("a Location that is no text")?.to_owned();
             if !location.starts_with('/') || location.starts_with("//") {

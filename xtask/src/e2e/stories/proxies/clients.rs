@@ -90,6 +90,11 @@ impl Met {
             "GET" => "200, GET of 0 bytes",
             "WebSocket" => "101, echo",
             "gRPC" | "gRPC stream" => "OK, echo",
+            // A person who is shown the page for waiting has only to wait.
+            "navigation" => {
+                let answer = self.happened.strip_suffix(", after the page").unwrap_or(&self.happened);
+                return answer == "200, GET of 0 bytes";
+            }
             _ => "200, POST of 10 bytes",
         };
         self.happened == wanted
@@ -106,6 +111,8 @@ mod tests {
         assert!(right("Go net/http\t1.26\tstream\t200, POST of 10 bytes"));
         assert!(!right("Python requests\t2.32\tstream\t200, POST of 0 bytes"));
         assert!(right("Node http\t20\tGET\t307, not the app") && !right("axios\t1\tGET\t307, not the app"));
+        assert!(right("Chromium\t156\tnavigation\t200, GET of 0 bytes, after the page"));
+        assert!(!right("Chromium\t156\tnavigation\t200, 'Waking up'"));
         assert!(Met::read("Go\t1").is_none());
     }
 }
