@@ -30,7 +30,9 @@ def chunks():
 
 
 def say(client, version, kind, happened):
-    print(client, version, kind, happened, sep="\t", flush=True)
+    # In one piece, or lines of several threads mix.
+    sys.stdout.write("\t".join((client, version, kind, happened)) + "\n")
+    sys.stdout.flush()
 
 
 def app(status, text):

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -40,8 +41,11 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     for lane in &stage.lanes {
         stage.sleep([&*lane.slow.app]).await?;
         let column = format!("{} {}", lane.way.program.title(), programs.version(lane.way.program)?);
+        let hosts = space.world.cluster.logs().join(format!("hosts-{}", lane.way.name));
+        fs::write(&hosts, format!("127.0.0.1 localhost\n{} {}\n", lane.slow.http.ip(), lane.slow.host))
+            .with_context(|| format!("write {}", hosts.display()))?;
         // All at once, so that all of them meet an app that sleeps.
-        let runs = commands.lines().map(|command| meet(space, lane, command));
+        let runs = commands.lines().map(|command| meet(lane, &hosts, command));
         for met in futures::future::try_join_all(runs).await?.into_iter().flatten() {
             say(&format!("   {column}, {} {}: {}", met.client, met.kind, met.happened));
             if !met.is_right() {
@@ -59,13 +63,10 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 }
 
 /// Runs the clients of one language against the slow app of a lane, with its name in their list of hosts.
-async fn meet(space: &Space, lane: &Lane, command: &str) -> Result<Vec<Met>> {
-    let hosts = space.world.cluster.logs().join(format!("hosts-{}", lane.way.name));
+async fn meet(lane: &Lane, hosts: &Path, command: &str) -> Result<Vec<Met>> {
     let (address, host) = (lane.slow.http, &lane.slow.host);
-    fs::write(&hosts, format!("127.0.0.1 localhost\n{} {host}\n", address.ip()))
-        .with_context(|| format!("write {}", hosts.display()))?;
     let mut run = Command::new("unshare");
-    run.args(["--mount", "bash", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(&hosts);
+    run.args(["--mount", "bash", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(hosts);
     run.args(command.split_whitespace()).arg(format!("http://{host}:{}", address.port()));
     run.arg(format!("{host}:{}", lane.slow.grpc.port()));
     let output = timeout(LONGEST, run.kill_on_drop(true).output()).await;
