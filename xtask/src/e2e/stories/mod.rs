@@ -60,7 +60,7 @@ macro_rules! story {
 
 /// Those that are told with `--all` only, or by name.
 pub(crate) const LONG: &[&str] = &[
-    "rolled", "killed", "leader", "away", "lies", "clock", "undone", "managed", "hooks", "gateway", "pace",
+    "rolled", "killed", "leader", "away", "lies", "clock", "undone", "managed", "gateway", "pace",
     "clients", "influx",
 ];
 
