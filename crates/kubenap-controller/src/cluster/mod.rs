@@ -1,10 +1,12 @@
 //! What Kubernetes says: a client with deadlines, and stores that watches keep fresh.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
 use kubenap_core::app::AppId;
+use tokio::time::Instant;
 
 pub mod around;
 pub mod labels;
@@ -35,6 +37,8 @@ pub const CALL: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    /// When a call last met no API server, or one that could not do it.
+    away: Arc<Mutex<Option<Instant>>>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -66,7 +70,7 @@ pub enum ClusterError {
 impl Cluster {
     /// Calls through this client.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, away: Arc::default() }
     }
 
     /// The client, for typed `Api`s; its futures belong into [`call`](Self::call).
@@ -80,15 +84,28 @@ impl Cluster {
         call: impl Future<Output = kube::Result<T>> + Send,
     ) -> impl Future<Output = Result<T, ClusterError>> + Send {
         // kube's futures are large, and a turn holds several.
-        let call = Box::pin(call);
+        let (call, away) = (Box::pin(call), Arc::clone(&self.away));
         async move {
-            match tokio::time::timeout(CALL, call).await {
+            let answer = match tokio::time::timeout(CALL, call).await {
                 Ok(answer) => answer.map_err(ClusterError::of),
                 Err(_) => Err(ClusterError::Late(CALL)),
+            };
+            if answer.as_ref().is_err_and(ClusterError::is_absence) {
+                *away.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
+            answer
         }
     }
+
+    /// The API server was away a moment ago: one that comes back refuses what it will allow, until it has read its rights.
+    pub fn was_away(&self) -> bool {
+        let away = *self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        away.is_some_and(|at| at.elapsed() < LATELY)
+    }
 }
+
+/// An API server that was away within this time may still be starting.
+const LATELY: Duration = Duration::from_secs(30);
 
 impl ClusterError {
     /// Sorts kube's error by what follows from it.
@@ -102,6 +119,16 @@ impl ClusterError {
             404 => Self::Gone(error),
             401 | 403 => Self::Forbidden(error),
             _ => Self::Other(error),
+        }
+    }
+
+    /// There was no answer, or one for want of anything behind it.
+    fn is_absence(&self) -> bool {
+        match self {
+            Self::Late(_) => true,
+            Self::Other(kube::Error::Api(status)) => status.code >= 500,
+            Self::Other(_) => true,
+            Self::Conflict(_) | Self::Gone(_) | Self::Forbidden(_) => false,
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Memory {
     pub troubled: Option<Instant>,
     /// The step that could not be carried out last, and until when it is not tried again.
     pub refused: Option<Box<(Step, Instant)>>,
+    /// Since when its wake is forbidden.
+    pub forbidden: Option<Instant>,
     /// Opens when a wake fails.
     pub breaker: Breaker,
     /// How many asks there were when the breaker opened last.
@@ -150,6 +152,7 @@ impl Memory {
             failures: 0,
             troubled: None,
             refused: None,
+            forbidden: None,
             breaker,
             asks_then: 0,
             remembered: None,

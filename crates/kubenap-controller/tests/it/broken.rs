@@ -206,13 +206,40 @@ async fn a_wake_that_the_api_server_refuses_is_named_not_hammered_and_carried_ou
         }
         assert_eq!(last, 60);
         let tries = world.writes(from).iter().filter(|write| write.plural == "deployments").count();
-        assert!((5..=10).contains(&tries), "{tries} tries in five minutes of asking");
+        assert!((5..=12).contains(&tries), "{tries} tries in five minutes of asking");
         assert_eq!(world.events("web", "WakeFailed").len(), 1, "{}", world.show());
         assert_eq!(World::label(&running, "web"), "wake-denied");
         assert_eq!((world.phase("web").as_str(), world.slices("web").len()), ("asleep", 1));
         world.sandbox.faults().clear();
         world.awake("web", 2).await;
         assert_eq!(visitor::get(at, "web", "/").await.status, 200, "nobody had to ask again");
+    }
+}
+
+/// Until it has read its rights, an API server that starts forbids everything.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_held_while_the_api_server_is_away_is_answered_though_it_forbids_the_wake_at_first() {
+    for away in [Effect::FailBefore(503), Effect::Deny] {
+        let (world, running, at) = sleeping(&[]).await;
+        let forbids_for = if away == Effect::Deny { 0 } else { 4 };
+        let fault = |effect| Fault::new(effect).verb("patch").resource("deployments");
+        world.sandbox.faults().inject(fault(away));
+        let held = async {
+            let reply = visitor::get(at, "web", "/").await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+        };
+        let comes_back = async {
+            // For a moment only, where it was not seen to be away.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            world.sandbox.faults().clear();
+            world.sandbox.faults().inject(fault(Effect::Deny));
+            world.pass(forbids_for).await;
+            world.sandbox.faults().clear();
+        };
+        tokio::join!(held, comes_back);
+        world.awake("web", 2).await;
+        assert!(world.events("web", "WakeFailed").is_empty(), "{}", world.show());
+        drop(running);
     }
 }
 

@@ -60,8 +60,8 @@ macro_rules! story {
 
 /// Those that are told with `--all` only, or by name.
 pub(crate) const LONG: &[&str] = &[
-    "rolled", "killed", "leader", "away", "lies", "clock", "undone", "managed", "gateway", "pace",
-    "clients", "influx",
+    "rolled", "killed", "leader", "away", "lies", "clock", "undone", "managed", "gateway", "pace", "clients",
+    "influx",
 ];
 
 /// All stories, in the order in which they run.
