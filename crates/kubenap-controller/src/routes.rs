@@ -108,6 +108,7 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         targets.push(Target {
             services: seen.into(),
             pods: Some(pods),
+            query: reading.policy.query.map(String::into_boxed_str),
             ignore_paths: reading.policy.ignore_paths,
             ignore_user_agents: reading.policy.ignore_user_agents,
             ..Target::of(app)

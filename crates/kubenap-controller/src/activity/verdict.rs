@@ -52,7 +52,7 @@ pub(super) fn samples(ask: &Ask, views: &BTreeMap<Preset, View<'_>>, dark: &BTre
     });
     let apps = apps.collect();
     let looked = Looked { targets: Arc::clone(&ask.targets), presets: views.keys().copied().collect() };
-    Samples { apps, otherwise: Blind::NoSeries, late, looked: Some(looked) }
+    Samples { apps, otherwise: Blind::NoSeries, late, looked: Some(looked), asked: BTreeMap::new() }
 }
 
 /// What names were looked for, told when somebody asks: of thousands of apps they are a mountain of text.

@@ -158,13 +158,12 @@ async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {
         since: state.since.to_string(),
         error: state.error.clone(),
         apps: state
-            .samples
-            .iter()
-            .map(|(app, sample)| SourceApp {
+            .each()
+            .map(|(samples, app, sample)| SourceApp {
                 app: app.to_string(),
                 matched: sample.matched,
-                sees_open: state.samples.sees_open(app),
-                looked_for: state.samples.looked_for(app),
+                sees_open: samples.sees_open(app),
+                looked_for: samples.looked_for(app),
                 last_seen: known(sample.activity.last_seen),
                 watermark: known(sample.activity.watermark),
                 blind: sample.activity.blind.iter().map(|blind| blind.label().to_owned()).collect(),
