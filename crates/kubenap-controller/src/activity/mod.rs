@@ -177,13 +177,15 @@ pub struct TargetService {
     pub open_hosts: bool,
     /// The hosts of the rules that lead here, in lower case, for sources that see nothing but hosts.
     pub hosts: Names,
-    /// The HTTPRoutes that lead here, of whichever namespace.
+    /// The HTTPRoutes and GRPCRoutes that lead here, of whichever namespace.
     pub routes: Box<[TargetRoute]>,
     /// The rules of IngressRoutes that lead here, of whichever namespace.
     pub ingress_routes: Box<[TargetIngressRule]>,
+    /// Whether a route leads here, or may, whose traffic proxies' metrics do not tell: what comes by it is not seen.
+    pub unseen: bool,
 }
 
-/// An HTTPRoute that leads to a Service.
+/// An HTTPRoute or a GRPCRoute that leads to a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetRoute {
     /// The route's namespace.
@@ -194,6 +196,8 @@ pub struct TargetRoute {
     pub rules: Box<[usize]>,
     /// How many gateways serve it.
     pub gateways: usize,
+    /// Whether it is a GRPCRoute.
+    pub grpc: bool,
 }
 
 /// A rule of an IngressRoute that leads to a Service.

@@ -89,8 +89,9 @@ struct Heed {
     at: Instant,
     value: Result<(f64, f64), Doubt>,
     is_late: bool,
-    /// What history says, where that was asked.
-    past: Option<Option<Known>>,
+    /// Nothing is known of it that goes on until now, but what history says.
+    is_new: bool,
+    past: Option<Known>,
 }
 
 impl PrometheusSource {
@@ -165,13 +166,11 @@ impl PrometheusSource {
                 let past = match value {
                     Ok((server, _)) if is_new => {
                         let clocks = Clocks { server, ours: ours(asked) };
-                        Some(
-                            timeout_at(until, self.history(&query, clocks, ask.history)).await.ok().flatten(),
-                        )
+                        timeout_at(until, self.history(&query, clocks, ask.history)).await.ok().flatten()
                     }
                     _ => None,
                 };
-                Heed { query, at, value, is_late, past }
+                Heed { query, at, value, is_late, is_new, past }
             })
             .buffer_unordered(AT_ONCE)
             .collect()
@@ -245,7 +244,7 @@ const NOW: &str = "/api/v1/query";
 impl Memory {
     /// Takes in one answer, which had come at this moment.
     fn take(&mut self, heed: Heed, at: Timestamp, heard: Heard) -> Result<Known, Doubt> {
-        let Heed { query, value, is_late, past, .. } = heed;
+        let Heed { query, value, is_late, is_new, past, .. } = heed;
         if is_late {
             self.late.insert(query.clone());
         } else {
@@ -262,11 +261,8 @@ impl Memory {
             }
         };
         let is_old = heard.server.is_some_and(|asked| server < asked - SLACK);
-        let before = match past {
-            Some(past) => past,
-            None => self.known.get(&query).copied(),
-        };
-        if is_old || before.is_some_and(|known| past.is_none() && server <= known.server) {
+        let before = if is_new { past } else { self.known.get(&query).copied() };
+        if is_old || before.is_some_and(|known| !is_new && server <= known.server) {
             // It comes from a cache, and says nothing new. A gap in what was seen is not closed by it.
             let known = self.known.get(&query).filter(|known| !known.is_over(at));
             return known.copied().ok_or((Blind::Stale, "its answer comes from a cache".to_owned()));

@@ -69,6 +69,9 @@ pub struct Room {
     /// It puts the hooks of apps that are not substituted in place itself.
     #[serde(default)]
     pub manages_proxies: bool,
+    /// Where it looks for apps and routes; empty: everywhere.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
 }
 
 /// A member that does not say was made before it could be told otherwise.
@@ -146,7 +149,8 @@ async fn room(State(cx): State<Arc<Context>>) -> Json<Room> {
     let member = cx.settings.identity.clone();
     let connections = Limits::default().within(cx.settings.open_files).connections;
     let (substitutes, manages_proxies) = (cx.settings.substitute, cx.settings.manage_proxies);
-    Json(Room { member, open_files: cx.settings.open_files, connections, substitutes, manages_proxies })
+    let (open_files, namespaces) = (cx.settings.open_files, cx.settings.namespaces.clone());
+    Json(Room { member, open_files, connections, substitutes, manages_proxies, namespaces })
 }
 
 async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {
