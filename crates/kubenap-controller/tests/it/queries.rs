@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use axum::http::Uri;
+use kubenap_controller::activity::{Credentials, build};
 use kubenap_controller::run::{Running, start, start_with};
 use kubenap_controller::settings::Settings;
 use serde_json::{Value, json};
@@ -161,7 +162,7 @@ async fn a_source_that_asks_no_queries_adds_what_it_sees_and_naps_nobody_alone()
     let source = format!("prometheus=http://{at}?allowQuery=true").parse().unwrap();
     let specs = [source];
     let client = world.client();
-    let mut sources = kubenap_controller::activity::build(&specs, &Default::default(), &client).unwrap();
+    let mut sources = build(&specs, &Credentials::default(), &client).unwrap();
     sources.push(Arc::<crate::traffic::Traffic>::clone(&world.traffic));
     let _running = start_with(client, world.settings(1), sources).await.unwrap();
     for _ in 0..60 {
