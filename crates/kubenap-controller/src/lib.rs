@@ -11,6 +11,7 @@ pub mod decide;
 pub mod eager;
 pub mod nap;
 pub mod routes;
+mod leading;
 pub mod survey;
 pub mod wake;
 pub mod web;

@@ -10,14 +10,15 @@ use kubenap_core::policy;
 use kubenap_core::seen::{ServicePort, ServiceSeen};
 use tokio::sync::watch;
 
-use crate::activity::{Names, Target, TargetIngressRule, TargetPort, TargetRoute, TargetService, Watched};
+use crate::activity::{Names, Target, TargetPort, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule, SlimService};
-use crate::cluster::slim_route::{HTTP_ROUTES, INGRESS_ROUTES, SlimRoute};
+use crate::cluster::slim_route::{HTTP_ROUTES, INGRESS_ROUTES};
 use crate::cluster::space::Space;
 use crate::cluster::{observe, watched};
 use crate::decide::events::Reason;
 use crate::decide::{Context, entrances};
+use crate::leading::by_service;
 use crate::wake::{DoorKey, DoorSpec, HostRule};
 
 /// How often routes are read from the stores again.
@@ -59,7 +60,9 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
     let mut history = cx.settings.idle_after;
     let classes = cx.stores.ingress_classes.within("");
     let all_of = |kind: usize| cx.stores.routes.get(kind).map(watched::Watched::all).unwrap_or_default();
-    let leading = by_service(&all_of(HTTP_ROUTES), &all_of(INGRESS_ROUTES));
+    let others: Vec<_> = cx.stores.other_routes.iter().map(watched::Watched::all).collect();
+    let leading = by_service(&all_of(HTTP_ROUTES), &all_of(INGRESS_ROUTES), &others);
+    let is_unlisted = cx.stores.unlisted.count() > 0;
     for app in cx.stores.apps() {
         let Some(around) = Around::cached(&cx.stores, &app) else { continue };
         if !policy::opted_in(&around.deployment.labels) {
@@ -81,6 +84,8 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
             let own = || ingresses.iter().filter(|(name, _)| chosen(name));
             let mut target = target_service(&app.namespace, service, own(), &classes);
             leading.add_to(&mut target);
+            // Such a route could lead anywhere.
+            target.unseen |= is_unlisted;
             let all = ingresses.iter().map(|(name, ingress)| (name, &**ingress));
             let all = all.chain(
                 routes.iter().flat_map(|space| space.iter().map(|(name, route)| (name, &route.ingress))),
@@ -108,66 +113,13 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
         targets.push(Target {
             services: seen.into(),
             pods: Some(pods),
+            query: reading.policy.query.map(String::into_boxed_str),
             ignore_paths: reading.policy.ignore_paths,
             ignore_user_agents: reading.policy.ignore_user_agents,
             ..Target::of(app)
         });
     }
     (Watched { targets: targets.into(), history }, claims)
-}
-
-/// The HTTPRoutes and IngressRoutes of every namespace, by namespace and name of the Service to which they lead.
-#[derive(Debug, Default)]
-pub(crate) struct Leading(BTreeMap<(String, String), (Vec<TargetRoute>, Vec<TargetIngressRule>)>);
-
-/// Routes of one kind, by namespace and name.
-pub(crate) type Routes = BTreeMap<Arc<str>, Arc<Space<SlimRoute>>>;
-
-impl Leading {
-    /// Tells the Service which routes lead to it.
-    pub(crate) fn add_to(&self, target: &mut TargetService) {
-        if let Some((routes, rules)) = self.0.get(&(target.namespace.clone(), target.name.clone())) {
-            (target.routes, target.ingress_routes) = (routes.as_slice().into(), rules.as_slice().into());
-        }
-    }
-}
-
-pub(crate) fn by_service(http_routes: &Routes, ingress_routes: &Routes) -> Leading {
-    let mut leading = Leading::default();
-    for (namespace, name, route) in each(http_routes).filter(|(_, _, route)| route.gateways > 0) {
-        let mut rules: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
-        for backend in &route.backends {
-            let to = (backend.namespace.as_str(), backend.service.as_str());
-            rules.entry(to).or_default().push(backend.rule);
-        }
-        for ((of, service), rules) in rules {
-            leading.0.entry((of.to_owned(), service.to_owned())).or_default().0.push(TargetRoute {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                rules: rules.into(),
-                gateways: route.gateways,
-            });
-        }
-    }
-    for (namespace, name, route) in each(ingress_routes) {
-        for backend in &route.backends {
-            let Some(digest) = route.digests.get(backend.rule) else { continue };
-            let to = (backend.namespace.clone(), backend.service.clone());
-            leading.0.entry(to).or_default().1.push(TargetIngressRule {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                rule: backend.rule,
-                digest: digest.clone(),
-            });
-        }
-    }
-    leading
-}
-
-fn each(routes: &Routes) -> impl Iterator<Item = (&str, &str, &SlimRoute)> {
-    routes
-        .iter()
-        .flat_map(|(namespace, space)| space.iter().map(move |(name, route)| (&**namespace, name, &**route)))
 }
 
 /// The number of the port that a route means: by number or name, or the only one where it does not say.
@@ -346,45 +298,6 @@ mod tests {
         let old = json!({ "kubernetes.io/ingress.class": "haproxy" });
         let old = ingress(&old, &json!({ "defaultBackend": backend() }));
         assert_eq!(controllers(&old, &both), [HAPROXY]);
-    }
-
-    #[test]
-    fn routes_of_any_namespace_are_told_by_the_services_that_they_lead_to() {
-        let route: kube::api::DynamicObject = serde_json::from_value(json!({
-            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-            "metadata": { "name": "front", "namespace": "edge" },
-            "spec": {
-                "parentRefs": [{ "name": "gw" }],
-                "rules": [
-                    { "backendRefs": [{ "name": "web", "namespace": "shop", "port": 80 }] },
-                    { "backendRefs": [{ "name": "own", "port": 80 }, { "name": "web", "namespace": "shop", "port": 80 }] },
-                ],
-            },
-        }))
-        .unwrap();
-        let crd: kube::api::DynamicObject = serde_json::from_value(json!({
-            "apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute",
-            "metadata": { "name": "ir", "namespace": "edge" },
-            "spec": { "routes": [{}, { "match": "Host(`a`)", "services": [{ "name": "own", "port": 80 }] }] },
-        }))
-        .unwrap();
-        let of = |name: &str, object| -> Routes {
-            let space: Space<SlimRoute> = [(name.to_owned(), SlimRoute::of(object))].into_iter().collect();
-            BTreeMap::from([(Arc::from("edge"), Arc::new(space))])
-        };
-        let Leading(told) = by_service(&of("front", route), &of("ir", crd));
-        let route = |rules: &[usize]| TargetRoute {
-            namespace: "edge".to_owned(),
-            name: "front".to_owned(),
-            rules: rules.into(),
-            gateways: 1,
-        };
-        let rule = &told[&("edge".to_owned(), "own".to_owned())].1[0];
-        assert_eq!((rule.name.as_str(), rule.rule, rule.digest.len()), ("ir", 1, 20));
-        let key = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
-        let routes: Vec<_> = told.into_iter().map(|(to, (routes, _))| (to, routes)).collect();
-        let expected = [(key("edge", "own"), vec![route(&[1])]), (key("shop", "web"), vec![route(&[0, 1])])];
-        assert_eq!(routes, expected);
     }
 
     #[test]

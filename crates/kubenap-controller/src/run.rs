@@ -144,7 +144,17 @@ pub async fn start_with(
     let (targets, watched) = watch::channel(Watched { targets: Arc::from([]), history: settings.idle_after });
     stores.synced().await;
 
-    let names = sources.iter().map(|source| source.name().to_owned()).collect();
+    let names = |of: fn(&dyn TrafficMetricsSource) -> bool| {
+        let of = sources.iter().filter(|source| of(&***source));
+        of.map(|source| source.name().to_owned()).collect::<Vec<_>>()
+    };
+    let defaults = Defaults {
+        idle_after: settings.idle_after,
+        sources: names(|_| true),
+        by_default: names(|source| source.by_default()),
+        asking: names(|source| source.asks_queries()),
+        substitute: settings.substitute,
+    };
     let polls = Polls::start(sources, settings.clock, settings.poll, &watched, &stop);
     let polled = polls.polled();
     let mut claims = JoinSet::new();
@@ -155,11 +165,7 @@ pub async fn start_with(
 
     let wake_address = WakeAddress::new(settings.wake_service.clone());
     let cx = Arc::new(Context {
-        defaults: Defaults {
-            idle_after: settings.idle_after,
-            sources: names,
-            substitute: settings.substitute,
-        },
+        defaults,
         addresses: settings.advertise.iter().copied().collect::<BTreeSet<_>>(),
         settings,
         cluster,
@@ -272,7 +278,7 @@ async fn heed_polls(cx: Arc<Context>) {
         for (name, state) in &latest.per_source {
             let label = BySource { source: name.clone() };
             cx.telemetry.source_up.get_or_create(&label).set(i64::from(state.up));
-            let mut seen = state.samples.iter().map(|(_, sample)| &sample.activity).peekable();
+            let mut seen = state.each().map(|(_, _, sample)| &sample.activity).peekable();
             let asked = seen.peek().is_some();
             let oldest =
                 seen.filter(|activity| activity.blind.is_empty()).map(|activity| activity.watermark).min();

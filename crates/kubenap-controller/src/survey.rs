@@ -9,17 +9,18 @@ use k8s_openapi::api::networking::v1::IngressClass;
 use kube::api::{ApiResource, GroupVersionKind};
 use kube::{Api, Resource, ResourceExt as _};
 use kubenap_core::policy::{self, Defaults};
-use kubenap_core::proxy::routes::KINDS;
+use kubenap_core::proxy::routes::{KINDS, OTHERS};
 use serde::de::DeserializeOwned;
 
 use crate::activity::Target;
 use crate::cluster::around::{Around, list};
 use crate::cluster::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimService};
-use crate::cluster::slim_route::{HTTP_ROUTES, INGRESS_ROUTES, SlimRoute};
+use crate::cluster::slim_route::SlimRoute;
 use crate::cluster::space::Space;
 use crate::cluster::thin::Thin;
 use crate::cluster::{Cluster, ClusterError, observe};
-use crate::routes::{Leading, Routes, by_service, target_service};
+use crate::leading::{Leading, Routes, by_service};
+use crate::routes::target_service;
 
 /// A Deployment that may nap, or could if it were opted in.
 #[derive(Clone, Debug)]
@@ -47,7 +48,14 @@ pub async fn candidates(
     let services = spaces::<SlimService, _>(cluster, namespaces).await?;
     let ingresses = spaces::<SlimIngress, _>(cluster, namespaces).await?;
     let classes = classes(cluster).await?;
-    let leading = by_service(&routes(cluster, HTTP_ROUTES).await?, &routes(cluster, INGRESS_ROUTES).await?);
+    let mut others = Vec::new();
+    for kind in OTHERS {
+        others.push(routes(cluster, kind).await?);
+    }
+    let [_, ingress_routes, http_routes, _] = KINDS;
+    let (http_routes, ingress_routes) =
+        (routes(cluster, http_routes).await?, routes(cluster, ingress_routes).await?);
+    let leading = by_service(&http_routes, &ingress_routes, &others);
     let mut found = Vec::new();
     for (namespace, deployments) in &deployments {
         for deployment in deployments.values() {
@@ -126,8 +134,10 @@ where
 }
 
 /// One kind of routes besides Ingresses, of all namespaces; none where it is not there, or may not be listed.
-async fn routes(cluster: &Cluster, kind: usize) -> Result<Routes, ClusterError> {
-    let Some((kind, group, version, plural)) = KINDS.get(kind + 1).copied() else { return Ok(Routes::new()) };
+async fn routes(
+    cluster: &Cluster,
+    (kind, group, version, plural): (&str, &str, &str, &str),
+) -> Result<Routes, ClusterError> {
     let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
     let listed = match list(cluster, Api::<Thin<SlimRoute>>::all_with(cluster.client(), &resource)).await {
         Ok(listed) => listed,

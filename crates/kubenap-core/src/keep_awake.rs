@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::decide::Facts;
+use crate::decide::{Facts, QUERY_LAG};
 use crate::policy::Weight;
 use crate::seen::{HookGap, HookSeen, Phase};
 use crate::why::Why;
@@ -23,7 +23,7 @@ const REFUSALS: &[Question] = &[
 ];
 
 /// What forbids a nap that nobody asked for.
-const DOUBTS: &[Question] = &[asked, woke_recently, blind, had_traffic, peer_unwilling, paced];
+const DOUBTS: &[Question] = &[asked, woke_recently, blind, behind, had_traffic, peer_unwilling, paced];
 
 /// The first reason why the app stays awake; none: it may nap.
 pub fn keep_awake(facts: &Facts<'_>) -> Option<Why> {
@@ -32,7 +32,7 @@ pub fn keep_awake(facts: &Facts<'_>) -> Option<Why> {
 
 /// The first reason of the app's own, whatever its peers and the pace say: is it willing?
 pub fn unwilling(facts: &Facts<'_>) -> Option<Why> {
-    let doubts = [asked, woke_recently, blind, had_traffic];
+    let doubts = [asked, woke_recently, blind, behind, had_traffic];
     refusal(facts).or_else(|| doubts.iter().find_map(|question| question(facts)))
 }
 
@@ -133,6 +133,13 @@ fn woke_recently(facts: &Facts<'_>) -> Option<Why> {
 fn blind(facts: &Facts<'_>) -> Option<Why> {
     let blind = &facts.activity.blind;
     (!blind.is_empty()).then(|| Why::Blind(blind.clone()))
+}
+
+/// The last look could not come before the nap counted as abandoned.
+fn behind(facts: &Facts<'_>) -> Option<Why> {
+    facts.reading.policy.query.as_ref()?;
+    let lag = std::time::Duration::try_from(facts.now.duration_since(facts.activity.watermark)).ok()?;
+    (lag > QUERY_LAG).then_some(Why::Behind(lag))
 }
 
 fn had_traffic(facts: &Facts<'_>) -> Option<Why> {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::activity::Blind;
+use crate::decide::QUERY_LAG;
 use crate::duration;
 use crate::policy::Wish;
 use crate::seen::{HookGap, MOST_REVERTS as MOST, ServiceRefusal, Trouble};
@@ -62,6 +63,8 @@ pub enum Why {
     WokeRecently(Duration),
     /// The sources cannot tell.
     Blind(BTreeSet<Blind>),
+    /// What its own query shows is so old that a nap could not be finished.
+    Behind(Duration),
     /// It was used; this much longer quiet and it naps.
     HadTraffic(Duration),
     /// An app behind the same Service is kept awake.
@@ -185,6 +188,14 @@ impl Why {
                 let parts: Vec<_> = why.iter().map(|blind| blind.sentence()).collect();
                 ("blind", format!("its traffic is not known: a source {}", parts.join(", a source ")))
             }
+            Self::Behind(lag) => (
+                "behind",
+                format!(
+                    "what its query shows may be {} old, and it naps only where that is {} at most; is a target of Prometheus down, or scraped seldom?",
+                    show(lag),
+                    show(&QUERY_LAG)
+                ),
+            ),
             Self::HadTraffic(left) => ("had-traffic", format!("it was used; {} of quiet to go", show(left))),
             Self::PeerAwake(name) => {
                 ("peer-awake", format!("{name}, behind the same Service, is kept awake"))
@@ -255,6 +266,7 @@ impl Why {
             Self::Reverted("argocd-controller".into()),
             Self::WokeRecently(minute),
             Self::Blind(BTreeSet::from([Blind::SourceDown])),
+            Self::Behind(minute * 6),
             Self::HadTraffic(minute),
             Self::PeerAwake("shop/other".into()),
             Self::Paced,

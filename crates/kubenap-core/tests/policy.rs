@@ -190,7 +190,8 @@ fn check(annotations: &[(&str, &str)], expected: &Expect) {
 fn policy(annotations: &[(&str, &str)]) -> Reading {
     let own = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
     let sources = vec!["ingress".to_owned(), "prometheus".to_owned()];
-    let defaults = Defaults { sources, ..Defaults::default() };
+    let asking = vec!["prometheus".to_owned()];
+    let defaults = Defaults { by_default: sources.clone(), sources, asking, ..Defaults::default() };
     read(&Texts::new(), &annotations.iter().map(own).collect(), &defaults)
 }
 
@@ -219,6 +220,7 @@ fn differences(said: &Policy) -> String {
             hold_for,
             wake_timeout,
             metrics,
+            query,
             ignore_paths,
             ignore_user_agents,
             adopt_zero,
@@ -236,6 +238,7 @@ fn differences(said: &Policy) -> String {
             format!("hold for {hold_for:?}"),
             format!("wake timeout {wake_timeout:?}"),
             format!("metrics {metrics:?}"),
+            format!("query {query:?}"),
             format!("ignore paths {ignore_paths:?}"),
             format!("ignore user agents {ignore_user_agents:?}"),
             format!("adopt zero {adopt_zero:?}"),

@@ -43,7 +43,7 @@ const fn kind(group: &'static str, version: &'static str, name: &'static str, pl
 }
 
 /// Every kind that is served. Events are one store that two groups show.
-pub(crate) static KINDS: [Kind; 18] = [
+pub(crate) static KINDS: [Kind; 22] = [
     Kind { namespaced: false, status: true, short: "ns", ..kind("", "v1", "Namespace", "namespaces") },
     Kind { namespaced: false, status: true, short: "no", ..kind("", "v1", "Node", "nodes") },
     Kind { status: true, short: "svc", ..kind("", "v1", "Service", "services") },
@@ -65,7 +65,11 @@ pub(crate) static KINDS: [Kind; 18] = [
     kind("traefik.io", "v1alpha1", "IngressRoute", "ingressroutes"),
     kind("traefik.io", "v1alpha1", "Middleware", "middlewares"),
     kind("traefik.io", "v1alpha1", "TraefikService", "traefikservices"),
+    kind("traefik.io", "v1alpha1", "IngressRouteTCP", "ingressroutetcps"),
     kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+    kind("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes"),
+    kind("gateway.networking.k8s.io", "v1alpha2", "TLSRoute", "tlsroutes"),
+    kind("gateway.networking.k8s.io", "v1alpha2", "TCPRoute", "tcproutes"),
     kind("networking.istio.io", "v1", "VirtualService", "virtualservices"),
 ];
 
@@ -97,7 +101,11 @@ impl Kind {
                 | "ingressroutes"
                 | "middlewares"
                 | "traefikservices"
+                | "ingressroutetcps"
                 | "httproutes"
+                | "grpcroutes"
+                | "tlsroutes"
+                | "tcproutes"
                 | "virtualservices"
         )
     }

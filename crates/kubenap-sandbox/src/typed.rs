@@ -28,9 +28,8 @@ pub(crate) fn normal(kind: &Kind, object: &Value) -> Result<(Value, Vec<String>)
         "leases" => through::<Lease>(object),
         "horizontalpodautoscalers" => through::<HorizontalPodAutoscaler>(object),
         // Custom resources are whatever their definitions let through.
-        "ingressroutes" | "middlewares" | "traefikservices" | "httproutes" | "virtualservices" => {
-            Ok((object.clone(), Vec::new()))
-        }
+        "ingressroutes" | "middlewares" | "traefikservices" | "ingressroutetcps" | "httproutes"
+        | "grpcroutes" | "tlsroutes" | "tcproutes" | "virtualservices" => Ok((object.clone(), Vec::new())),
         other => Err(format!("{other} has no type")),
     }
 }

@@ -38,11 +38,12 @@ pub(super) fn logs(service: &TargetService, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// How Envoy Gateway names what a rule of an HTTPRoute leads to, all its backends together; while one of them is refused,
+/// How Envoy Gateway names what a rule of a route leads to, all its backends together; while one of them is refused,
 /// each by itself.
 pub(super) fn rules(route: &TargetRoute) -> impl Iterator<Item = String> {
-    let TargetRoute { namespace, name, rules, .. } = route;
-    let names = rules.iter().map(move |rule| format!("httproute/{namespace}/{name}/rule/{rule}"));
+    let TargetRoute { namespace, name, rules, grpc, .. } = route;
+    let kind = if *grpc { "grpcroute" } else { "httproute" };
+    let names = rules.iter().map(move |rule| format!("{kind}/{namespace}/{name}/rule/{rule}"));
     names.flat_map(|name| [format!("{name}/{ANY}"), name])
 }
 
@@ -76,7 +77,7 @@ pub(super) fn traefik(service: &TargetService, keys: &mut BTreeSet<String>) {
             key(format!("{of}-{ingress}-{name}-{port}"), "kubernetesingressnginx");
         }
     }
-    keys.extend(service.routes.iter().map(gateway));
+    keys.extend(service.routes.iter().filter_map(gateway));
     keys.extend(service.ingress_routes.iter().flat_map(|rule| ingress_route(service, rule)));
     keys.extend(leaves(service));
     for port in ports(service) {
@@ -85,9 +86,10 @@ pub(super) fn traefik(service: &TargetService, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// How Traefik names what an HTTPRoute leads to.
-pub(super) fn gateway(route: &TargetRoute) -> String {
-    format!("httproute-{}-gw-{ANY}", normal(&format!("{}-{}", route.namespace, route.name)))
+/// How Traefik names what an HTTPRoute leads to; how it would name a GRPCRoute's is not known.
+pub(super) fn gateway(route: &TargetRoute) -> Option<String> {
+    let name = || normal(&format!("{}-{}", route.namespace, route.name));
+    (!route.grpc).then(|| format!("httproute-{}-gw-{ANY}", name()))
 }
 
 /// How Traefik names what a rule of an IngressRoute leads to: after the rule itself, with `safeNaming` after its place, and

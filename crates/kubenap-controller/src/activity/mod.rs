@@ -12,6 +12,7 @@ mod fields;
 mod poll;
 mod prometheus;
 mod promql;
+mod queries;
 mod influx;
 mod datadog;
 mod logs;
@@ -70,6 +71,16 @@ pub trait TrafficMetricsSource: fmt::Debug + Send + Sync {
     /// When nothing can be said about any app. What only concerns some apps is a blind spot in their samples.
     async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError>;
 
+    /// Whether it asks the queries that apps bring; such an app is known by its query alone there.
+    fn asks_queries(&self) -> bool {
+        false
+    }
+
+    /// Asks the queries of all targets that bring one, apart from [`poll`](Self::poll): one that hangs holds up nobody else.
+    async fn queries(&self, _: &Ask) -> Samples {
+        Samples::blind(Blind::NotMapped)
+    }
+
     /// What it remembers of the past of all targets.
     ///
     /// # Errors
@@ -124,6 +135,8 @@ pub struct Target {
     /// The names of its pods that run now; `None` when they are not known. When given, the app's own
     /// metric counts as complete only if every one of these pods is scraped.
     pub pods: Option<Names>,
+    /// What is asked about it in place of what proxies count, where a source asks it.
+    pub query: Option<Box<str>>,
     /// Path prefixes that are no use of the app, for sources that see paths.
     pub ignore_paths: Vec<String>,
     /// Parts of `User-Agent`, in lower case, that are no use of the app, for sources that see it.
@@ -137,6 +150,7 @@ impl Target {
             app,
             services: Box::default(),
             pods: None,
+            query: None,
             ignore_paths: Vec::new(),
             ignore_user_agents: Vec::new(),
         }
@@ -163,13 +177,15 @@ pub struct TargetService {
     pub open_hosts: bool,
     /// The hosts of the rules that lead here, in lower case, for sources that see nothing but hosts.
     pub hosts: Names,
-    /// The HTTPRoutes that lead here, of whichever namespace.
+    /// The HTTPRoutes and GRPCRoutes that lead here, of whichever namespace.
     pub routes: Box<[TargetRoute]>,
     /// The rules of IngressRoutes that lead here, of whichever namespace.
     pub ingress_routes: Box<[TargetIngressRule]>,
+    /// Whether a route leads here, or may, whose traffic proxies' metrics do not tell: what comes by it is not seen.
+    pub unseen: bool,
 }
 
-/// An HTTPRoute that leads to a Service.
+/// An HTTPRoute or a GRPCRoute that leads to a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetRoute {
     /// The route's namespace.
@@ -180,6 +196,8 @@ pub struct TargetRoute {
     pub rules: Box<[usize]>,
     /// How many gateways serve it.
     pub gateways: usize,
+    /// Whether it is a GRPCRoute.
+    pub grpc: bool,
 }
 
 /// A rule of an IngressRoute that leads to a Service.
@@ -213,6 +231,8 @@ pub struct Samples {
     late: BTreeSet<AppId>,
     /// What was looked for, where it is names.
     looked: Option<Looked>,
+    /// What was asked for the apps that bring a query, and what is wrong with the answer.
+    asked: BTreeMap<AppId, String>,
 }
 
 /// What one source knows about one app, and how it came to know it.
@@ -227,7 +247,13 @@ pub struct AppSample {
 impl Samples {
     /// The same blind spot for every app.
     pub fn blind(why: Blind) -> Self {
-        Self { apps: BTreeMap::new(), otherwise: why, late: BTreeSet::new(), looked: None }
+        Self {
+            apps: BTreeMap::new(),
+            otherwise: why,
+            late: BTreeSet::new(),
+            looked: None,
+            asked: BTreeMap::new(),
+        }
     }
 
     /// What is known about the app; an app that is not in the answer is blind: absence is not silence.
@@ -242,7 +268,8 @@ impl Samples {
 
     /// Which label values were looked for of the app, the first few of them.
     pub fn looked_for(&self, app: &AppId) -> Vec<String> {
-        self.looked.as_ref().map(|looked| looked.of(app)).unwrap_or_default()
+        let names = || self.looked.as_ref().map(|looked| looked.of(app)).unwrap_or_default();
+        self.asked.get(app).map_or_else(names, |asked| vec![asked.clone()])
     }
 
     /// Whether requests to the app that are still open are seen: a WebSocket, a long download.
@@ -263,6 +290,7 @@ impl FromIterator<(AppId, AppSample)> for Samples {
             otherwise: Blind::NoSeries,
             late: BTreeSet::new(),
             looked: None,
+            asked: BTreeMap::new(),
         }
     }
 }

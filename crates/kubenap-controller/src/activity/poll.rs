@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Ask, Samples, SourceError, Target, TrafficMetricsSource};
+use super::{AppSample, Ask, Samples, SourceError, Target, TrafficMetricsSource};
 use crate::clock::Clock;
 
 /// What was learned from all sources, as of their last polls.
@@ -37,6 +37,21 @@ pub struct SourceState {
     pub error: Option<String>,
     /// What it said.
     pub samples: Arc<Samples>,
+    /// What it said of the apps that bring a query of their own; none: it asks none.
+    pub queries: Option<Arc<Samples>>,
+}
+
+impl SourceState {
+    /// Every app that it speaks of, with the answer to its query where it is asked.
+    pub fn each(&self) -> impl Iterator<Item = (&Samples, &AppId, &AppSample)> {
+        let asked = self.queries.as_deref();
+        let counted =
+            self.samples.iter().filter(move |(app, _)| asked.is_none_or(|asked| asked.detail(app).is_none()));
+        let counted = counted.map(|(app, sample)| (&*self.samples, app, sample));
+        let queries =
+            asked.into_iter().flat_map(|asked| asked.iter().map(move |(app, sample)| (asked, app, sample)));
+        counted.chain(queries)
+    }
 }
 
 /// What the sources are to be asked about.
@@ -52,7 +67,16 @@ pub struct Watched {
 #[derive(Clone, Debug)]
 pub struct Polls {
     polled: watch::Receiver<Arc<Polled>>,
-    asks: Vec<mpsc::Sender<oneshot::Sender<()>>>,
+    asks: Vec<(Part, mpsc::Sender<oneshot::Sender<()>>)>,
+}
+
+/// What one loop asks its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// What it counts, of all apps.
+    Counters,
+    /// The queries that apps bring.
+    Queries,
 }
 
 /// What a poll may take at most; a source's own deadlines are shorter.
@@ -62,7 +86,8 @@ const DEADLINE: Duration = Duration::from_mins(2);
 const WAITING: usize = 64;
 
 impl Polls {
-    /// Starts one loop per source: polls of different sources overlap, polls of one source do not.
+    /// Starts one loop per source, and one more where it asks apps' queries: polls of different loops overlap, those of one
+    /// do not.
     ///
     /// Must be called within a tokio runtime.
     pub fn start(
@@ -79,17 +104,21 @@ impl Polls {
             by_default: source.by_default(),
             error: None,
             samples: Arc::new(Samples::blind(Blind::Starting)),
+            queries: source.asks_queries().then(|| Arc::new(Samples::blind(Blind::Starting))),
         };
         let per_source = sources.iter().map(|source| (source.name().to_owned(), starting(source))).collect();
         let (publish, polled) = watch::channel(Arc::new(Polled { at: now, per_source }));
         let publish = Arc::new(publish);
-        let asks = sources
-            .into_iter()
-            .map(|source| {
+        let queries = sources.iter().filter(|source| source.asks_queries()).cloned().collect::<Vec<_>>();
+        let queries = queries.into_iter().map(|source| (Part::Queries, source));
+        let parts = sources.into_iter().map(|source| (Part::Counters, source)).chain(queries);
+        let asks = parts
+            .map(|(part, source)| {
                 let (ask, asked) = mpsc::channel(WAITING);
-                let turn = Turn { source, clock, watched: watched.clone(), publish: Arc::clone(&publish) };
+                let turn =
+                    Turn { part, source, clock, watched: watched.clone(), publish: Arc::clone(&publish) };
                 tokio::spawn(stop.clone().run_until_cancelled_owned(turn.repeat(period, asked)));
-                ask
+                (part, ask)
             })
             .collect();
         Self { polled, asks }
@@ -100,10 +129,11 @@ impl Polls {
         self.polled.clone()
     }
 
-    /// Polls every source once more, at once, and gives the answers. Each of these polls begins after this call.
-    pub async fn ask_now(&self) -> Arc<Polled> {
+    /// Polls every source once more, at once, and gives the answers. Each of these polls begins after this call. The
+    /// queries that apps bring are asked only for an app that has one.
+    pub async fn ask_now(&self, with_queries: bool) -> Arc<Polled> {
         let mut answers = Vec::new();
-        for ask in &self.asks {
+        for (_, ask) in self.asks.iter().filter(|(part, _)| with_queries || *part == Part::Counters) {
             let (done, answer) = oneshot::channel();
             if ask.send(done).await.is_ok() {
                 answers.push(answer);
@@ -119,24 +149,48 @@ impl Polls {
 
 impl Polled {
     /// What the sources together know about an app: those that count by default, or those that are `chosen` by name.
-    /// A chosen source that does not exist is a blind spot.
-    pub fn activity(&self, app: &AppId, chosen: Option<&[String]>) -> Activity {
+    /// A chosen source that does not exist is a blind spot. An app that `brings` a query is known by it at the sources that
+    /// ask it, and one must; the others tell what else they see of it.
+    pub fn activity(&self, app: &AppId, chosen: Option<&[String]>, brings: bool) -> Activity {
         match chosen {
             None => {
-                let asked = self.per_source.values().filter(|state| state.by_default);
-                Activity::join_all(asked.map(|state| state.samples.of(app)))
+                let states = self.per_source.values().filter(|state| state.by_default);
+                together(states.map(Some), app, brings)
             }
-            Some(names) => Activity::join_all(names.iter().map(|name| {
-                self.per_source
-                    .get(name)
-                    .map_or_else(|| Activity::blind(Blind::NoSource), |state| state.samples.of(app))
-            })),
+            Some(names) => together(names.iter().map(|name| self.per_source.get(name)), app, brings),
         }
     }
 }
 
-/// One source and all it needs for a turn.
+fn together<'a>(
+    states: impl Iterator<Item = Option<&'a SourceState>>,
+    app: &AppId,
+    brings: bool,
+) -> Activity {
+    let mut asks = !brings;
+    let known = Activity::join_all(states.map(|state| match state {
+        None => Activity::blind(Blind::NoSource),
+        Some(SourceState { queries: Some(queries), .. }) if brings => {
+            asks = true;
+            queries.of(app)
+        }
+        Some(SourceState { samples, .. }) if brings => beside(samples.of(app)),
+        Some(SourceState { samples, .. }) => samples.of(app),
+    }));
+    if asks { known } else { Activity::blind(Blind::NoSource) }
+}
+
+/// What a source that does not ask an app's query knows of it: that it has no series of the app's own is no doubt then.
+fn beside(mut known: Activity) -> Activity {
+    if known.blind.remove(&Blind::NoSeries) {
+        known.watermark = Timestamp::MAX;
+    }
+    known
+}
+
+/// One part of a source and all it needs for a turn.
 struct Turn {
+    part: Part,
     source: Arc<dyn TrafficMetricsSource>,
     clock: Clock,
     watched: watch::Receiver<Watched>,
@@ -172,7 +226,13 @@ impl Turn {
         let ask = Ask { now: self.clock.now(), targets: watched.targets, history: watched.history };
         let source = Arc::clone(&self.source);
         // A task of its own: a panic in a source must not end its loop and freeze its last answer.
-        let poll = AbortOnDropHandle::new(tokio::spawn(async move { source.poll(&ask).await }));
+        let part = self.part;
+        let poll = AbortOnDropHandle::new(tokio::spawn(async move {
+            match part {
+                Part::Counters => source.poll(&ask).await,
+                Part::Queries => Ok(source.queries(&ask).await),
+            }
+        }));
         match tokio::time::timeout(DEADLINE, poll).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(SourceError::Crashed),
@@ -187,6 +247,19 @@ impl Turn {
             Ok(samples) => (samples, None),
             Err(error) => (Samples::blind(Blind::SourceDown), Some(error.to_string())),
         };
+        if self.part == Part::Queries {
+            if let Some(error) = &error {
+                tracing::warn!(source = name, error, "apps' queries cannot be asked");
+            }
+            self.publish.send_modify(|polled| {
+                let polled = Arc::make_mut(polled);
+                polled.at = at;
+                if let Some(state) = polled.per_source.get_mut(name) {
+                    state.queries = Some(Arc::new(samples));
+                }
+            });
+            return;
+        }
         let up = error.is_none();
         self.publish.send_modify(|polled| {
             let before = polled.per_source.get(name);
@@ -199,7 +272,8 @@ impl Turn {
                 }
             }
             let by_default = self.source.by_default();
-            let state = SourceState { up, since, by_default, error, samples: Arc::new(samples) };
+            let queries = before.and_then(|state| state.queries.clone());
+            let state = SourceState { up, since, by_default, error, samples: Arc::new(samples), queries };
             let polled = Arc::make_mut(polled);
             polled.at = at;
             polled.per_source.insert(name.to_owned(), state);
@@ -214,7 +288,6 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::activity::AppSample;
 
     /// Answers after a while; every third poll fails, or panics.
     #[derive(Debug, Default)]
@@ -285,7 +358,7 @@ mod tests {
     async fn before_the_first_answer_every_source_is_starting() {
         let run = run(vec![fake("a", 5, Third::Answers)]);
         let polled = run.polls.polled().borrow().clone();
-        assert_eq!(polled.activity(&web(), None), Activity::blind(Blind::Starting));
+        assert_eq!(polled.activity(&web(), None, false), Activity::blind(Blind::Starting));
     }
 
     #[tokio::test(start_paused = true)]
@@ -308,8 +381,8 @@ mod tests {
             let polled = run.polls.polled().borrow().clone();
             let state = &polled.per_source["a"];
             assert!(!state.up && state.error.is_some() && polled.per_source["b"].up);
-            assert!(polled.activity(&web(), None).blind.contains(&Blind::SourceDown));
-            assert!(polled.activity(&web(), Some(&["b".to_owned()])).blind.is_empty());
+            assert!(polled.activity(&web(), None, false).blind.contains(&Blind::SourceDown));
+            assert!(polled.activity(&web(), Some(&["b".to_owned()]), false).blind.is_empty());
             tokio::time::sleep(Duration::from_secs(15)).await;
             assert!(run.polls.polled().borrow().per_source["a"].up);
         }
@@ -320,8 +393,8 @@ mod tests {
         let run = run(vec![fake("slow", 10, Third::Answers), fake("quick", 1, Third::Answers)]);
         tokio::time::sleep(Duration::from_secs(5)).await;
         let asked = run.clock.now();
-        let (one, two) = tokio::join!(run.polls.ask_now(), run.polls.ask_now());
-        assert!(one.activity(&web(), None).watermark >= asked, "the poll under way does not count");
+        let (one, two) = tokio::join!(run.polls.ask_now(false), run.polls.ask_now(false));
+        assert!(one.activity(&web(), None, false).watermark >= asked, "the poll under way does not count");
         assert_eq!(one, two);
     }
 
@@ -335,12 +408,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_chosen_source_that_does_not_exist_is_a_blind_spot() {
         let run = run(vec![fake("a", 1, Third::Answers)]);
-        let polled = run.polls.ask_now().await;
+        let polled = run.polls.ask_now(false).await;
         let chosen = ["a".to_owned(), "graphite".to_owned()];
         assert_eq!(
-            polled.activity(&web(), Some(&chosen)).blind.into_iter().collect::<Vec<_>>(),
+            polled.activity(&web(), Some(&chosen), false).blind.into_iter().collect::<Vec<_>>(),
             [Blind::NoSource]
         );
-        assert_eq!(polled.activity(&web(), Some(&[])), Activity::blind(Blind::NoSource));
+        assert_eq!(polled.activity(&web(), Some(&[]), false), Activity::blind(Blind::NoSource));
     }
 }

@@ -24,18 +24,33 @@ use super::ledger::{BLINK, Ledger, Look, Sight};
 use super::past::{Pieces, Recorder};
 use super::preset::Preset;
 use super::promql::{self, Answer, DOWN, Row};
+use super::queries;
 use super::spec::{Kind, Setup, With, address};
 use super::verdict::{FRESH, View, samples};
-use super::{AppPast, Ask, AskPast, Credentials, Endpoint, Samples, SourceError, TrafficMetricsSource};
+use super::{
+    AppPast, Ask, AskPast, Credentials, Endpoint, Samples, SourceError, SpecError, TrafficMetricsSource,
+};
 
 /// `prometheus=URL`, or with more settings in the config file.
 pub(super) const KIND: Kind = Kind {
     name: "prometheus",
     forms: "prometheus=URL",
-    short: |url| Ok(Arc::new(PrometheusSetup { endpoint: address("prometheus", url)?, credentials: None })),
+    short: |url| {
+        let mut endpoint = address("prometheus", url)?;
+        let allows_query = match endpoint.take("allowQuery").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => {
+                let what = format!("has allowQuery={other}; accepted: true or false");
+                return Err(SpecError::Incomplete { name: "prometheus".to_owned(), what });
+            }
+        };
+        Ok(Arc::new(PrometheusSetup { endpoint, credentials: None, allows_query }))
+    },
     read: |fields| {
         let endpoint = fields.endpoint("url").unwrap_or_default();
-        Arc::new(PrometheusSetup { endpoint, credentials: Some(fields.credentials()) })
+        let allows_query = fields.flag("allowQuery");
+        Arc::new(PrometheusSetup { endpoint, credentials: Some(fields.credentials()), allows_query })
     },
 };
 
@@ -44,12 +59,15 @@ struct PrometheusSetup {
     endpoint: Endpoint,
     /// None: what all servers get that a flag names.
     credentials: Option<Credentials>,
+    /// Whether apps may bring a query of their own.
+    allows_query: bool,
 }
 
 impl Setup for PrometheusSetup {
     fn build(&self, name: String, with: &With<'_>) -> Result<Arc<dyn TrafficMetricsSource>, SourceError> {
         let credentials = self.credentials.as_ref().unwrap_or(with.credentials);
-        Ok(Arc::new(PrometheusSource::new(name, self.endpoint.clone(), credentials.clone())?))
+        let source = PrometheusSource::new(name, self.endpoint.clone(), credentials.clone())?;
+        Ok(Arc::new(PrometheusSource { allows_query: self.allows_query, ..source }))
     }
 }
 
@@ -59,8 +77,10 @@ pub struct PrometheusSource {
     name: String,
     endpoint: Endpoint,
     credentials: Credentials,
+    allows_query: bool,
     fetch: Fetch,
     memory: Mutex<Memory>,
+    pub(super) queries: Mutex<queries::Memory>,
 }
 
 #[derive(Debug, Default)]
@@ -74,9 +94,9 @@ struct Memory {
 
 /// The limits of one kind of question.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
-    deadline: Duration,
-    bytes: usize,
+pub(super) struct Limits {
+    pub(super) deadline: Duration,
+    pub(super) bytes: usize,
 }
 
 // 10,000 apps on three instances make 4 MB at one moment, and 40 MB over sixty.
@@ -88,11 +108,11 @@ pub(super) const LONGEST: Duration = Duration::from_hours(24);
 
 /// How the server's time is put on the controller's clock.
 #[derive(Clone, Copy, Debug)]
-struct Clocks {
+pub(super) struct Clocks {
     /// The server's time of evaluation, in seconds.
-    server: f64,
+    pub(super) server: f64,
     /// The controller's time just before the question.
-    ours: Timestamp,
+    pub(super) ours: Timestamp,
 }
 
 impl PrometheusSource {
@@ -103,10 +123,16 @@ impl PrometheusSource {
     pub fn new(name: String, endpoint: Endpoint, credentials: Credentials) -> Result<Self, SourceError> {
         credentials.check()?;
         let fetch = Fetch::trusting(credentials.ca_file.as_deref())?;
-        Ok(Self { name, endpoint, credentials, fetch, memory: Mutex::new(Memory::default()) })
+        let (memory, queries) = (Mutex::default(), Mutex::default());
+        Ok(Self { name, endpoint, credentials, allows_query: false, fetch, memory, queries })
     }
 
-    async fn query(&self, path: &str, pairs: &[(&str, &str)], limits: Limits) -> Result<Answer, SourceError> {
+    pub(super) async fn query(
+        &self,
+        path: &str,
+        pairs: &[(&str, &str)],
+        limits: Limits,
+    ) -> Result<Answer, SourceError> {
         let headers = self.credentials.headers().await?;
         let mut pairs = pairs.to_vec();
         // Thanos must say that it has not everything; the others do not know the word.
@@ -131,10 +157,15 @@ impl PrometheusSource {
         self.query("/api/v1/query", &[("query", query)], INSTANT).await
     }
 
-    async fn over(&self, query: &str, range: &promql::Range) -> Result<Answer, SourceError> {
+    pub(super) async fn over(
+        &self,
+        query: &str,
+        range: &promql::Range,
+        limits: Limits,
+    ) -> Result<Answer, SourceError> {
         let (start, end, step) = (range.start.to_string(), range.end.to_string(), range.step.to_string());
         let pairs = [("query", query), ("start", &start), ("end", &end), ("step", &step)];
-        self.query("/api/v1/query_range", &pairs, RANGE).await
+        self.query("/api/v1/query_range", &pairs, limits).await
     }
 
     /// The ledgers as they would be if this had been running all the time.
@@ -145,9 +176,9 @@ impl PrometheusSource {
         history: Duration,
     ) -> Result<BTreeMap<Preset, Ledger>, SourceError> {
         let range = promql::Range::until(clocks.server, history);
-        let heartbeat = self.over(&promql::heartbeat(), &range).await?;
-        let counters = self.over(&promql::counters(presets), &range).await?;
-        let between = self.over(&promql::heartbeat(), &range.finer()).await?;
+        let heartbeat = self.over(&promql::heartbeat(), &range, RANGE).await?;
+        let counters = self.over(&promql::counters(presets), &range, RANGE).await?;
+        let between = self.over(&promql::heartbeat(), &range.finer(), RANGE).await?;
         let mut ledgers = BTreeMap::new();
         if [&heartbeat, &counters, &between].iter().any(|answer| answer.is_partial) {
             return Ok(ledgers);
@@ -187,7 +218,34 @@ impl TrafficMetricsSource for PrometheusSource {
         &self.name
     }
 
+    fn asks_queries(&self) -> bool {
+        self.allows_query
+    }
+
+    async fn queries(&self, ask: &Ask) -> Samples {
+        if self.allows_query { self.of_queries(ask).await } else { Samples::blind(Blind::NotMapped) }
+    }
+
     async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError> {
+        match self.of_proxies(ask).await {
+            // Who brings a query needs no proxy.
+            Err(SourceError::NothingScraped { .. })
+                if self.allows_query && ask.targets.iter().any(|target| target.query.is_some()) =>
+            {
+                Ok(Samples::blind(Blind::NoSeries))
+            }
+            answer => answer,
+        }
+    }
+
+    async fn past(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
+        self.past_of_proxies(ask).await
+    }
+}
+
+impl PrometheusSource {
+    /// What proxies and pods count, of all apps.
+    async fn of_proxies(&self, ask: &Ask) -> Result<Samples, SourceError> {
         let begun = Instant::now();
         let mut memory = self.memory.lock().await;
         // The heartbeat first: what it says was scraped is then in the counters that are read after it.
@@ -195,7 +253,7 @@ impl TrafficMetricsSource for PrometheusSource {
         let beats: Vec<_> = heartbeat.rows.iter().map(Row::last).collect();
         let nothing = || SourceError::NothingScraped { at: self.endpoint.to_string() };
         let server = beats.first().ok_or_else(nothing)?.at;
-        let clocks = memory.clocks(server, ask.now);
+        let clocks = Clocks::of(&mut memory.newest, server, ask.now);
         let live = promql::live(&beats);
         if live.is_empty() && memory.ledgers.is_empty() {
             return Err(nothing());
@@ -246,7 +304,7 @@ impl TrafficMetricsSource for PrometheusSource {
         Ok(samples(ask, &views.collect(), &dark))
     }
 
-    async fn past(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
+    async fn past_of_proxies(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
         let heartbeat = self.now(&promql::heartbeat()).await?;
         let nothing = || SourceError::NothingScraped { at: self.endpoint.to_string() };
         let server = heartbeat.rows.first().map(|row| row.last().at).ok_or_else(nothing)?;
@@ -265,9 +323,7 @@ impl TrafficMetricsSource for PrometheusSource {
         }
         Ok(recorder.pasts(ask))
     }
-}
 
-impl PrometheusSource {
     /// A piece of the past; nothing, if the server does not have all of it.
     async fn piece(
         &self,
@@ -277,12 +333,12 @@ impl PrometheusSource {
     ) -> Result<(Vec<Row>, Vec<Row>), SourceError> {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^52")]
         let range = promql::Range { start: from as f64, end: (until - 1) as f64, step: step.as_secs_f64() };
-        let beats = self.over(&promql::heartbeat(), &range).await?;
+        let beats = self.over(&promql::heartbeat(), &range, RANGE).await?;
         let presets = promql::shown(&beats.rows);
         if beats.is_partial || presets.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
-        let counters = self.over(&promql::counters(&presets), &range).await?;
+        let counters = self.over(&promql::counters(&presets), &range, RANGE).await?;
         Ok(if counters.is_partial { (Vec::new(), Vec::new()) } else { (beats.rows, counters.rows) })
     }
 }
@@ -300,23 +356,21 @@ fn record(recorder: &mut Recorder, beats: &[Row], counters: &[Row], clocks: Cloc
     }
 }
 
-impl Memory {
-    /// The clocks of an answer. One that was evaluated no later than one before it comes from a cache, and is as old as
-    /// that one.
-    fn clocks(&mut self, server: f64, ours: Timestamp) -> Clocks {
-        match self.newest {
+impl Clocks {
+    /// The clocks of an answer. One that was evaluated no later than the newest before it comes from a cache, and is as old
+    /// as that one.
+    pub(super) fn of(newest: &mut Option<Self>, server: f64, ours: Timestamp) -> Self {
+        match *newest {
             Some(newest) if server <= newest.server => {
                 let behind =
                     SignedDuration::try_from_secs_f64(newest.server - server).unwrap_or(SignedDuration::MAX);
-                Clocks { server, ours: newest.ours.checked_sub(behind).unwrap_or(Timestamp::MIN) }
+                Self { server, ours: newest.ours.checked_sub(behind).unwrap_or(Timestamp::MIN) }
             }
-            _ => *self.newest.insert(Clocks { server, ours }),
+            _ => *newest.insert(Self { server, ours }),
         }
     }
-}
 
-impl Clocks {
-    fn ours_of(self, server: f64) -> Timestamp {
+    pub(super) fn ours_of(self, server: f64) -> Timestamp {
         let age = SignedDuration::try_from_secs_f64((self.server - server).max(0.0));
         age.ok().and_then(|age| self.ours.checked_sub(age).ok()).unwrap_or(Timestamp::MIN)
     }

@@ -218,6 +218,14 @@ impl TrafficMetricsSource for WhenNamed {
         self.0.poll(ask).await
     }
 
+    fn asks_queries(&self) -> bool {
+        self.0.asks_queries()
+    }
+
+    async fn queries(&self, ask: &Ask) -> Samples {
+        self.0.queries(ask).await
+    }
+
     async fn past(&self, ask: &AskPast) -> Result<Vec<(AppId, AppPast)>, SourceError> {
         self.0.past(ask).await
     }

@@ -52,7 +52,7 @@ pub(super) fn samples(ask: &Ask, views: &BTreeMap<Preset, View<'_>>, dark: &BTre
     });
     let apps = apps.collect();
     let looked = Looked { targets: Arc::clone(&ask.targets), presets: views.keys().copied().collect() };
-    Samples { apps, otherwise: Blind::NoSeries, late, looked: Some(looked) }
+    Samples { apps, otherwise: Blind::NoSeries, late, looked: Some(looked), asked: BTreeMap::new() }
 }
 
 /// What names were looked for, told when somebody asks: of thousands of apps they are a mountain of text.
@@ -158,7 +158,9 @@ fn sample(
         }
     }
     let activity = if words.is_empty() {
-        Activity::blind(unserved.unwrap_or(Blind::NoSeries))
+        let is_unseen = target.services.iter().any(|service| service.unseen);
+        let otherwise = if is_unseen { Blind::NotMapped } else { Blind::NoSeries };
+        Activity::blind(unserved.unwrap_or(otherwise))
     } else {
         let words = words.into_iter().chain(hints);
         let mut activity = Activity::join_all(words.map(|word| Activity {
@@ -174,7 +176,8 @@ fn sample(
     (AppSample { activity, matched }, sees_open)
 }
 
-/// Whether live proxies have shown names of the routes besides Ingresses that lead to the app: of every HTTPRoute, for
+/// Whether live proxies have shown names of the routes besides Ingresses that lead to the app: of every HTTPRoute and
+/// GRPCRoute, for
 /// what comes by another one, or through another gateway, may be another proxy's to count; where a proxy names after their
 /// Service what HTTPRoutes lead to, all of them are one. IngressRoutes are Traefik's alone, so that one that was seen shows
 /// that their names are understood; others may be hidden behind it.
@@ -184,7 +187,8 @@ fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> b
     };
     let shown = |route: &TargetRoute| {
         let by_envoy = || rules(route).any(|name| has(Preset::Envoy, &name));
-        route.gateways == 1 && (by_envoy() || has(Preset::Traefik, &gateway(route)))
+        let by_traefik = || gateway(route).is_some_and(|name| has(Preset::Traefik, &name));
+        route.gateways == 1 && (by_envoy() || by_traefik())
     };
     target.services.iter().all(|service| {
         let by_service = || {
@@ -195,7 +199,7 @@ fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> b
         };
         let known = |rule| ingress_route(service, rule).iter().any(|name| has(Preset::Traefik, name));
         let understood = service.ingress_routes.is_empty() || service.ingress_routes.iter().any(known);
-        understood && (service.routes.iter().all(shown) || by_service())
+        !service.unseen && understood && (service.routes.iter().all(shown) || by_service())
     })
 }
 

@@ -8,14 +8,14 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use kubenap_core::app::{AppId, key};
-use kubenap_core::proxy::routes::KINDS;
+use kubenap_core::proxy::routes::{KINDS, OTHERS};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::observe::selected_by;
 use super::slices::SlimSlice;
 use super::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimLease, SlimPod, SlimService};
-use super::slim_route::{ROUTE_KINDS, SlimRoute, follow_routes};
+use super::slim_route::{OTHER_KINDS, ROUTE_KINDS, SlimRoute, Unlisted, follow_routes};
 use super::space::{Space, Tag};
 use super::thin::Thin;
 use super::watched::{Changed, Watched};
@@ -41,6 +41,10 @@ pub struct Stores {
     pub ingress_classes: Watched<SlimIngressClass>,
     /// Routes that are no Ingresses, a store for each kind; none as long as the kind is not there or may not be listed.
     pub routes: [Watched<SlimRoute>; ROUTE_KINDS],
+    /// The same of those kinds that are read only for where they lead.
+    pub other_routes: [Watched<SlimRoute>; OTHER_KINDS],
+    /// Which kinds of routes may not be listed.
+    pub unlisted: Unlisted,
     /// The Leases of KubeNap's own namespace.
     pub leases: Watched<SlimLease>,
     /// When each member was last seen to write one of its slices.
@@ -120,6 +124,8 @@ impl Stores {
             ingresses: Watched::new(),
             ingress_classes: Watched::new(),
             routes: std::array::from_fn(|_| Watched::new()),
+            other_routes: std::array::from_fn(|_| Watched::new()),
+            unlisted: Unlisted::default(),
             leases: Watched::new(),
             wrote: Wrote::default(),
             authors: Authors::default(),
@@ -184,13 +190,20 @@ impl Stores {
         stores.follow(cluster, &stores.ingresses, None, &nothing, tasks);
 
         tasks.spawn(follow_classes(cluster.clone(), stores.ingress_classes.clone()));
-        for (store, kind) in stores.routes.iter().zip(KINDS.into_iter().skip(1)) {
+        let routes = stores.routes.iter().zip(KINDS.into_iter().skip(1));
+        for (store, kind) in routes.chain(stores.other_routes.iter().zip(OTHERS)) {
             let spaces: Vec<_> = match namespaces {
                 [] => vec![None],
                 names => names.iter().cloned().map(Some).collect(),
             };
             for space in spaces {
-                tasks.spawn(follow_routes(cluster.clone(), store.clone(), kind, space));
+                tasks.spawn(follow_routes(
+                    cluster.clone(),
+                    store.clone(),
+                    kind,
+                    space,
+                    stores.unlisted.clone(),
+                ));
             }
         }
 
@@ -228,9 +241,10 @@ impl Stores {
     }
 
     /// A number that changes when what leads to apps, or which there are, may have changed.
-    pub fn routes_version(&self) -> [u64; 6] {
+    pub fn routes_version(&self) -> [u64; 7] {
         [
-            self.routes.iter().map(Watched::version).sum(),
+            self.routes.iter().chain(&self.other_routes).map(Watched::version).sum(),
+            self.unlisted.count() as u64,
             self.deployments.version(),
             self.services.version(),
             self.pods.version(),

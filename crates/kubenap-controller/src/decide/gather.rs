@@ -171,7 +171,7 @@ fn alone(cx: &Context, around: &Around) -> Gathered {
         hook::tell(cx, &app, &reading.policy, &mut seen);
     }
     let polled = cx.polled.borrow().clone();
-    let activity = polled.activity(&app, reading.policy.metrics.as_deref());
+    let activity = polled.activity(&app, reading.policy.metrics.as_deref(), reading.policy.query.is_some());
     Gathered {
         here: Here {
             name: cx.settings.identity.clone(),

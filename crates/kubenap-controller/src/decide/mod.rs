@@ -328,10 +328,11 @@ fn assist(cx: &Arc<Context>, gathered: &Gathered) {
     {
         return;
     }
+    let brings = gathered.reading.policy.query.is_some();
     if !gathered.reading.policy.substitute {
         cx.wake_address.ask_now();
         let cx = Arc::clone(cx);
-        tokio::spawn(async move { cx.polls.ask_now().await });
+        tokio::spawn(async move { cx.polls.ask_now(brings).await });
         return;
     }
     let cx = Arc::clone(cx);
@@ -350,7 +351,7 @@ fn assist(cx: &Arc<Context>, gathered: &Gathered) {
     let ports: Vec<_> = gathered.seen.deployment.record.wake_ports.0.values().copied().collect();
     let ends = gathered.seen.pods.len() + cx.members.living().len();
     tokio::spawn(async move {
-        cx.polls.ask_now().await;
+        cx.polls.ask_now(brings).await;
         cx.queue.add(&app);
         let window = cx.settings.timing.drowsy * 2;
         let before: u64 = ports.iter().map(|port| cx.doors.arrivals(*port)).sum();

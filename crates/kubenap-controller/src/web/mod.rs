@@ -69,6 +69,9 @@ pub struct Room {
     /// It puts the hooks of apps that are not substituted in place itself.
     #[serde(default)]
     pub manages_proxies: bool,
+    /// Where it looks for apps and routes; empty: everywhere.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
 }
 
 /// A member that does not say was made before it could be told otherwise.
@@ -146,7 +149,8 @@ async fn room(State(cx): State<Arc<Context>>) -> Json<Room> {
     let member = cx.settings.identity.clone();
     let connections = Limits::default().within(cx.settings.open_files).connections;
     let (substitutes, manages_proxies) = (cx.settings.substitute, cx.settings.manage_proxies);
-    Json(Room { member, open_files: cx.settings.open_files, connections, substitutes, manages_proxies })
+    let (open_files, namespaces) = (cx.settings.open_files, cx.settings.namespaces.clone());
+    Json(Room { member, open_files, connections, substitutes, manages_proxies, namespaces })
 }
 
 async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {
@@ -158,13 +162,12 @@ async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {
         since: state.since.to_string(),
         error: state.error.clone(),
         apps: state
-            .samples
-            .iter()
-            .map(|(app, sample)| SourceApp {
+            .each()
+            .map(|(samples, app, sample)| SourceApp {
                 app: app.to_string(),
                 matched: sample.matched,
-                sees_open: state.samples.sees_open(app),
-                looked_for: state.samples.looked_for(app),
+                sees_open: samples.sees_open(app),
+                looked_for: samples.looked_for(app),
                 last_seen: known(sample.activity.last_seen),
                 watermark: known(sample.activity.watermark),
                 blind: sample.activity.blind.iter().map(|blind| blind.label().to_owned()).collect(),

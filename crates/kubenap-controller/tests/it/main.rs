@@ -6,6 +6,7 @@ mod visitor;
 
 mod naps;
 mod sources;
+mod queries;
 mod wishes;
 mod mistakes;
 mod eager;

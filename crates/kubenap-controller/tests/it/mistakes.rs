@@ -68,7 +68,7 @@ async fn each_wrong_annotation_leaves_the_app_alone_with_one_event() {
         ("adoptZero", "yes", "is not understood"),
         ("substitute", "no", "is not understood"),
         ("hook", "yes", "is not understood"),
-        ("query", "up", "not carried out by this version"),
+        ("query", "up", "is asked by no source that counts for it (script)"),
         ("awakeDuring", "always", "not carried out by this version"),
         ("dependsOn", "shop/db", "not carried out by this version"),
         ("wish", "sleep", "is not understood"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kubenap_controller::activity::TrafficMetricsSource;
-use kubenap_controller::run::{start, start_with};
+use kubenap_controller::run::{Running, start, start_with};
 use kubenap_controller::settings::Settings;
 use kubenap_core::activity::Blind;
 use kubenap_sandbox::{Effect, Fault};
@@ -166,4 +166,40 @@ async fn without_the_right_to_ingress_classes_all_goes_on() {
     let _running = start(world.client(), settings).await.unwrap();
     world.asleep("web").await;
     assert_eq!(visitor::get(ingress.address(), &host("web"), "/").await.status, 307);
+}
+
+/// A member with the metrics of an ingress as its only source, and the ingress, which ends with its value.
+async fn by_ingress(world: &World) -> (Running, impl Sized) {
+    let ingress = world.sandbox.ingress(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+    let source = format!("ingress=http://{}/metrics", ingress.metrics_address()).parse().unwrap();
+    let settings = Settings { sources: vec![source], ..world.settings(1) };
+    (start(world.client(), settings).await.unwrap(), ingress)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_to_which_connections_are_routed_that_no_metric_tells_of_stays_awake() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    world.app("other", 1, &[]).await;
+    world.put(json!({"apiVersion": "gateway.networking.k8s.io/v1alpha2", "kind": "TCPRoute",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"parentRefs": [{"name": "gw"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}}));
+    let (running, _ingress) = by_ingress(&world).await;
+    world.asleep("other").await;
+    world.pass(120).await;
+    assert_eq!((world.phase("web").as_str(), World::label(&running, "web").as_str()), ("awake", "blind"));
+    assert!(world.sandbox.delete("tcproutes", "shop", "web"));
+    world.asleep("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_kind_of_route_may_not_be_listed_every_app_stays_awake_that_proxies_tell_of() {
+    let world = World::quick();
+    world.sandbox.faults().inject(Fault::new(Effect::Deny).resource("httproutes"));
+    world.app("web", 1, &[]).await;
+    let (running, _ingress) = by_ingress(&world).await;
+    world.pass(300).await;
+    assert_eq!((world.phase("web").as_str(), World::label(&running, "web").as_str()), ("awake", "blind"));
+    world.sandbox.faults().clear();
+    world.until("it is listed, and asleep", 180, || world.phase("web") == "asleep").await;
 }

@@ -20,3 +20,4 @@ mod tls;
 mod proxies;
 mod routes;
 mod settings;
+mod queries;

@@ -19,8 +19,13 @@ fn envoy_gateway(clusters: &[(&str, u32)]) -> String {
 fn by_route(stage: &mut Stage, name: &str, rules: &[usize], gateways: usize) {
     let service = &mut stage.target.services[0];
     (service.ingress_ports, service.ingresses) = (Names::default(), Vec::new());
-    let route =
-        TargetRoute { namespace: "shop".to_owned(), name: name.to_owned(), rules: rules.into(), gateways };
+    let route = TargetRoute {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        rules: rules.into(),
+        gateways,
+        grpc: false,
+    };
     let routes = service.routes.iter().cloned().chain([route]);
     service.routes = routes.collect();
 }
@@ -75,6 +80,49 @@ async fn an_httproute_that_envoy_does_not_show_or_does_not_serve_alone_keeps_its
     assert!(stage.tick().await.blind.is_empty());
 }
 
+#[tokio::test]
+async fn what_comes_by_a_grpcroute_is_use_where_envoy_gateway_shows_it_and_a_doubt_elsewhere() {
+    const HTTP: &str = "httproute/shop/web/rule/0";
+    const GRPC: &str = "grpcroute/shop/web/rule/0";
+    const INGRESS: &str = "shop-web-80@kubernetes";
+    const ROUTE: &str = "httproute-shop-web-gw-traefik-main-ep-web-0-0a1b-svc-shop-web-0@kubernetesgateway";
+    let mut stage = Stage::new(envoy_gateway(&[(HTTP, 3)])).await;
+    by_route(&mut stage, "web", &[0], 1);
+    stage.tick().await;
+    assert!(stage.tick().await.blind.is_empty());
+    by_route(&mut stage, "web", &[0], 1);
+    stage.target.services[0].routes[1].grpc = true;
+    let web = stage.tick().await;
+    assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries], "it was never seen");
+    stage.shows(envoy_gateway(&[(HTTP, 3), (GRPC, 1)])).await;
+    for _ in 0..4 {
+        stage.tick().await;
+    }
+    let web = stage.shows(envoy_gateway(&[(HTTP, 3), (GRPC, 1)])).await;
+    assert_eq!((quiet(&web), web.blind.len()), (5, 0));
+    let web = stage.shows(envoy_gateway(&[(HTTP, 3), (GRPC, 2)])).await;
+    assert_eq!((quiet(&web), web.blind.len()), (0, 0));
+
+    // Traefik's name for it would be a guess.
+    let mut stage = Stage::new(traefik(&[(INGRESS, 3), (ROUTE, 3)])).await;
+    by_route(&mut stage, "web", &[0], 1);
+    stage.tick().await;
+    assert!(stage.tick().await.blind.is_empty());
+    stage.target.services[0].routes[0].grpc = true;
+    assert!(!stage.tick().await.blind.is_empty());
+}
+
+#[tokio::test]
+async fn an_app_to_which_a_route_leads_that_no_metric_tells_of_stays_awake() {
+    let shown = traefik(&[("shop-web-80@kubernetes", 3)]);
+    let mut stage = Stage::new(shown).await;
+    stage.tick().await;
+    assert!(stage.tick().await.blind.is_empty());
+    stage.target.services[0].unseen = true;
+    let web = stage.tick().await;
+    assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NotMapped]);
+}
+
 /// What Traefik shows of these services.
 fn traefik(services: &[(&str, u32)]) -> String {
     let lines = services.iter().map(|(name, count)| {
@@ -127,8 +175,13 @@ async fn what_comes_by_an_httproute_that_traefik_serves_is_use() {
     const INGRESS: &str = "shop-web-80@kubernetes";
     const ROUTE: &str = "httproute-shop-web-gw-traefik-main-ep-web-0-0a1b-svc-shop-web-0@kubernetesgateway";
     let mut stage = Stage::new(traefik(&[(INGRESS, 3)])).await;
-    let routes =
-        TargetRoute { namespace: "shop".to_owned(), name: "web".to_owned(), rules: [0].into(), gateways: 1 };
+    let routes = TargetRoute {
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+        rules: [0].into(),
+        gateways: 1,
+        grpc: false,
+    };
     stage.target.services[0].routes = [routes].into();
     stage.tick().await;
     let web = stage.tick().await;

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::IntoResponse as _;
 use jiff::Timestamp;
-use kubenap_controller::activity::{Ask, Credentials, Samples, SourceError, SourceSpec, build};
+use kubenap_controller::activity::{Ask, Credentials, Samples, SourceError, SourceSpec, Target, build};
 use kubenap_core::activity::Blind;
 use kubenap_core::app::AppId;
 use serde_json::{Value, json};
@@ -64,7 +64,10 @@ fn credentials() -> Vec<(Value, Shows)> {
 
 fn prometheus() -> Form {
     let mut settings = credentials();
-    settings.push((json!({"url": "http://127.0.0.1:PORT/mimir"}), Asked("/mimir/api/v1/query")));
+    settings.extend([
+        (json!({"url": "http://127.0.0.1:PORT/mimir"}), Asked("/mimir/api/v1/query")),
+        (json!({"allowQuery": true}), Asked("offset%2075s")),
+    ]);
     Form { kind: "prometheus", base: json!({"url": "http://127.0.0.1:PORT"}), settings }
 }
 
@@ -267,12 +270,15 @@ async fn poll(settings: Value, answer: &'static str) -> (Result<Samples, SourceE
         Ok(mut sources) => sources.remove(0),
         Err(error) => return (Err(error), String::new()),
     };
-    let web = target("shop", "web");
+    let web = Target { query: Some("sum(own_total)".into()), ..target("shop", "web") };
     let mut samples = Err(SourceError::Crashed);
     for second in [0, 15] {
         let now = Timestamp::from_second(1_800_000_000 + second).unwrap();
         let ask = Ask { now, targets: [web.clone()].into(), history: Duration::from_mins(10) };
         samples = source.poll(&ask).await;
+        if source.asks_queries() {
+            source.queries(&ask).await;
+        }
     }
     let asked = questions.lock().unwrap().clone();
     (samples, asked)

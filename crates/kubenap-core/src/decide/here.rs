@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::policy::Policy;
+
 /// The member that decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Here {
@@ -28,10 +30,16 @@ pub struct Timing {
     pub min_awake: Duration,
 }
 
+/// An app with a query of its own naps only while what it shows is no older: two scrapes of a minute each, one evaluation
+/// of rules and a poll fit into it.
+pub const QUERY_LAG: Duration = Duration::from_secs(210);
+
 impl Timing {
-    /// Drowsy for longer than this, and whoever armed the app is gone.
-    pub fn abandoned(self) -> Duration {
-        (self.drowsy * 10).max(Duration::from_secs(60))
+    /// Drowsy for longer than this, and whoever armed the app is gone. The last look of an app with a query of its own
+    /// waits until what the query shows is past the arming. Every member takes this from the same annotation.
+    pub fn abandoned(self, policy: &Policy) -> Duration {
+        let lag = if policy.query.is_some() { QUERY_LAG } else { Duration::ZERO };
+        (self.drowsy * 10).max(Duration::from_secs(60)) + lag
     }
 }
 

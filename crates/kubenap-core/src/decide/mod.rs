@@ -18,7 +18,7 @@ use crate::why::Why;
 
 mod here;
 
-pub use here::{Here, Timing};
+pub use here::{Here, QUERY_LAG, Timing};
 
 /// All that a decision rests on.
 #[derive(Clone, Debug)]
@@ -232,9 +232,9 @@ fn cancels(facts: &Facts<'_>, wish: Option<Wish>) -> Option<Why> {
     }
     // Annotations that were replaced by old ones may say drowsy of a nap that is long over.
     let since = facts.seen.deployment.record.since.map(|since| facts.now.duration_since(since));
-    let old =
-        since.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > facts.timing.abandoned()));
-    if facts.in_phase > facts.timing.abandoned() || (old && facts.here.leading) {
+    let abandoned = facts.timing.abandoned(&facts.reading.policy);
+    let old = since.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > abandoned));
+    if facts.in_phase > abandoned || (old && facts.here.leading) {
         return Some(Why::NapAbandoned);
     }
     if let Some(peer) = facts.seen.peers.iter().find(waking) {

@@ -74,15 +74,12 @@ pub const KEYS: &[Key] = &[
         "all configured sources",
         "Which sources say whether the app is used.",
     ),
-    Key {
-        later: Some(Weight::Refuses),
-        ..Key::now(
-            "query",
-            "a query, once the administrator allows it",
-            "the source's own",
-            "A query of the app's own. Not carried out by this version.",
-        )
-    },
+    Key::now(
+        "query",
+        "a PromQL expression of at most 2000 characters that gives one series",
+        "what proxies count",
+        "A query of the app's own, whose value changes with each use, for sources of kind `prometheus` that allow it (`allowQuery`).",
+    ),
     Key::now(
         "ignorePaths",
         "path prefixes that begin with /, separated by commas",

@@ -36,6 +36,8 @@ pub struct Policy {
     pub wake_timeout: Duration,
     /// The sources asked for this app; none: all.
     pub metrics: Option<Vec<String>>,
+    /// What Prometheus is asked in place of what proxies count.
+    pub query: Option<String>,
     /// Path prefixes that never wake.
     pub ignore_paths: Vec<String>,
     /// Parts of `User-Agent`, lower case, that never wake.
@@ -69,13 +71,23 @@ pub struct Defaults {
     pub idle_after: Duration,
     /// The names of the sources that are configured; empty: not known, any name is accepted.
     pub sources: Vec<String>,
+    /// Those of them that count for apps that do not choose.
+    pub by_default: Vec<String>,
+    /// Those of them that ask a query of an app's own.
+    pub asking: Vec<String>,
     /// Whether EndpointSlices may be written at all; not with `--no-substitute`.
     pub substitute: bool,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { idle_after: Duration::from_secs(600), sources: Vec::new(), substitute: true }
+        Self {
+            idle_after: Duration::from_secs(600),
+            sources: Vec::new(),
+            by_default: Vec::new(),
+            asking: Vec::new(),
+            substitute: true,
+        }
     }
 }
 
@@ -120,7 +132,7 @@ pub fn read(labels: &Texts, annotations: &Texts, defaults: &Defaults) -> Reading
         }
     }
     let mut read = Reader { annotations, complaints };
-    let policy = Policy {
+    let mut policy = Policy {
         services: read.names("kubenap/service"),
         ingresses: read.names("kubenap/ingress"),
         idle_after: read.duration("kubenap/idleAfter", Duration::from_secs(1)).unwrap_or(defaults.idle_after),
@@ -132,6 +144,7 @@ pub fn read(labels: &Texts, annotations: &Texts, defaults: &Defaults) -> Reading
         hold_for: read.duration("kubenap/holdFor", Duration::ZERO).unwrap_or(HOLD_FOR),
         wake_timeout: read.duration("kubenap/wakeTimeout", Duration::from_secs(1)).unwrap_or(WAKE_TIMEOUT),
         metrics: read.sources(&defaults.sources),
+        query: None,
         ignore_paths: read.list("kubenap/ignorePaths", |text| {
             (text.starts_with('/') && text.len() <= 1024).then(|| text.to_owned())
         }),
@@ -143,6 +156,7 @@ pub fn read(labels: &Texts, annotations: &Texts, defaults: &Defaults) -> Reading
         hook_declared: read.one_of("kubenap/hook", |text| (text == "declared").then_some(())).is_some(),
         wish: read.one_of(key::WISH, Wish::parse),
     };
+    policy.query = read.query(policy.metrics.as_deref(), defaults);
     Reading { policy, complaints: read.complaints }
 }
 
@@ -150,6 +164,9 @@ pub fn read(labels: &Texts, annotations: &Texts, defaults: &Defaults) -> Reading
 pub const HOLD_FOR: Duration = Duration::from_secs(10);
 /// How long a request that must be passed is held, by default.
 pub const WAKE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How many bytes a query of an app's own may have.
+const LONGEST_QUERY: usize = 2000;
 
 impl Policy {
     /// Whether the next request may wake a zero that KubeNap did not make.
@@ -262,6 +279,21 @@ impl Reader<'_> {
             self.complaints.push(Complaint::refuses(NAME, stranger, problem, &accepted));
         }
         Some(names)
+    }
+
+    fn query(&mut self, metrics: Option<&[String]>, defaults: &Defaults) -> Option<String> {
+        const NAME: &str = "kubenap/query";
+        let query = self.one_of(NAME, |text| {
+            let text = text.trim();
+            (!text.is_empty() && text.len() <= LONGEST_QUERY).then(|| text.to_owned())
+        })?;
+        let counting = metrics.unwrap_or(&defaults.by_default);
+        if !defaults.sources.is_empty() && !counting.iter().any(|name| defaults.asking.contains(name)) {
+            let problem = format!("is asked by no source that counts for it ({})", counting.join(", "));
+            let accepted = "where a source of kind prometheus with `allowQuery: true` counts for it";
+            self.complaints.push(Complaint::refuses(NAME, &query, &problem, accepted));
+        }
+        Some(query)
     }
 
     fn substitute(&mut self, possible: bool) -> bool {

@@ -27,6 +27,14 @@ pub const KINDS: [(&str, &str, &str, &str); 4] = [
     ("VirtualService", "networking.istio.io", "v1", "virtualservices"),
 ];
 
+/// The kinds besides them that lead to Services, too: read for that alone, so that what comes by them is not taken for silence.
+pub const OTHERS: [(&str, &str, &str, &str); 4] = [
+    ("GRPCRoute", "gateway.networking.k8s.io", "v1", "grpcroutes"),
+    ("TLSRoute", "gateway.networking.k8s.io", "v1alpha2", "tlsroutes"),
+    ("TCPRoute", "gateway.networking.k8s.io", "v1alpha2", "tcproutes"),
+    ("IngressRouteTCP", "traefik.io", "v1alpha1", "ingressroutetcps"),
+];
+
 /// All rules of an object. What is not understood leads nowhere: a rule too few costs a 404, one too many an app its nap.
 pub fn rules(object: &Value) -> Vec<Rule> {
     let spec = &object["spec"];
@@ -43,7 +51,7 @@ pub fn rules(object: &Value) -> Vec<Rule> {
     rules
 }
 
-/// A Service to which a rule of an HTTPRoute or an IngressRoute leads, in whichever namespace.
+/// A Service to which a rule of a route that is no Ingress leads, in whichever namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend {
     /// The rule's place in the route.
@@ -54,12 +62,12 @@ pub struct Backend {
     pub service: String,
 }
 
-/// Every Service to which an HTTPRoute or an IngressRoute leads; none for other kinds.
+/// Every Service to which a route of the Gateway API or of Traefik leads; none for other kinds.
 pub fn backends(object: &Value) -> Vec<Backend> {
     let (spec, own) = (&object["spec"], &object["metadata"]["namespace"]);
     let (rules, to) = match object["kind"].as_str().or_else(|| shape(spec)) {
-        Some("HTTPRoute") => (&spec["rules"], "backendRefs"),
-        Some("IngressRoute") => (&spec["routes"], "services"),
+        Some("HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute") => (&spec["rules"], "backendRefs"),
+        Some("IngressRoute" | "IngressRouteTCP") => (&spec["routes"], "services"),
         _ => return Vec::new(),
     };
     let mut backends = Vec::new();
@@ -88,7 +96,7 @@ pub fn matches(object: &Value) -> Vec<&str> {
     list(&spec["routes"]).iter().map(|rule| text(&rule["match"]).unwrap_or_default()).collect()
 }
 
-/// How many gateways an HTTPRoute names. A Service as its parent is a mesh's business: nothing comes in by it.
+/// How many gateways a route of the Gateway API names. A Service as its parent is a mesh's business: nothing comes in by it.
 pub fn gateways(object: &Value) -> usize {
     let own = &object["metadata"]["namespace"];
     let parents = list(&object["spec"]["parentRefs"]).iter().filter(|parent| parent["kind"] != "Service");
@@ -360,6 +368,15 @@ mod tests {
         assert_eq!(shown, ["0 other/api", "0 shop/web", "2 shop/web"]);
         assert_eq!(gateways(&object), 2);
         assert!(backends(&json!({ "kind": "Ingress", "spec": object["spec"] })).is_empty());
+        for (kind, ..) in OTHERS {
+            let spec = json!({
+                "rules": [{ "backendRefs": [{ "name": "web", "port": 80 }] }],
+                "routes": [{ "services": [{ "name": "web", "port": 80 }] }],
+            });
+            let other = json!({ "kind": kind, "metadata": { "namespace": "shop" }, "spec": spec });
+            assert_eq!(backends(&other).len(), 1, "{kind}");
+            assert!(rules(&other).is_empty(), "{kind}");
+        }
         assert!(matches(&object).is_empty());
     }
 

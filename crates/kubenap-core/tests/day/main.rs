@@ -231,6 +231,34 @@ fn a_nap_that_nobody_finishes_is_called_off_by_any_member() {
 }
 
 #[test]
+fn the_last_look_of_an_app_with_a_query_may_come_minutes_after_the_arming() {
+    let armed: [Row; 4] = [
+        (10, query_two_minutes_late, "stay", "had-traffic"),
+        (720, nothing, "arm 1", "quiet"),
+        (720, nothing, "substitute", "substituting"),
+        (721, settled_with_other, "stay", "last-look"),
+    ];
+    tell(&[
+        &armed,
+        &[(839, path_proved, "stay", "last-look"), (840, nothing, "zero 1, remember 2", "quiet")],
+    ]);
+    tell(&[
+        &armed,
+        &[(800, four_minutes_late, "stay", "last-look"), (991, nothing, "cancel 1", "nap-abandoned")],
+    ]);
+}
+
+#[test]
+fn an_app_whose_query_shows_what_is_too_old_is_not_armed() {
+    tell(&[&[
+        (10, query_two_minutes_late, "stay", "had-traffic"),
+        (700, four_minutes_late, "stay", "behind"),
+        (9000, nothing, "stay", "behind"),
+        (9001, query_two_minutes_late, "arm 1", "quiet"),
+    ]]);
+}
+
+#[test]
 fn a_wish_is_cleared_once_it_is_carried_out_or_refused() {
     tell(&[&[(10, wish_wake, "clear wish", "wished")]]);
     tell(&[&DROWSY, &ASLEEP, &[(700, wish_nap, "clear wish", "wished"), (700, settled, "stay", "asleep")]]);
@@ -299,6 +327,15 @@ fn leader_lost(day: &mut Day) {
 
 fn path_proved(day: &mut Day) {
     day.path_proved = true;
+}
+
+fn query_two_minutes_late(day: &mut Day) {
+    day.annotations.insert("kubenap/query".to_owned(), "sum(orders_total)".to_owned());
+    day.lag = 120;
+}
+
+fn four_minutes_late(day: &mut Day) {
+    day.lag = 240;
 }
 
 fn blind(day: &mut Day) {

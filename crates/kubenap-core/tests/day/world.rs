@@ -31,6 +31,8 @@ pub(crate) struct Day {
     pub(crate) annotations: Texts,
     pub(crate) seen: Seen,
     pub(crate) last_seen: u64,
+    /// How many seconds what sources know is behind.
+    pub(crate) lag: u64,
     pub(crate) blind: BTreeSet<Blind>,
     pub(crate) here: Here,
     pub(crate) asked: bool,
@@ -86,6 +88,7 @@ impl Day {
             annotations: Texts::new(),
             seen,
             last_seen: 0,
+            lag: 0,
             blind: BTreeSet::new(),
             here,
             asked: false,
@@ -255,7 +258,7 @@ impl Day {
     }
 
     fn with_facts<T>(&self, reading: &Reading, ask: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let mut activity = Activity::seen(time(self.last_seen), time(self.now));
+        let mut activity = Activity::seen(time(self.last_seen), time(self.now.saturating_sub(self.lag)));
         activity.blind.clone_from(&self.blind);
         let since = |from: u64| Duration::from_secs(self.now - from);
         let numbers = self.seen.services.iter().flat_map(|service| {

@@ -84,7 +84,7 @@ impl Protocol {
                 living: living.map(|(_, name)| (*name).to_owned()).collect(),
             },
             asked: member.asked,
-            in_phase: if abandoned { timing.abandoned() * 2 } else { timing.drowsy * 3 },
+            in_phase: if abandoned { timing.abandoned(&self.reading.policy) * 2 } else { timing.drowsy * 3 },
             waiting: timing.drowsy,
             substituted_for: timing.drowsy,
             told_for: timing.drowsy,

@@ -117,9 +117,19 @@ struct Ways {
     manages_proxies: bool,
 }
 
-/// Each held request is an open file.
+/// Each held request is an open file; and who looks into some namespaces only does not see all routes.
 fn tell_room(room: &Room, findings: &mut Vec<Finding>) {
-    let Room { member, open_files, connections, substitutes: _, manages_proxies: _ } = room;
+    let Room { member, open_files, connections, substitutes: _, manages_proxies: _, namespaces } = room;
+    if !namespaces.is_empty() {
+        warn(
+            findings,
+            format!(
+                "routes of other namespaces than {} are not read: what comes by them is no use of an app",
+                namespaces.join(", ")
+            ),
+            "an app to which such a route leads besides another one needs a source that sees all of its use (docs/guide/sources)",
+        );
+    }
     let files = open_files.map_or("no limit of open files".to_owned(), |files| format!("{files} open files"));
     let what = format!("{member} can hold {connections} requests at a time ({files})");
     if *connections < ROOM {

@@ -66,7 +66,7 @@ struct Part {
 
 pub(crate) async fn run(args: SimulateArgs, at: &ClusterArgs) -> anyhow::Result<Outcome> {
     let cluster = connect::cluster(at).await?;
-    let defaults = Defaults { idle_after: args.idle_after, sources: Vec::new(), substitute: true };
+    let defaults = Defaults { idle_after: args.idle_after, ..Defaults::default() };
     let mut apps =
         candidates(&cluster, &at.namespace, &defaults).await.context("cannot list what may be an app")?;
     if !args.apps.is_empty() {

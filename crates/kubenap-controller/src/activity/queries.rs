@@ -1,0 +1,324 @@
+//! Queries that apps bring: each is put to Prometheus as it is, and its one value is compared from look to look.
+//!
+//! Nobody knows on which targets a query rests. But no value is older than the oldest last scrape of all targets was one
+//! evaluation of recording rules ago: up to then a query shows everything. While a target that was up lately is down, that
+//! moment stands still.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use kubenap_core::activity::{Activity, Blind};
+use kubenap_core::app::AppId;
+use tokio::time::{Instant, timeout_at};
+
+use super::ledger::BLINK;
+use super::prometheus::{Clocks, Limits, PrometheusSource};
+use super::promql::{self, Answer, DOWN, MARK, Row};
+use super::{AppSample, Ask, Samples, SourceError};
+
+/// So many different queries are asked in one poll.
+const MOST: usize = 50;
+const AT_ONCE: usize = 8;
+/// All of them together.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Whoever has taken so long without an answer is asked after the others next time.
+const LATE: Duration = Duration::from_secs(1);
+/// One series with one value, or a day of it in short steps; more is no answer to such a query.
+const VALUE: Limits = Limits { deadline: Duration::from_secs(5), bytes: 64 << 10 };
+const HISTORY: Limits = Limits { deadline: Duration::from_secs(5), bytes: 1 << 20 };
+
+/// How old a value may be where the server does not say when it scraped.
+const OLD: SignedDuration = SignedDuration::from_mins(2);
+/// An answer that was evaluated so long before the question comes from a cache; servers behind one address differ by less.
+const SLACK: f64 = 5.0;
+
+/// When the oldest last scrape of all targets was, as of one evaluation of rules ago (a minute by default, ten seconds for
+/// the evaluation itself, and the slack); and how many targets are down that were up within the last hour. Others have been
+/// down for so long that no query rests on them.
+const SCRAPED: &str = concat!(
+    r#"label_replace(min(timestamp(up offset 75s)), "kubenap", "scraped", "", "")"#,
+    r#" or label_replace(count(up == 0 and max_over_time(up[1h]) == 1), "kubenap", "down", "", "")"#
+);
+const MOMENT: &str = "scraped";
+
+/// A blind spot, and what is told of it.
+type Doubt = (Blind, String);
+
+/// What is remembered of all queries.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    known: BTreeMap<Box<str>, Known>,
+    /// Those that were not answered in time: the others are asked before them.
+    late: BTreeSet<Box<str>>,
+    /// The newest of the server's times of evaluation, and when it came first.
+    newest: Option<Clocks>,
+    /// Up to when everything was seen when no target was down.
+    whole: Option<Timestamp>,
+}
+
+/// What is known of one query.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Where the knowledge begins.
+    since: Timestamp,
+    /// When its value changed last.
+    used: Option<Timestamp>,
+    value: f64,
+    /// The server's time of evaluation.
+    server: f64,
+    /// When it was looked at last.
+    looked: Timestamp,
+    watermark: Timestamp,
+}
+
+/// What the server says of its scrapes.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    /// Up to when queries show everything.
+    watermark: Timestamp,
+    /// The server's time of evaluation; none: it scrapes nothing.
+    server: Option<f64>,
+}
+
+/// One query's answer.
+struct Heed {
+    query: Box<str>,
+    /// When it had come.
+    at: Instant,
+    value: Result<(f64, f64), Doubt>,
+    is_late: bool,
+    /// Nothing is known of it that goes on until now, but what history says.
+    is_new: bool,
+    past: Option<Known>,
+}
+
+impl PrometheusSource {
+    /// What is known of every app that brings a query, and what was asked for it.
+    pub(super) async fn of_queries(&self, ask: &Ask) -> Samples {
+        let mut apps: BTreeMap<&str, Vec<&AppId>> = BTreeMap::new();
+        for target in ask.targets.iter() {
+            if let Some(query) = target.query.as_deref() {
+                apps.entry(query).or_default().push(&target.app);
+            }
+        }
+        let mut memory = self.queries.lock().await;
+        memory.known.retain(|query, _| apps.contains_key(&**query));
+        memory.late.retain(|query| apps.contains_key(&**query));
+        let mut samples = Samples::blind(Blind::Starting);
+        if apps.is_empty() {
+            return samples;
+        }
+        let answers = self.ask_all(ask, &apps, &mut memory).await;
+        for (query, of) in &apps {
+            let (sample, said) = match answers.get(*query) {
+                Some(Ok(known)) => (known.sample(), format!("kubenap/query `{query}`")),
+                Some(Err((why, said))) => (blind(*why), format!("kubenap/query `{query}`: {said}")),
+                None => {
+                    let said = format!(
+                        "kubenap/query `{query}`: not asked, there are more than {MOST} different ones"
+                    );
+                    (blind(Blind::NotMapped), said)
+                }
+            };
+            for app in of {
+                samples.asked.insert((*app).clone(), said.clone());
+                samples.apps.insert((*app).clone(), sample.clone());
+            }
+        }
+        samples
+    }
+
+    async fn ask_all(
+        &self,
+        ask: &Ask,
+        apps: &BTreeMap<&str, Vec<&AppId>>,
+        memory: &mut Memory,
+    ) -> BTreeMap<Box<str>, Result<Known, Doubt>> {
+        let begun = Instant::now();
+        let mut asked: Vec<Box<str>> = apps.keys().take(MOST).map(|query| Box::from(*query)).collect();
+        asked.sort_by_key(|query| memory.late.contains(query));
+        // First this: what was scraped by then is in every value that is asked for after it.
+        let heard = match self.scraped(ask.now, memory).await {
+            Ok(heard) => heard,
+            Err(doubt) => return asked.into_iter().map(|query| (query, Err(doubt.clone()))).collect(),
+        };
+        let ours = |at: Instant| {
+            let later = SignedDuration::try_from(at.duration_since(begun)).unwrap_or(SignedDuration::MAX);
+            ask.now.checked_add(later).unwrap_or(Timestamp::MAX)
+        };
+        let until = begun + DEADLINE;
+        let asked = asked.into_iter().map(|query| {
+            let is_new = memory.known.get(&query).is_none_or(|known| known.is_over(ask.now));
+            (query, is_new)
+        });
+        let asked: Vec<_> = asked.collect();
+        let heeds: Vec<Heed> = futures::stream::iter(asked)
+            .map(|(query, is_new)| async move {
+                let asked = Instant::now();
+                let answer = timeout_at(until, self.query(NOW, &[("query", &*query)], VALUE)).await;
+                let at = Instant::now();
+                // Some are not even asked in time.
+                let is_late =
+                    matches!(answer, Err(_) | Ok(Err(SourceError::Timeout { .. }))) && at - asked >= LATE;
+                let value = answer.map_err(|_| too_late()).and_then(one_value);
+                let past = match value {
+                    Ok((server, _)) if is_new => {
+                        let clocks = Clocks { server, ours: ours(asked) };
+                        timeout_at(until, self.history(&query, clocks, ask.history)).await.ok().flatten()
+                    }
+                    _ => None,
+                };
+                Heed { query, at, value, is_late, is_new, past }
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        heeds
+            .into_iter()
+            .map(|heed| {
+                let query = heed.query.clone();
+                let at = ours(heed.at);
+                (query, memory.take(heed, at, heard))
+            })
+            .collect()
+    }
+
+    /// Up to when queries show everything.
+    async fn scraped(&self, now: Timestamp, memory: &mut Memory) -> Result<Heard, Doubt> {
+        let answer = self.query(NOW, &[("query", SCRAPED)], VALUE).await;
+        let answer = answer.map_err(|error| (Blind::SourceDown, error.to_string()))?;
+        if answer.is_partial {
+            return Err((Blind::Partial, "what was scraped is known in part only".to_owned()));
+        }
+        let of = |mark: &str| answer.rows.iter().map(Row::last).find(|point| point.row.label(MARK) == mark);
+        let moment = of(MOMENT);
+        let clocks = moment.or(of(DOWN)).map(|point| Clocks::of(&mut memory.newest, point.at, now));
+        let old = |of: Timestamp| of.checked_sub(OLD).unwrap_or(Timestamp::MIN);
+        let watermark = match (moment, clocks) {
+            (Some(point), Some(clocks)) if point.value > 0.0 && point.value <= point.at => {
+                clocks.ours_of(point.value)
+            }
+            // Nothing is scraped there, or at no time that can be: what others write into it is as old as that.
+            (_, clocks) => old(clocks.map_or(now, |clocks| clocks.ours)),
+        };
+        let server = clocks.map(|clocks| clocks.server);
+        if let Some(down) = of(DOWN).filter(|down| down.value > 0.0) {
+            let said = format!("{} targets that were up within the last hour are down", down.value);
+            let watermark = memory.whole.ok_or((Blind::Partial, said))?.min(watermark);
+            return Ok(Heard { watermark, server });
+        }
+        memory.whole = Some(watermark);
+        Ok(Heard { watermark, server })
+    }
+
+    /// What would be known had the query been asked all the time; none: the history does not reach until now.
+    async fn history(&self, query: &str, clocks: Clocks, history: Duration) -> Option<Known> {
+        let range = promql::Range::until(clocks.server, history).finer();
+        let answer = self.over(query, &range, HISTORY).await.ok()?;
+        if answer.is_partial || answer.rows.len() > 1 {
+            return None;
+        }
+        let mut past: Option<Known> = None;
+        for (server, points, _) in promql::steps(&answer.rows, &[]) {
+            let at = clocks.ours_of(server);
+            for point in points {
+                let before = past.filter(|known| server - known.server < 1.5 * range.step);
+                let begun = Known::begun(point.value, server, at);
+                past = before.map_or(Some(begun), |mut known| {
+                    known.see(point.value, server, at);
+                    Some(known)
+                });
+                // A value that is no number leaves a gap.
+                past = past.filter(|known| known.value.is_finite());
+            }
+        }
+        past.filter(|known| clocks.server - known.server < 1.5 * range.step)
+    }
+}
+
+/// Where a value is asked for.
+const NOW: &str = "/api/v1/query";
+
+impl Memory {
+    /// Takes in one answer, which had come at this moment.
+    fn take(&mut self, heed: Heed, at: Timestamp, heard: Heard) -> Result<Known, Doubt> {
+        let Heed { query, value, is_late, is_new, past, .. } = heed;
+        if is_late {
+            self.late.insert(query.clone());
+        } else {
+            self.late.remove(&query);
+        }
+        let (server, value) = match value {
+            Ok(found) => found,
+            Err((why, said)) => {
+                // What comes back after that may have begun anew meanwhile, and come to the very same number again.
+                if matches!(why, Blind::NoSeries | Blind::NotMapped) {
+                    self.known.remove(&query);
+                }
+                return Err((why, said));
+            }
+        };
+        let is_old = heard.server.is_some_and(|asked| server < asked - SLACK);
+        let before = if is_new { past } else { self.known.get(&query).copied() };
+        if is_old || before.is_some_and(|known| !is_new && server <= known.server) {
+            // It comes from a cache, and says nothing new. A gap in what was seen is not closed by it.
+            let known = self.known.get(&query).filter(|known| !known.is_over(at));
+            return known.copied().ok_or((Blind::Stale, "its answer comes from a cache".to_owned()));
+        }
+        let mut known = before.unwrap_or_else(|| Known::begun(value, server, at));
+        known.see(value, server, at);
+        known.watermark = heard.watermark;
+        self.known.insert(query, known);
+        Ok(known)
+    }
+}
+
+impl Known {
+    fn begun(value: f64, server: f64, at: Timestamp) -> Self {
+        Self { since: at, used: None, value, server, looked: at, watermark: Timestamp::MIN }
+    }
+
+    /// Any change is use: a counter that fell began anew, and what it had counted before that was not seen.
+    fn see(&mut self, value: f64, server: f64, at: Timestamp) {
+        if self.value.to_bits() != value.to_bits() {
+            self.used = Some(at);
+        }
+        (self.value, self.server, self.looked) = (value, server, at);
+    }
+
+    /// Whether it was not looked at for so long that anything may have happened meanwhile.
+    fn is_over(&self, now: Timestamp) -> bool {
+        now.duration_since(self.looked).unsigned_abs() > BLINK
+    }
+
+    fn sample(&self) -> AppSample {
+        let last_seen = self.used.map_or(self.since, |used| used.max(self.since));
+        AppSample { activity: Activity::seen(last_seen, self.watermark), matched: 1 }
+    }
+}
+
+fn blind(why: Blind) -> AppSample {
+    AppSample { activity: Activity::blind(why), matched: 0 }
+}
+
+fn too_late() -> Doubt {
+    (Blind::SourceDown, format!("not answered within the {}s for all of them", DEADLINE.as_secs()))
+}
+
+/// The server's time of an answer, and its one value.
+fn one_value(answer: Result<Answer, SourceError>) -> Result<(f64, f64), Doubt> {
+    let answer = answer.map_err(|error| (Blind::SourceDown, error.to_string()))?;
+    if answer.is_partial {
+        return Err((Blind::Partial, "the answer is partial".to_owned()));
+    }
+    match answer.rows.as_slice() {
+        [row] if row.last().value.is_finite() => Ok((row.last().at, row.last().value)),
+        [row] => Err((Blind::NotMapped, format!("{} is no number that can be compared", row.last().value))),
+        [] => Err((Blind::NoSeries, "no series; accepted: one".to_owned())),
+        rows => {
+            Err((Blind::NotMapped, format!("{} series; accepted: one, as sum(...) gives it", rows.len())))
+        }
+    }
+}
