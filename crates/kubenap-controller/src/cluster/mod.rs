@@ -125,9 +125,8 @@ impl ClusterError {
     /// There was no answer, or one for want of anything behind it.
     fn is_absence(&self) -> bool {
         match self {
-            Self::Late(_) => true,
             Self::Other(kube::Error::Api(status)) => status.code >= 500,
-            Self::Other(_) => true,
+            Self::Late(_) | Self::Other(_) => true,
             Self::Conflict(_) | Self::Gone(_) | Self::Forbidden(_) => false,
         }
     }
