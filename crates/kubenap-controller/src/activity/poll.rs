@@ -416,4 +416,30 @@ mod tests {
         );
         assert_eq!(polled.activity(&web(), Some(&[]), false), Activity::blind(Blind::NoSource));
     }
+
+    #[test]
+    fn an_app_that_brings_a_query_is_known_by_who_asks_it_and_the_others_only_add() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let of = |activity| Arc::new(Samples::from_iter([(web(), AppSample { activity, matched: 1 })]));
+        let state = |samples, queries: Option<Activity>| SourceState {
+            up: true,
+            since: at(0),
+            by_default: true,
+            error: None,
+            samples: of(samples),
+            queries: queries.map(of),
+        };
+        let known = |states: &[SourceState]| together(states.iter().map(Some), &web(), true);
+        let quiet = Activity::seen(at(10), at(100));
+        let asks = |queries: &Activity| state(Activity::blind(Blind::SourceDown), Some(queries.clone()));
+        assert_eq!(known(&[asks(&quiet)]), quiet, "what proxies count there is no matter");
+        assert_eq!(known(&[state(quiet.clone(), None)]), Activity::blind(Blind::NoSource));
+        let lost = known(&[asks(&Activity::blind(Blind::NoSeries)), state(quiet.clone(), None)]);
+        assert!(lost.blind.contains(&Blind::NoSeries));
+        assert_eq!(known(&[asks(&quiet), state(Activity::blind(Blind::NoSeries), None)]), quiet);
+        let both = known(&[asks(&quiet), state(Activity::seen(at(50), at(80)), None)]);
+        assert_eq!(both, Activity::seen(at(50), at(80)));
+        let down = known(&[asks(&quiet), state(Activity::blind(Blind::SourceDown), None)]);
+        assert!(down.blind.contains(&Blind::SourceDown));
+    }
 }
