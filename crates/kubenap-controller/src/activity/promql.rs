@@ -273,9 +273,11 @@ pub(super) fn decode(body: &[u8], status: StatusCode, from: &Endpoint) -> Result
     let wire: Wire =
         serde_json::from_slice(body).map_err(|error| odd(format!("it is not Prometheus' JSON: {error}")))?;
     if wire.status != "success" || status != StatusCode::OK {
-        let text: String =
-            wire.error.unwrap_or_default().chars().filter(|sign| !sign.is_control()).take(300).collect();
-        let kind: String = wire.error_type.unwrap_or_else(|| wire.status.clone()).chars().take(40).collect();
+        // On one line, as all errors are.
+        let plain =
+            |words: String, most| words.chars().filter(|sign| !sign.is_control()).take(most).collect();
+        let text = plain(wire.error.unwrap_or_default(), 300);
+        let kind = plain(wire.error_type.unwrap_or(wire.status), 40);
         return Err(SourceError::Api { at: from.to_string(), kind, text });
     }
     let data = wire.data.ok_or_else(|| odd("it has no data".to_owned()))?;
