@@ -17,12 +17,14 @@ const TARGET: &str = "/a%20b/%C3%BC?x=1&y=%2Fz%3F&&empty=";
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
     // It takes its time to boot, so that the phase "waking" can be seen.
     let app = App::new("quiet").replicas(3).host(HOST).boot(Duration::from_millis(1500));
-    space.deploy(&app.annotate("idleAfter", "5s")).await?;
+    space.deploy(&app).await?;
     let spec = space.spec_text("quiet").await?;
     let first = space.status("quiet").await?;
     ensure!(first["phase"] == "awake", "status before the nap: {first}");
 
+    // However long all that took: only now is it idle.
     let phases = RefCell::new(vec!["awake".to_owned()]);
+    space.kubectl(&["annotate", "deployment/quiet", "kubenap/idleAfter=5s"]).await?;
     watching(space, &phases, space.until_asleep("quiet", "quiet")).await?;
     ensure!(*phases.borrow() == ["awake", "drowsy", "asleep"], "phases on the way to sleep: {phases:?}");
     let remembered = space.annotation("quiet", "kubenap/restoreReplicas").await?;
