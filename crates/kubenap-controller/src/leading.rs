@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::activity::{TargetIngressRule, TargetRoute, TargetService};
-use crate::cluster::slim_route::{GRPC_ROUTES, SlimRoute};
+use crate::activity::{RouteForm, TargetIngressRule, TargetRoute, TargetService};
+use crate::cluster::slim_route::{GRPC_ROUTES, HTTP_ROUTES, INGRESS_ROUTES, SlimRoute, VIRTUAL_SERVICES};
 use crate::cluster::space::Space;
 
 /// The routes besides Ingresses of every namespace, by namespace and name of the Service to which they lead.
@@ -36,13 +36,17 @@ impl Leading {
         self.0.entry((namespace.to_owned(), service.to_owned())).or_default()
     }
 
-    /// Takes in routes whose rules proxies name in their metrics.
-    fn add_named(&mut self, routes: &Routes, grpc: bool) {
+    /// Takes in routes whose requests proxies count, as long as they come in by a gateway.
+    fn add_named(&mut self, routes: &Routes, form: RouteForm) {
         for (namespace, name, route) in each(routes).filter(|(_, _, route)| route.gateways > 0) {
             let mut rules: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
             for backend in &route.backends {
                 let to = (backend.namespace.as_str(), backend.service.as_str());
-                rules.entry(to).or_default().push(backend.rule);
+                if backend.raw {
+                    self.to(to.0, to.1).unseen = true;
+                } else {
+                    rules.entry(to).or_default().push(backend.rule);
+                }
             }
             for ((of, service), rules) in rules {
                 self.to(of, service).routes.push(TargetRoute {
@@ -50,20 +54,24 @@ impl Leading {
                     name: name.to_owned(),
                     rules: rules.into(),
                     gateways: route.gateways,
-                    grpc,
+                    form,
                 });
             }
         }
     }
 }
 
-/// `others` stand in the order of [`OTHERS`](kubenap_core::proxy::routes::OTHERS).
-pub(crate) fn by_service(http_routes: &Routes, ingress_routes: &Routes, others: &[Routes]) -> Leading {
+/// `named` stand in the order of [`KINDS`](kubenap_core::proxy::routes::KINDS), without Ingresses; `others` in that of
+/// [`OTHERS`](kubenap_core::proxy::routes::OTHERS).
+pub(crate) fn by_service(named: &[Routes], others: &[Routes]) -> Leading {
     let mut leading = Leading::default();
-    leading.add_named(http_routes, false);
+    let nothing = Routes::new();
+    let of = |kind: usize| named.get(kind).unwrap_or(&nothing);
+    leading.add_named(of(HTTP_ROUTES), RouteForm::Http);
+    leading.add_named(of(VIRTUAL_SERVICES), RouteForm::Virtual);
     for (kind, routes) in others.iter().enumerate() {
         if kind == GRPC_ROUTES {
-            leading.add_named(routes, true);
+            leading.add_named(routes, RouteForm::Grpc);
             continue;
         }
         // Connections, not requests: no metric that is read here counts them by route.
@@ -73,7 +81,7 @@ pub(crate) fn by_service(http_routes: &Routes, ingress_routes: &Routes, others: 
             }
         }
     }
-    for (namespace, name, route) in each(ingress_routes) {
+    for (namespace, name, route) in each(of(INGRESS_ROUTES)) {
         for backend in &route.backends {
             let Some(digest) = route.digests.get(backend.rule) else { continue };
             leading.to(&backend.namespace, &backend.service).ingress_rules.push(TargetIngressRule {
@@ -133,9 +141,9 @@ mod tests {
             .unwrap()
         };
         let others = [of("other", other("GRPCRoute")), of("other", other("TLSRoute"))];
-        let Leading(mut told) = by_service(&of("front", route), &of("ir", crd), &others);
+        let Leading(mut told) = by_service(&[of("ir", crd), of("front", route)], &others);
         let grpc = told.remove(&("edge".to_owned(), "grpcroute".to_owned())).unwrap();
-        assert!(grpc.routes[0].grpc && !grpc.unseen);
+        assert!(grpc.routes[0].form == RouteForm::Grpc && !grpc.unseen);
         let tls = told.remove(&("edge".to_owned(), "tlsroute".to_owned())).unwrap();
         assert!(tls.unseen && tls.routes.is_empty());
         let route = |rules: &[usize]| TargetRoute {
@@ -143,7 +151,7 @@ mod tests {
             name: "front".to_owned(),
             rules: rules.into(),
             gateways: 1,
-            grpc: false,
+            form: RouteForm::Http,
         };
         let rule = &told[&("edge".to_owned(), "own".to_owned())].ingress_rules[0];
         assert_eq!((rule.name.as_str(), rule.rule, rule.digest.len()), ("ir", 1, 20));

@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use crate::activity::{Names, Target, TargetPort, TargetService, Watched};
 use crate::cluster::around::Around;
 use crate::cluster::slim::{SlimIngress, SlimIngressClass, SlimRule, SlimService};
-use crate::cluster::slim_route::{HTTP_ROUTES, INGRESS_ROUTES};
 use crate::cluster::space::Space;
 use crate::cluster::{observe, watched};
 use crate::decide::events::Reason;
@@ -59,9 +58,9 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
     let mut claims = Vec::new();
     let mut history = cx.settings.idle_after;
     let classes = cx.stores.ingress_classes.within("");
-    let all_of = |kind: usize| cx.stores.routes.get(kind).map(watched::Watched::all).unwrap_or_default();
+    let named: Vec<_> = cx.stores.routes.iter().map(watched::Watched::all).collect();
     let others: Vec<_> = cx.stores.other_routes.iter().map(watched::Watched::all).collect();
-    let leading = by_service(&all_of(HTTP_ROUTES), &all_of(INGRESS_ROUTES), &others);
+    let leading = by_service(&named, &others);
     let is_unlisted = cx.stores.unlisted.count() > 0;
     for app in cx.stores.apps() {
         let Some(around) = Around::cached(&cx.stores, &app) else { continue };

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::networking::v1::IngressClass;
-use kube::api::{ApiResource, GroupVersionKind};
 use kube::{Api, Resource, ResourceExt as _};
 use kubenap_core::policy::{self, Defaults};
-use kubenap_core::proxy::routes::{KINDS, OTHERS};
+use kubenap_core::proxy::routes::{KINDS, OTHERS, RouteKind};
 use serde::de::DeserializeOwned;
 
 use crate::activity::Target;
 use crate::cluster::around::{Around, list};
+use crate::cluster::route_kinds::{Served, served};
 use crate::cluster::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimService};
 use crate::cluster::slim_route::SlimRoute;
 use crate::cluster::space::Space;
@@ -49,13 +49,14 @@ pub async fn candidates(
     let ingresses = spaces::<SlimIngress, _>(cluster, namespaces).await?;
     let classes = classes(cluster).await?;
     let mut others = Vec::new();
-    for kind in OTHERS {
+    for kind in &OTHERS {
         others.push(routes(cluster, kind).await?);
     }
-    let [_, ingress_routes, http_routes, _] = KINDS;
-    let (http_routes, ingress_routes) =
-        (routes(cluster, http_routes).await?, routes(cluster, ingress_routes).await?);
-    let leading = by_service(&http_routes, &ingress_routes, &others);
+    let mut named = Vec::new();
+    for kind in KINDS.iter().skip(1) {
+        named.push(routes(cluster, kind).await?);
+    }
+    let leading = by_service(&named, &others);
     let mut found = Vec::new();
     for (namespace, deployments) in &deployments {
         for deployment in deployments.values() {
@@ -134,11 +135,8 @@ where
 }
 
 /// One kind of routes besides Ingresses, of all namespaces; none where it is not there, or may not be listed.
-async fn routes(
-    cluster: &Cluster,
-    (kind, group, version, plural): (&str, &str, &str, &str),
-) -> Result<Routes, ClusterError> {
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+async fn routes(cluster: &Cluster, kind: &RouteKind) -> Result<Routes, ClusterError> {
+    let Served::Here(resource) = served(cluster, kind).await? else { return Ok(Routes::new()) };
     let listed = match list(cluster, Api::<Thin<SlimRoute>>::all_with(cluster.client(), &resource)).await {
         Ok(listed) => listed,
         Err(ClusterError::Forbidden(_) | ClusterError::Gone(_)) => return Ok(Routes::new()),

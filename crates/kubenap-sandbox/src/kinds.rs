@@ -68,7 +68,7 @@ pub(crate) static KINDS: [Kind; 22] = [
     kind("traefik.io", "v1alpha1", "IngressRouteTCP", "ingressroutetcps"),
     kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
     kind("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes"),
-    kind("gateway.networking.k8s.io", "v1alpha2", "TLSRoute", "tlsroutes"),
+    kind("gateway.networking.k8s.io", "v1", "TLSRoute", "tlsroutes"),
     kind("gateway.networking.k8s.io", "v1alpha2", "TCPRoute", "tcproutes"),
     kind("networking.istio.io", "v1", "VirtualService", "virtualservices"),
 ];

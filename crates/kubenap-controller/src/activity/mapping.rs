@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::preset::ANY;
-use super::{TargetIngressRule, TargetRoute, TargetService};
+use super::{RouteForm, TargetIngressRule, TargetRoute, TargetService};
 
 pub(super) fn canary(upstream: &str) -> String {
     // Kubernetes names have no blank, so this is nobody's "namespace/service".
@@ -41,9 +41,15 @@ pub(super) fn logs(service: &TargetService, keys: &mut BTreeSet<String>) {
 /// How Envoy Gateway names what a rule of a route leads to, all its backends together; while one of them is refused,
 /// each by itself.
 pub(super) fn rules(route: &TargetRoute) -> impl Iterator<Item = String> {
-    let TargetRoute { namespace, name, rules, grpc, .. } = route;
-    let kind = if *grpc { "grpcroute" } else { "httproute" };
-    let names = rules.iter().map(move |rule| format!("{kind}/{namespace}/{name}/rule/{rule}"));
+    let TargetRoute { namespace, name, rules, form, .. } = route;
+    let kind = match form {
+        RouteForm::Http => Some("httproute"),
+        RouteForm::Grpc => Some("grpcroute"),
+        RouteForm::Virtual => None,
+    };
+    let names = kind
+        .into_iter()
+        .flat_map(move |kind| rules.iter().map(move |rule| format!("{kind}/{namespace}/{name}/rule/{rule}")));
     names.flat_map(|name| [format!("{name}/{ANY}"), name])
 }
 
@@ -89,7 +95,7 @@ pub(super) fn traefik(service: &TargetService, keys: &mut BTreeSet<String>) {
 /// How Traefik names what an HTTPRoute leads to; how it would name a GRPCRoute's is not known.
 pub(super) fn gateway(route: &TargetRoute) -> Option<String> {
     let name = || normal(&format!("{}-{}", route.namespace, route.name));
-    (!route.grpc).then(|| format!("httproute-{}-gw-{ANY}", name()))
+    (route.form == RouteForm::Http).then(|| format!("httproute-{}-gw-{ANY}", name()))
 }
 
 /// How Traefik names what a rule of an IngressRoute leads to: after the rule itself, with `safeNaming` after its place, and

@@ -177,15 +177,15 @@ pub struct TargetService {
     pub open_hosts: bool,
     /// The hosts of the rules that lead here, in lower case, for sources that see nothing but hosts.
     pub hosts: Names,
-    /// The HTTPRoutes and GRPCRoutes that lead here, of whichever namespace.
+    /// The HTTPRoutes, GRPCRoutes and VirtualServices that lead here, of whichever namespace.
     pub routes: Box<[TargetRoute]>,
     /// The rules of IngressRoutes that lead here, of whichever namespace.
     pub ingress_routes: Box<[TargetIngressRule]>,
-    /// Whether a route leads here, or may, whose traffic proxies' metrics do not tell: what comes by it is not seen.
+    /// Whether a route leads here, or may, by which connections come: nobody but an app's own query sees those.
     pub unseen: bool,
 }
 
-/// An HTTPRoute or a GRPCRoute that leads to a Service.
+/// A route by which requests come to a Service from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetRoute {
     /// The route's namespace.
@@ -196,8 +196,19 @@ pub struct TargetRoute {
     pub rules: Box<[usize]>,
     /// How many gateways serve it.
     pub gateways: usize,
-    /// Whether it is a GRPCRoute.
-    pub grpc: bool,
+    /// What it is.
+    pub form: RouteForm,
+}
+
+/// What a route is, of those by which requests come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteForm {
+    /// An HTTPRoute.
+    Http,
+    /// A GRPCRoute.
+    Grpc,
+    /// A VirtualService.
+    Virtual,
 }
 
 /// A rule of an IngressRoute that leads to a Service.

@@ -10,7 +10,7 @@ use kubenap_core::app::AppId;
 use super::ledger::{Ledger, Shown};
 use super::mapping::{clusters, gateway, ingress_route, rules};
 use super::preset::{Preset, is_pod_of};
-use super::{AppSample, Ask, Samples, Target, TargetRoute};
+use super::{AppSample, Ask, RouteForm, Samples, Target, TargetRoute};
 
 /// What is known of one preset after a poll.
 #[derive(Debug)]
@@ -29,6 +29,9 @@ pub(super) const FRESH: SignedDuration = SignedDuration::from_secs(150);
 
 /// How many of the label values looked for are told.
 const TOLD: usize = 8;
+
+/// What is told in place of names where none would do.
+const CONNECTIONS: &str = "nothing, for connections lead to it that only a query of its own shows: by a TLSRoute, a TCPRoute, an IngressRouteTCP or a VirtualService's tls and tcp; or a kind of route cannot be listed, which the log names";
 
 const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
 
@@ -70,6 +73,9 @@ impl Looked {
         let ordered = self.targets.binary_search_by(|target| target.app.cmp(app)).ok();
         let place = ordered.or_else(|| self.targets.iter().position(|target| target.app == *app));
         let Some(target) = place.and_then(|place| self.targets.get(place)) else { return Vec::new() };
+        if is_unseen(target) {
+            return vec![CONNECTIONS.to_owned()];
+        }
         let mut names: BTreeSet<_> = proxies()
             // Of proxies that are not there nothing is looked for, unless there is none at all.
             .filter(|preset| *preset == Preset::Traefik || self.presets.contains(preset))
@@ -157,10 +163,8 @@ fn sample(
             _ => {}
         }
     }
-    let activity = if words.is_empty() {
-        let is_unseen = target.services.iter().any(|service| service.unseen);
-        let otherwise = if is_unseen { Blind::NotMapped } else { Blind::NoSeries };
-        Activity::blind(unserved.unwrap_or(otherwise))
+    let mut activity = if words.is_empty() {
+        Activity::blind(unserved.unwrap_or(Blind::NoSeries))
     } else {
         let words = words.into_iter().chain(hints);
         let mut activity = Activity::join_all(words.map(|word| Activity {
@@ -173,14 +177,17 @@ fn sample(
         }
         activity
     };
+    if is_unseen(target) {
+        activity.blind.remove(&Blind::NoSeries);
+        activity.blind.insert(Blind::NotMapped);
+    }
     (AppSample { activity, matched }, sees_open)
 }
 
 /// Whether live proxies have shown names of the routes besides Ingresses that lead to the app: of every HTTPRoute and
-/// GRPCRoute, for
-/// what comes by another one, or through another gateway, may be another proxy's to count; where a proxy names after their
-/// Service what HTTPRoutes lead to, all of them are one. IngressRoutes are Traefik's alone, so that one that was seen shows
-/// that their names are understood; others may be hidden behind it.
+/// GRPCRoute, for what comes by another one, or through another gateway, may be another proxy's to count; where a proxy names
+/// after their Service what routes lead to, as of VirtualServices alone, all of them are one. IngressRoutes are Traefik's
+/// alone, so that one that was seen shows that their names are understood; others may be hidden behind it.
 fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> bool {
     let has = |preset: Preset, name: &str| {
         views.get(&preset).is_some_and(|indexed| indexed.view.live && indexed.view.ledger.has_known(name))
@@ -191,16 +198,22 @@ fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> b
         route.gateways == 1 && (by_envoy() || by_traefik())
     };
     target.services.iter().all(|service| {
-        let by_service = || {
-            let named = |preset: Preset| preset.expected_of(service).iter().any(|name| has(preset, name));
-            clusters(service).iter().any(|name| has(Preset::Envoy, name))
-                || named(Preset::Istio)
-                || named(Preset::HaProxy)
-        };
+        let named = |preset: Preset| preset.expected_of(service).iter().any(|name| has(preset, name));
+        let by_mesh =
+            || clusters(service).iter().any(|name| has(Preset::Envoy, name)) || named(Preset::Istio);
+        let by_service = || by_mesh() || named(Preset::HaProxy);
         let known = |rule| ingress_route(service, rule).iter().any(|name| has(Preset::Traefik, name));
         let understood = service.ingress_routes.is_empty() || service.ingress_routes.iter().any(known);
-        !service.unseen && understood && (service.routes.iter().all(shown) || by_service())
+        let of_mesh = |route: &&TargetRoute| route.form == RouteForm::Virtual;
+        let is_meshed = service.routes.iter().any(|route| of_mesh(&route));
+        let mut others = service.routes.iter().filter(|route| !of_mesh(route));
+        understood && (!is_meshed || by_mesh()) && (others.all(shown) || by_service())
     })
+}
+
+/// Whether connections may come to the app, which are no requests: neither metrics nor logs tell whose they are.
+fn is_unseen(target: &Target) -> bool {
+    target.services.iter().any(|service| service.unseen)
 }
 
 pub(super) fn is_routed(target: &Target) -> bool {

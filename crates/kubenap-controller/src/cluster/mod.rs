@@ -15,6 +15,7 @@ pub mod members;
 pub mod observe;
 pub mod pieces;
 pub mod ports;
+pub mod route_kinds;
 pub mod selector;
 pub mod slices;
 pub mod slim;

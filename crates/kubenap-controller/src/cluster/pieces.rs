@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::around::list;
+use super::route_kinds::best;
 use super::{Cluster, ClusterError};
 
 /// A kind of object that must be listed, and cannot be.
@@ -33,11 +34,9 @@ pub async fn around(cluster: &Cluster, app: &AppId) -> Result<Vec<Value>, Unlist
     // Which proxy serves an Ingress is good to know, and no more.
     let classes = list(cluster, Api::<IngressClass>::all(client.clone())).await;
     add(&mut objects, "IngressClass", unless_hidden(classes))?;
-    for (kind, group, version, plural) in KINDS.into_iter().skip(1) {
-        let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &resource);
-        add(&mut objects, kind, unless_hidden(list(cluster, api).await))?;
+    for kind in KINDS.into_iter().skip(1) {
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &best(&kind));
+        add(&mut objects, kind.kind, unless_hidden(list(cluster, api).await))?;
     }
     Ok(objects)
 }

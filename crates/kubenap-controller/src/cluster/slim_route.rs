@@ -1,28 +1,19 @@
-//! Routes that are no Ingresses: IngressRoute, HTTPRoute, VirtualService and others. Their kinds may be missing, which is normal.
-
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+//! Routes that are no Ingresses: IngressRoute, HTTPRoute, VirtualService and others.
 
 use jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
+use kube::api::DynamicObject;
 use kubenap_core::proxy::routes::{self, Backend, KINDS, OTHERS};
 
 use super::slim::{Slim, SlimIngress, SlimRule};
-use super::thin::Thin;
-use super::watched::Watched;
-use super::{Cluster, ClusterError};
-
-/// After which time it is tried again whether a kind is there, and may be listed, now.
-const ASK_AGAIN: Duration = Duration::from_mins(1);
 
 /// How many kinds of routes there are besides Ingresses.
 pub const ROUTE_KINDS: usize = KINDS.len() - 1;
 
-/// Where IngressRoutes and HTTPRoutes stand among the kinds besides Ingresses.
+/// Where each stands among the kinds besides Ingresses.
 pub(crate) const INGRESS_ROUTES: usize = 0;
 pub(crate) const HTTP_ROUTES: usize = 1;
+pub(crate) const VIRTUAL_SERVICES: usize = 2;
 
 /// How many kinds there are that are read only for where they lead.
 pub const OTHER_KINDS: usize = OTHERS.len();
@@ -30,36 +21,16 @@ pub const OTHER_KINDS: usize = OTHERS.len();
 /// Where GRPCRoutes stand among them.
 pub(crate) const GRPC_ROUTES: usize = 0;
 
-/// Whether some kind of route may not be listed: then nobody knows to which Services it leads.
-#[derive(Clone, Debug, Default)]
-pub struct Unlisted(Arc<Mutex<BTreeSet<&'static str>>>);
-
-impl Unlisted {
-    fn note(&self, kind: &'static str, is_unlisted: bool) {
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_unlisted {
-            kinds.insert(kind);
-        } else {
-            kinds.remove(kind);
-        }
-    }
-
-    /// How many.
-    pub fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-}
-
 /// A route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlimRoute {
     /// In the form of an Ingress: which host and path go to which Service port.
     pub ingress: SlimIngress,
-    /// The Services to which its rules lead; none of a VirtualService.
+    /// The Services to which its rules lead.
     pub backends: Box<[Backend]>,
     /// Of each rule of an IngressRoute, the first ten bytes of the SHA-256 of what it matches, in hexadecimal.
     pub digests: Box<[String]>,
-    /// Of one of the Gateway API, how many gateways serve it.
+    /// Of one of the Gateway API, and of a VirtualService, how many gateways serve it.
     pub gateways: usize,
 }
 
@@ -98,47 +69,15 @@ fn digest(text: &str) -> String {
     format!("{number:020x}")
 }
 
-/// Follows one kind of [`KINDS`] or [`OTHERS`] as soon as it is there and may be listed.
-pub(super) async fn follow_routes(
-    cluster: Cluster,
-    store: Watched<SlimRoute>,
-    (kind, group, version, plural): (&'static str, &'static str, &'static str, &'static str),
-    namespace: Option<String>,
-    unlisted: Unlisted,
-) {
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-    let api: Api<Thin<SlimRoute>> = match &namespace {
-        None => Api::all_with(cluster.client(), &resource),
-        Some(namespace) => Api::namespaced_with(cluster.client(), namespace, &resource),
-    };
-    let mut told = false;
-    // Whatever else goes wrong is the watch's to try again.
-    while let Err(error @ (ClusterError::Forbidden(_) | ClusterError::Gone(_))) =
-        cluster.call(api.list(&ListParams::default().limit(1))).await
-    {
-        let forbidden = matches!(error, ClusterError::Forbidden(_));
-        unlisted.note(kind, forbidden);
-        if forbidden && !std::mem::replace(&mut told, true) {
-            tracing::warn!(
-                kind,
-                error = error.chain(),
-                "may not be listed, so its hosts lead nowhere on proxies' error paths, and what comes by it is not seen: apps that proxies' metrics tell of stay awake"
-            );
-        }
-        tokio::time::sleep(ASK_AGAIN).await;
-    }
-    unlisted.note(kind, false);
-    store.follow(api, namespace, None, Arc::new(|_, _, _| {})).await;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn routes_are_where_they_are_looked_for() {
-        assert_eq!((KINDS[INGRESS_ROUTES + 1].0, KINDS[HTTP_ROUTES + 1].0), ("IngressRoute", "HTTPRoute"));
-        assert_eq!(OTHERS[GRPC_ROUTES].0, "GRPCRoute");
+        let kinds = [INGRESS_ROUTES, HTTP_ROUTES, VIRTUAL_SERVICES].map(|kind| KINDS[kind + 1].kind);
+        assert_eq!(kinds, ["IngressRoute", "HTTPRoute", "VirtualService"]);
+        assert_eq!(OTHERS[GRPC_ROUTES].kind, "GRPCRoute");
     }
 
     #[test]

@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::observe::selected_by;
+use super::route_kinds::{self, Unlisted};
 use super::slices::SlimSlice;
 use super::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimLease, SlimPod, SlimService};
-use super::slim_route::{OTHER_KINDS, ROUTE_KINDS, SlimRoute, Unlisted, follow_routes};
+use super::slim_route::{OTHER_KINDS, ROUTE_KINDS, SlimRoute};
 use super::space::{Space, Tag};
 use super::thin::Thin;
 use super::watched::{Changed, Watched};
@@ -43,7 +44,7 @@ pub struct Stores {
     pub routes: [Watched<SlimRoute>; ROUTE_KINDS],
     /// The same of those kinds that are read only for where they lead.
     pub other_routes: [Watched<SlimRoute>; OTHER_KINDS],
-    /// Which kinds of routes may not be listed.
+    /// Which kinds of routes are not known.
     pub unlisted: Unlisted,
     /// The Leases of KubeNap's own namespace.
     pub leases: Watched<SlimLease>,
@@ -197,13 +198,9 @@ impl Stores {
                 names => names.iter().cloned().map(Some).collect(),
             };
             for space in spaces {
-                tasks.spawn(follow_routes(
-                    cluster.clone(),
-                    store.clone(),
-                    kind,
-                    space,
-                    stores.unlisted.clone(),
-                ));
+                stores.unlisted.begin(&kind, space.as_ref());
+                let (cluster, store, unlisted) = (cluster.clone(), store.clone(), stores.unlisted.clone());
+                tasks.spawn(route_kinds::follow(cluster, store, kind, space, unlisted));
             }
         }
 

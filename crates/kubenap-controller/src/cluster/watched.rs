@@ -1,6 +1,8 @@
 //! One kind of object, watched: a store of slim forms that says what changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -46,6 +48,22 @@ impl<T> Clone for Watched<T> {
 /// What is told of a change: the key, and the object before and after it.
 pub type Changed<T> = Arc<dyn Fn(&Key, Option<&T>, Option<&T>) + Send + Sync>;
 
+/// How it fares with a kind that is followed.
+#[derive(Debug)]
+pub enum Faring<'a> {
+    /// A whole list is in.
+    Listed,
+    /// Something failed.
+    Failed {
+        /// How often in a row.
+        failures: u32,
+        /// The HTTP status with which the API server refused; 0: it did not.
+        status: u16,
+        /// What failed.
+        error: &'a watcher::Error,
+    },
+}
+
 /// How long a watch may be silent. Shorter than kube's default, which notices a dead one only after five minutes.
 const WATCH_SECONDS: u32 = 40;
 /// No list for doubt's sake sooner than this after the last.
@@ -81,6 +99,19 @@ impl<T: Slim> Watched<T> {
         labels: Option<String>,
         changed: Changed<T>,
     ) {
+        let go_on = |_: Faring<'_>| ControlFlow::<Infallible>::Continue(());
+        match self.follow_while(api, namespace, labels, changed, go_on).await {}
+    }
+
+    /// The same, until `heed`, which is told how it fares, has enough of it.
+    pub async fn follow_while<B>(
+        self,
+        api: Api<Thin<T>>,
+        namespace: Option<String>,
+        labels: Option<String>,
+        changed: Changed<T>,
+        heed: impl Fn(Faring<'_>) -> ControlFlow<B>,
+    ) -> B {
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         if let Some(labels) = labels {
             config = config.labels(&labels);
@@ -100,12 +131,12 @@ impl<T: Slim> Watched<T> {
                 () = tokio::time::sleep_until(due) => None,
                 event = events.next() => Some(event),
             };
-            let Some(event) = event else {
+            // A watcher's stream does not end.
+            let Some(event) = event.flatten() else {
                 events = watcher::watcher(api.clone(), config.clone()).boxed();
                 due = Instant::now() + AT_LEAST;
                 continue;
             };
-            let Some(event) = event else { return };
             match event {
                 Ok(Event::Init) => {
                     listed.clear();
@@ -126,6 +157,9 @@ impl<T: Slim> Watched<T> {
                     if std::mem::take(&mut first) {
                         self.synced.send_modify(|count| *count += 1);
                     }
+                    if let ControlFlow::Break(why) = heed(Faring::Listed) {
+                        return why;
+                    }
                 }
                 Ok(Event::Apply(object)) => {
                     let (key, slim) = object.into_parts();
@@ -142,11 +176,24 @@ impl<T: Slim> Watched<T> {
                     if failures.is_power_of_two() {
                         tracing::warn!(kind, failures, %error, "watch failed");
                     }
+                    let status = status(&error);
+                    if let ControlFlow::Break(why) = heed(Faring::Failed { failures, status, error: &error })
+                    {
+                        return why;
+                    }
                     tokio::time::sleep(Duration::from_millis(50 << failures.min(6))).await;
                     continue;
                 }
             }
             failures = 0;
+        }
+    }
+
+    /// Forgets the objects of one namespace, none: of all.
+    pub fn forget(&self, namespace: Option<&str>) {
+        let nobody: Changed<T> = Arc::new(|_, _, _| {});
+        for (space, name) in self.keys(namespace) {
+            self.replace(&(space.to_string(), name.to_string()), None, &nobody);
         }
     }
 
@@ -278,6 +325,15 @@ impl<T: Slim> Watched<T> {
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Spaces<T>> {
         self.spaces.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn status(error: &watcher::Error) -> u16 {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status.code,
+        _ => 0,
     }
 }
 

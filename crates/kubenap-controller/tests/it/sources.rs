@@ -181,15 +181,50 @@ async fn an_app_to_which_connections_are_routed_that_no_metric_tells_of_stays_aw
     let world = World::quick();
     world.app("web", 1, &[]).await;
     world.app("other", 1, &[]).await;
-    world.put(json!({"apiVersion": "gateway.networking.k8s.io/v1alpha2", "kind": "TCPRoute",
-        "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {"parentRefs": [{"name": "gw"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}}));
+    for (kind, version) in [("TCPRoute", "v1alpha2"), ("TLSRoute", "v1")] {
+        world.put(json!({"apiVersion": format!("gateway.networking.k8s.io/{version}"), "kind": kind,
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"parentRefs": [{"name": "gw"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}}));
+    }
     let (running, _ingress) = by_ingress(&world).await;
     world.asleep("other").await;
-    world.pass(120).await;
-    assert_eq!((world.phase("web").as_str(), World::label(&running, "web").as_str()), ("awake", "blind"));
-    assert!(world.sandbox.delete("tcproutes", "shop", "web"));
+    for kind in ["tcproutes", "tlsroutes"] {
+        world.pass(120).await;
+        assert_eq!((world.phase("web").as_str(), World::label(&running, "web").as_str()), ("awake", "blind"));
+        assert!(world.sandbox.delete(kind, "shop", "web"));
+    }
     world.asleep("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_whose_routes_the_api_server_does_not_tell_at_the_start_stays_awake() {
+    let world = World::quick();
+    let faults = world.sandbox.faults();
+    // It is starting itself: first it cannot, then it has not read its rights.
+    faults.inject(Fault::new(Effect::FailBefore(503)).resource("httproutes").times(2));
+    faults.inject(Fault::new(Effect::Deny).resource("httproutes").after(2));
+    world.app("web", 1, &[]).await;
+    let (running, _ingress) = by_ingress(&world).await;
+    world.pass(300).await;
+    assert_eq!((world.phase("web").as_str(), World::label(&running, "web").as_str()), ("awake", "blind"));
+    faults.clear();
+    world.until("it is listed, and asleep", 180, || world.phase("web") == "asleep").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_stays_awake_when_the_right_to_list_a_kind_of_route_is_taken_back_later() {
+    let world = World::quick();
+    world.app("web", 1, &[("idleAfter", "2m")]).await;
+    let (running, _ingress) = by_ingress(&world).await;
+    world.pass(30).await;
+    let label = World::label(&running, "web");
+    assert_ne!(label, "blind", "all is well at first");
+    world.sandbox.faults().inject(Fault::new(Effect::Deny).resource("grpcroutes"));
+    // What is watched is ended after forty seconds, and asked for again.
+    world.pass(300).await;
+    assert_eq!((world.phase("web").as_str(), World::label(&running, "web").as_str()), ("awake", "blind"));
+    world.sandbox.faults().clear();
+    world.until("it is listed, and asleep", 300, || world.phase("web") == "asleep").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -100,6 +100,18 @@ async fn a_line_is_activity_and_its_absence_is_quiet_as_long_as_others_come() {
 }
 
 #[tokio::test]
+async fn an_app_to_which_connections_are_routed_that_no_line_tells_of_stays_awake() {
+    let mut stage = Stage::new("unseen", &[]);
+    stage.line(0, "shop-web-80", "/", "curl");
+    assert!(stage.ticks(3).await.blind.is_empty());
+    stage.targets[0].services[0].unseen = true;
+    let web = stage.ticks(1).await;
+    assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NotMapped]);
+    let samples = stage.tick().await.unwrap();
+    assert!(samples.looked_for(&stage.targets[0].app)[0].contains("TCPRoute"));
+}
+
+#[tokio::test]
 async fn silence_is_no_sign_of_life_unless_it_is_said_to_be() {
     for (trust, name) in [(false, "silent"), (true, "trusted")] {
         let mut stage = Stage::new(name, &[("trustSilence", json!(trust))]);

@@ -1,6 +1,6 @@
 //! Apps behind HTTPRoutes and IngressRoutes: each route's own series count, and a route that was never seen is a doubt.
 
-use kubenap_controller::activity::{Names, TargetIngressRule, TargetRoute};
+use kubenap_controller::activity::{Names, RouteForm, TargetIngressRule, TargetRoute};
 use kubenap_core::activity::Blind;
 
 use crate::proxies::{Stage, quiet};
@@ -24,7 +24,7 @@ fn by_route(stage: &mut Stage, name: &str, rules: &[usize], gateways: usize) {
         name: name.to_owned(),
         rules: rules.into(),
         gateways,
-        grpc: false,
+        form: RouteForm::Http,
     };
     let routes = service.routes.iter().cloned().chain([route]);
     service.routes = routes.collect();
@@ -91,7 +91,7 @@ async fn what_comes_by_a_grpcroute_is_use_where_envoy_gateway_shows_it_and_a_dou
     stage.tick().await;
     assert!(stage.tick().await.blind.is_empty());
     by_route(&mut stage, "web", &[0], 1);
-    stage.target.services[0].routes[1].grpc = true;
+    stage.target.services[0].routes[1].form = RouteForm::Grpc;
     let web = stage.tick().await;
     assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries], "it was never seen");
     stage.shows(envoy_gateway(&[(HTTP, 3), (GRPC, 1)])).await;
@@ -108,7 +108,7 @@ async fn what_comes_by_a_grpcroute_is_use_where_envoy_gateway_shows_it_and_a_dou
     by_route(&mut stage, "web", &[0], 1);
     stage.tick().await;
     assert!(stage.tick().await.blind.is_empty());
-    stage.target.services[0].routes[0].grpc = true;
+    stage.target.services[0].routes[0].form = RouteForm::Grpc;
     assert!(!stage.tick().await.blind.is_empty());
 }
 
@@ -121,6 +121,26 @@ async fn an_app_to_which_a_route_leads_that_no_metric_tells_of_stays_awake() {
     stage.target.services[0].unseen = true;
     let web = stage.tick().await;
     assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NotMapped]);
+}
+
+#[tokio::test]
+async fn an_app_with_an_ingress_to_which_a_mesh_s_gateway_leads_too_naps_only_by_what_the_mesh_shows() {
+    const INGRESS: &str = "shop-web-80@kubernetes";
+    let mut stage = Stage::new(traefik(&[(INGRESS, 3)])).await;
+    stage.target.services[0].routes = [TargetRoute {
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+        rules: [0].into(),
+        gateways: 1,
+        form: RouteForm::Virtual,
+    }]
+    .into();
+    stage.tick().await;
+    assert_eq!(stage.tick().await.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
+    let cluster = envoy_gateway(&[("outbound|80||web.shop.svc.cluster.local", 3)]);
+    stage.shows(format!("{}{cluster}", traefik(&[(INGRESS, 3)]))).await;
+    let web = stage.tick().await;
+    assert!(web.blind.is_empty(), "{:?}", web.blind);
 }
 
 /// What Traefik shows of these services.
@@ -180,7 +200,7 @@ async fn what_comes_by_an_httproute_that_traefik_serves_is_use() {
         name: "web".to_owned(),
         rules: [0].into(),
         gateways: 1,
-        grpc: false,
+        form: RouteForm::Http,
     };
     stage.target.services[0].routes = [routes].into();
     stage.tick().await;

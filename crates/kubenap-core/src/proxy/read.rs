@@ -56,7 +56,7 @@ pub fn read(id: &AppId, objects: &[Value]) -> Result<Found, Unfit> {
     let leads_here = |object: &Value| {
         rules(object).iter().any(|rule| services.iter().any(|service| service.name == rule.service))
     };
-    let known = |object: &&Value| routes::KINDS.iter().any(|kind| object["kind"] == kind.0);
+    let known = |object: &&Value| routes::KINDS.iter().any(|kind| object["kind"] == kind.kind);
     let routes = objects.iter().filter(here).filter(known);
     let routes = routes
         .filter(|object| chosen(object) && !is_ours(object) && leads_here(object))

@@ -19,20 +19,44 @@ pub struct Rule {
     pub port: String,
 }
 
-/// The kinds that are understood, each with its group, version and plural.
-pub const KINDS: [(&str, &str, &str, &str); 4] = [
-    ("Ingress", "networking.k8s.io", "v1", "ingresses"),
-    ("IngressRoute", "traefik.io", "v1alpha1", "ingressroutes"),
-    ("HTTPRoute", "gateway.networking.k8s.io", "v1", "httproutes"),
-    ("VirtualService", "networking.istio.io", "v1", "virtualservices"),
+/// A kind of route, and where the API has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteKind {
+    /// As objects name it.
+    pub kind: &'static str,
+    /// The API's group.
+    pub group: &'static str,
+    /// The versions that are understood, the one that is best first: what is read here is the same in all of them.
+    pub versions: &'static [&'static str],
+    /// The name in paths and rights.
+    pub plural: &'static str,
+}
+
+const fn of(
+    kind: &'static str,
+    group: &'static str,
+    versions: &'static [&'static str],
+    plural: &'static str,
+) -> RouteKind {
+    RouteKind { kind, group, versions, plural }
+}
+
+const GATEWAY: &str = "gateway.networking.k8s.io";
+
+/// The kinds that are understood.
+pub const KINDS: [RouteKind; 4] = [
+    of("Ingress", "networking.k8s.io", &["v1"], "ingresses"),
+    of("IngressRoute", "traefik.io", &["v1alpha1"], "ingressroutes"),
+    of("HTTPRoute", GATEWAY, &["v1", "v1beta1"], "httproutes"),
+    of("VirtualService", "networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "virtualservices"),
 ];
 
 /// The kinds besides them that lead to Services, too: read for that alone, so that what comes by them is not taken for silence.
-pub const OTHERS: [(&str, &str, &str, &str); 4] = [
-    ("GRPCRoute", "gateway.networking.k8s.io", "v1", "grpcroutes"),
-    ("TLSRoute", "gateway.networking.k8s.io", "v1alpha2", "tlsroutes"),
-    ("TCPRoute", "gateway.networking.k8s.io", "v1alpha2", "tcproutes"),
-    ("IngressRouteTCP", "traefik.io", "v1alpha1", "ingressroutetcps"),
+pub const OTHERS: [RouteKind; 4] = [
+    of("GRPCRoute", GATEWAY, &["v1", "v1alpha2"], "grpcroutes"),
+    of("TLSRoute", GATEWAY, &["v1", "v1alpha3", "v1alpha2"], "tlsroutes"),
+    of("TCPRoute", GATEWAY, &["v1", "v1alpha2"], "tcproutes"),
+    of("IngressRouteTCP", "traefik.io", &["v1alpha1"], "ingressroutetcps"),
 ];
 
 /// All rules of an object. What is not understood leads nowhere: a rule too few costs a 404, one too many an app its nap.
@@ -60,25 +84,51 @@ pub struct Backend {
     pub namespace: String,
     /// The Service's name.
     pub service: String,
+    /// What goes there are connections, of which nobody counts the requests.
+    pub raw: bool,
 }
 
-/// Every Service to which a route of the Gateway API or of Traefik leads; none for other kinds.
+/// Every Service to which a route leads; none for an Ingress.
 pub fn backends(object: &Value) -> Vec<Backend> {
-    let (spec, own) = (&object["spec"], &object["metadata"]["namespace"]);
-    let (rules, to) = match object["kind"].as_str().or_else(|| shape(spec)) {
-        Some("HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute") => (&spec["rules"], "backendRefs"),
-        Some("IngressRoute" | "IngressRouteTCP") => (&spec["routes"], "services"),
+    let (spec, own) = (&object["spec"], text(&object["metadata"]["namespace"]).unwrap_or_default());
+    let (rules, to, raw) = match object["kind"].as_str().or_else(|| shape(spec)) {
+        Some("HTTPRoute" | "GRPCRoute") => (&spec["rules"], "backendRefs", false),
+        Some("TLSRoute" | "TCPRoute") => (&spec["rules"], "backendRefs", true),
+        Some("IngressRoute") => (&spec["routes"], "services", false),
+        Some("IngressRouteTCP") => (&spec["routes"], "services", true),
+        Some("VirtualService") => return destinations(spec, own),
         _ => return Vec::new(),
     };
     let mut backends = Vec::new();
     for (rule, one) in list(rules).iter().enumerate() {
         for backend in list(&one[to]) {
-            let namespace = text(&backend["namespace"]).or(text(own)).unwrap_or_default();
+            let namespace = text(&backend["namespace"]).unwrap_or(own);
             if let Some(service) = text(&backend["name"])
                 && (backend["kind"].is_null() || backend["kind"] == "Service")
             {
                 let (namespace, service) = (namespace.to_owned(), service.to_owned());
-                backends.push(Backend { rule, namespace, service });
+                backends.push(Backend { rule, namespace, service, raw });
+            }
+        }
+    }
+    backends.sort();
+    backends.dedup();
+    backends
+}
+
+/// Where a VirtualService sends what comes in. A host is a Service's name, alone or with its namespace, or the whole of it.
+fn destinations(spec: &Value, own: &str) -> Vec<Backend> {
+    let mut backends = Vec::new();
+    for (rules, raw) in [(&spec["http"], false), (&spec["tls"], true), (&spec["tcp"], true)] {
+        for (rule, one) in list(rules).iter().enumerate() {
+            for route in list(&one["route"]) {
+                let host = text(&route["destination"]["host"]).unwrap_or_default();
+                let mut parts = host.split('.');
+                let (service, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(own));
+                if parts.next().is_none_or(|part| part == "svc") && !service.is_empty() {
+                    let (namespace, service) = (namespace.to_owned(), service.to_owned());
+                    backends.push(Backend { rule, namespace, service, raw });
+                }
             }
         }
     }
@@ -96,10 +146,16 @@ pub fn matches(object: &Value) -> Vec<&str> {
     list(&spec["routes"]).iter().map(|rule| text(&rule["match"]).unwrap_or_default()).collect()
 }
 
-/// How many gateways a route of the Gateway API names. A Service as its parent is a mesh's business: nothing comes in by it.
+/// How many gateways a route of the Gateway API, or a VirtualService, names. A Service as its parent, and the mesh, are
+/// what callers inside go by: nothing comes in by them.
 pub fn gateways(object: &Value) -> usize {
-    let own = &object["metadata"]["namespace"];
-    let parents = list(&object["spec"]["parentRefs"]).iter().filter(|parent| parent["kind"] != "Service");
+    let (spec, own) = (&object["spec"], &object["metadata"]["namespace"]);
+    if object["kind"].as_str().or_else(|| shape(spec)) == Some("VirtualService") {
+        let named = list(&spec["gateways"]).iter().filter_map(text).filter(|name| *name != "mesh").count();
+        // One without hosts is a part of others, which name the gateways.
+        return if list(&spec["hosts"]).is_empty() { named.max(1) } else { named };
+    }
+    let parents = list(&spec["parentRefs"]).iter().filter(|parent| parent["kind"] != "Service");
     let parents = parents.map(|parent| {
         let namespace = text(&parent["namespace"]).or(text(own)).unwrap_or_default();
         (text(&parent["kind"]).unwrap_or("Gateway"), namespace, text(&parent["name"]).unwrap_or_default())
@@ -112,6 +168,8 @@ fn shape(spec: &Value) -> Option<&'static str> {
     let kinds = [
         ("routes", "IngressRoute"),
         ("http", "VirtualService"),
+        ("tls", "VirtualService"),
+        ("tcp", "VirtualService"),
         ("parentRefs", "HTTPRoute"),
         ("rules", "Ingress"),
     ];
@@ -368,7 +426,7 @@ mod tests {
         assert_eq!(shown, ["0 other/api", "0 shop/web", "2 shop/web"]);
         assert_eq!(gateways(&object), 2);
         assert!(backends(&json!({ "kind": "Ingress", "spec": object["spec"] })).is_empty());
-        for (kind, ..) in OTHERS {
+        for RouteKind { kind, .. } in OTHERS {
             let spec = json!({
                 "rules": [{ "backendRefs": [{ "name": "web", "port": 80 }] }],
                 "routes": [{ "services": [{ "name": "web", "port": 80 }] }],
@@ -404,5 +462,27 @@ mod tests {
             ],
         } });
         assert_eq!(shown(&object), ["web.example/a web:80", "web.example=/b web:80"]);
+    }
+
+    #[test]
+    fn a_virtual_service_leads_to_services_of_any_namespace_and_from_outside_by_its_gateways_alone() {
+        let to = |host: &str| json!([{ "route": [{ "destination": { "host": host } }] }]);
+        let mut object = json!({ "kind": "VirtualService", "metadata": { "namespace": "shop" }, "spec": {
+            "hosts": ["web.example"],
+            "gateways": ["mesh", "infra/public"],
+            "http": [to("web")[0], to("web.other.svc.cluster.local")[0]],
+            "tls": to("db.other"),
+            "tcp": to("away.example.com"),
+        } });
+        let line = |to: Backend| format!("{} {}/{} {}", to.rule, to.namespace, to.service, to.raw);
+        let shown: Vec<_> = backends(&object).into_iter().map(line).collect();
+        assert_eq!(shown, ["0 other/db true", "0 shop/web false", "1 other/web false"]);
+        assert_eq!(gateways(&object), 1);
+        object["spec"]["gateways"] = json!(["mesh"]);
+        assert_eq!(gateways(&object), 0, "that is for callers inside");
+        object["spec"]["gateways"] = Value::Null;
+        assert_eq!(gateways(&object), 0, "as if it said mesh");
+        object["spec"]["hosts"] = Value::Null;
+        assert_eq!(gateways(&object), 1, "another one sends here what comes in");
     }
 }

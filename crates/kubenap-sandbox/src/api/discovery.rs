@@ -4,7 +4,7 @@ use crate::kinds::{KINDS, Kind};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn answer(path: &str) -> Response {
     let steps: Vec<_> = path.split('/').filter(|step| !step.is_empty()).collect();
@@ -18,12 +18,12 @@ pub(super) fn answer(path: &str) -> Response {
         ["api"] => Json(json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }))
             .into_response(),
         ["apis"] => {
-            let groups: Vec<_> = groups().into_iter().map(|(name, version)| group(name, version)).collect();
+            let groups: Vec<_> = groups().iter().map(|(name, versions)| group(name, versions)).collect();
             Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })).into_response()
         }
-        ["apis", wanted] => match groups().into_iter().find(|(name, _)| name == wanted) {
-            Some((name, version)) => {
-                let mut group = group(name, version);
+        ["apis", wanted] => match groups().get(wanted) {
+            Some(versions) => {
+                let mut group = group(wanted, versions);
                 group["kind"] = "APIGroup".into();
                 group["apiVersion"] = "v1".into();
                 Json(group).into_response()
@@ -31,7 +31,9 @@ pub(super) fn answer(path: &str) -> Response {
             None => unknown(path),
         },
         ["api", "v1"] => resources("", "v1"),
-        ["apis", name, version] if groups().contains(&(name, version)) => resources(name, version),
+        ["apis", name, version] if groups().get(name).is_some_and(|served| served.contains(version)) => {
+            resources(name, version)
+        }
         _ => unknown(path),
     }
 }
@@ -46,19 +48,24 @@ fn unknown(path: &str) -> Response {
     }
 }
 
-fn groups() -> BTreeSet<(&'static str, &'static str)> {
-    let served = KINDS.iter().filter(|kind| !kind.group.is_empty()).map(|kind| (kind.group, kind.version));
-    served.chain([("authorization.k8s.io", "v1")]).collect()
+/// Every group with its versions.
+fn groups() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
+    let mut groups = BTreeMap::from([("authorization.k8s.io", BTreeSet::from(["v1"]))]);
+    for kind in KINDS.iter().filter(|kind| !kind.group.is_empty()) {
+        groups.entry(kind.group).or_default().insert(kind.version);
+    }
+    groups
 }
 
-fn group(name: &str, version: &str) -> Value {
-    let version = json!({ "groupVersion": format!("{name}/{version}"), "version": version });
-    json!({ "name": name, "versions": [version], "preferredVersion": version })
+fn group(name: &str, versions: &BTreeSet<&str>) -> Value {
+    let version = |version: &&str| json!({ "groupVersion": format!("{name}/{version}"), "version": version });
+    let versions: Vec<_> = versions.iter().map(version).collect();
+    json!({ "name": name, "versions": versions, "preferredVersion": versions.first() })
 }
 
 fn resources(group: &str, version: &str) -> Response {
     let mut listed: Vec<Value> = Vec::new();
-    for kind in KINDS.iter().filter(|kind| kind.group == group) {
+    for kind in KINDS.iter().filter(|kind| kind.group == group && kind.version == version) {
         let verbs = ["create", "delete", "get", "list", "patch", "update", "watch"];
         listed.push(resource(kind, kind.plural, &verbs));
         if kind.status {

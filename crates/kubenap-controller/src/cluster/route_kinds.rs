@@ -1,0 +1,205 @@
+//! Kinds of routes that may be missing, which is normal, and that may not be listed, which is a doubt: each is followed as it can be.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::api::{ApiResource, GroupVersionKind};
+use kube::error::DiscoveryError;
+use kube::{Api, discovery};
+use kubenap_core::proxy::routes::RouteKind;
+
+use super::slim_route::SlimRoute;
+use super::thin::Thin;
+use super::watched::{Faring, Watched};
+use super::{Cluster, ClusterError};
+
+/// After which time it is looked again whether a kind is there, and may be listed, now.
+const ASK_AGAIN: Duration = Duration::from_mins(1);
+/// The same where the API server did not say.
+const SOON: Duration = Duration::from_secs(2);
+/// So many failures in a row, some seconds' worth, are more than a watch that was cut.
+const FAILURES: u32 = 5;
+
+/// Which kinds of routes are not known now, and of which namespace: nobody can say to which Services they lead.
+#[derive(Clone, Debug, Default)]
+pub struct Unlisted(Arc<Mutex<BTreeSet<Part>>>);
+
+/// A kind, of one namespace or of all.
+type Part = (&'static str, Option<String>);
+
+impl Unlisted {
+    /// Nothing is known of a kind before it was listed, or the API server said that it is not there.
+    pub(super) fn begin(&self, kind: &RouteKind, namespace: Option<&String>) {
+        self.note(&(kind.kind, namespace.cloned()), true);
+    }
+
+    fn note(&self, part: &Part, is_unlisted: bool) {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_unlisted {
+            parts.insert(part.clone());
+        } else {
+            parts.remove(part);
+        }
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// Where the API has a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Nowhere: it is not installed.
+    Nowhere,
+    /// Here, in a version that is understood.
+    Here(ApiResource),
+    /// In these versions only, which nobody here understands.
+    Otherwise(Vec<String>),
+}
+
+/// Asks the API server where it has a kind.
+///
+/// # Errors
+/// When it does not say.
+pub async fn served(cluster: &Cluster, kind: &RouteKind) -> Result<Served, ClusterError> {
+    let (client, group) = (cluster.client(), kind.group);
+    let look = async move {
+        match discovery::group(&client, group).await {
+            Err(kube::Error::Discovery(DiscoveryError::MissingApiGroup(_))) => Ok(None),
+            found => found.map(Some),
+        }
+    };
+    let Some(found) = cluster.call(look).await? else { return Ok(Served::Nowhere) };
+    let has = |version: &&str| {
+        found.versioned_resources(version).iter().any(|(resource, _)| resource.plural == kind.plural)
+    };
+    Ok(choose(kind, found.versions().filter(has)))
+}
+
+fn choose<'a>(kind: &RouteKind, served: impl Iterator<Item = &'a str>) -> Served {
+    let served: Vec<_> = served.map(str::to_owned).collect();
+    if served.is_empty() {
+        return Served::Nowhere;
+    }
+    match kind.versions.iter().find(|version| served.iter().any(|one| one == *version)) {
+        Some(version) => Served::Here(at(kind, version)),
+        None => Served::Otherwise(served),
+    }
+}
+
+fn at(kind: &RouteKind, version: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kind.group, version, kind.kind), kind.plural)
+}
+
+/// The kind in the version that is best.
+pub fn best(kind: &RouteKind) -> ApiResource {
+    at(kind, kind.versions.first().copied().unwrap_or_default())
+}
+
+/// Follows one kind for ever, of one namespace or of all: as soon as it is there and may be listed, in whichever version.
+pub(super) async fn follow(
+    cluster: Cluster,
+    store: Watched<SlimRoute>,
+    kind: RouteKind,
+    namespace: Option<String>,
+    unlisted: Unlisted,
+) {
+    let part = (kind.kind, namespace.clone());
+    let mut told = None;
+    loop {
+        let (trouble, pause) = match served(&cluster, &kind).await {
+            Ok(Served::Nowhere) => {
+                store.forget(namespace.as_deref());
+                unlisted.note(&part, false);
+                (None, ASK_AGAIN)
+            }
+            Ok(Served::Here(resource)) => {
+                let trouble = watch(&cluster, &store, &resource, &part, &unlisted).await;
+                (Some(trouble), ASK_AGAIN)
+            }
+            Ok(Served::Otherwise(versions)) => {
+                let (served, known) = (versions.join(", "), kind.versions.join(", "));
+                (Some(format!("it is served as {served}; accepted: {known}")), ASK_AGAIN)
+            }
+            Err(error) => {
+                let pause = if matches!(error, ClusterError::Forbidden(_)) { ASK_AGAIN } else { SOON };
+                (Some(error.chain()), pause)
+            }
+        };
+        if let Some(trouble) = &trouble {
+            unlisted.note(&part, true);
+            if told != Some(trouble.clone()) {
+                tracing::warn!(
+                    kind = kind.kind,
+                    namespace,
+                    error = trouble,
+                    "cannot be listed, so its hosts lead nowhere on proxies' error paths, and what comes by it is not seen: apps stay awake, but for those that bring a query"
+                );
+            }
+        }
+        told = trouble;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Follows a kind that is there, until the API server says that it is not, or may not be listed; and what it says.
+async fn watch(
+    cluster: &Cluster,
+    store: &Watched<SlimRoute>,
+    resource: &ApiResource,
+    part: &Part,
+    unlisted: &Unlisted,
+) -> String {
+    let api: Api<Thin<SlimRoute>> = match &part.1 {
+        None => Api::all_with(cluster.client(), resource),
+        Some(namespace) => Api::namespaced_with(cluster.client(), namespace, resource),
+    };
+    let heed = |faring: Faring<'_>| match faring {
+        Faring::Listed => {
+            unlisted.note(part, false);
+            ControlFlow::Continue(())
+        }
+        Faring::Failed { status: 401 | 403 | 404, error, .. } => ControlFlow::Break(error.to_string()),
+        Faring::Failed { failures, .. } => {
+            if failures >= FAILURES {
+                unlisted.note(part, true);
+            }
+            ControlFlow::Continue(())
+        }
+    };
+    store.clone().follow_while(api, part.1.clone(), None, Arc::new(|_, _, _| {}), heed).await
+}
+
+#[cfg(test)]
+mod tests {
+    use kubenap_core::proxy::routes::OTHERS;
+
+    use super::*;
+
+    #[test]
+    fn of_the_versions_that_are_served_the_best_one_that_is_understood_is_read() {
+        let tls = &OTHERS[1];
+        let chosen = |served: &[&str]| choose(tls, served.iter().copied());
+        assert_eq!(chosen(&[]), Served::Nowhere);
+        let Served::Here(resource) = chosen(&["v1alpha2", "v1alpha3"]) else { panic!("it is understood") };
+        assert_eq!(
+            (resource.api_version.as_str(), resource.kind.as_str(), resource.plural.as_str()),
+            ("gateway.networking.k8s.io/v1alpha3", "TLSRoute", "tlsroutes")
+        );
+        assert_eq!(chosen(&["v9"]), Served::Otherwise(vec!["v9".to_owned()]));
+    }
+
+    #[test]
+    fn a_kind_that_one_namespace_hides_is_hidden_though_another_one_shows_it() {
+        let (unlisted, kind) = (Unlisted::default(), &OTHERS[0]);
+        for space in ["a", "b"] {
+            unlisted.begin(kind, Some(&space.to_owned()));
+        }
+        unlisted.note(&(kind.kind, Some("a".to_owned())), false);
+        assert_eq!(unlisted.count(), 1);
+    }
+}
