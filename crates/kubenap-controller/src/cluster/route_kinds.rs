@@ -9,17 +9,18 @@ use kube::api::{ApiResource, GroupVersionKind};
 use kube::error::DiscoveryError;
 use kube::{Api, discovery};
 use kubenap_core::proxy::routes::RouteKind;
+use tokio::time::Instant;
 
 use super::slim_route::SlimRoute;
 use super::thin::Thin;
-use super::watched::{Faring, Watched};
+use super::watched::{Faring, Watched, answer};
 use super::{Cluster, ClusterError};
 
 /// After which time it is looked again whether a kind is there, and may be listed, now.
 const ASK_AGAIN: Duration = Duration::from_mins(1);
-/// The same where the API server did not say.
+/// The same where that may change at once.
 const SOON: Duration = Duration::from_secs(2);
-/// So many failures in a row, some seconds' worth, are more than a watch that was cut.
+/// So many failures in a row, some seconds' worth, are more than a watch that was cut: what it missed only a list shows.
 const FAILURES: u32 = 5;
 
 /// Which kinds of routes are not known now, and of which namespace: nobody can say to which Services they lead.
@@ -111,36 +112,35 @@ pub(super) async fn follow(
     let part = (kind.kind, namespace.clone());
     let mut told = None;
     loop {
-        let (trouble, pause) = match served(&cluster, &kind).await {
+        let begun = Instant::now();
+        let trouble = match served(&cluster, &kind).await {
             Ok(Served::Nowhere) => {
                 store.forget(namespace.as_deref());
-                unlisted.note(&part, false);
-                (None, ASK_AGAIN)
+                None
             }
-            Ok(Served::Here(resource)) => {
-                let trouble = watch(&cluster, &store, &resource, &part, &unlisted).await;
-                (Some(trouble), ASK_AGAIN)
-            }
+            Ok(Served::Here(resource)) => Some(watch(&cluster, &store, &resource, &part, &unlisted).await),
             Ok(Served::Otherwise(versions)) => {
                 let (served, known) = (versions.join(", "), kind.versions.join(", "));
-                (Some(format!("it is served as {served}; accepted: {known}")), ASK_AGAIN)
+                Some(format!("it is served as {served}; accepted: {known}"))
             }
-            Err(error) => {
-                let pause = if matches!(error, ClusterError::Forbidden(_)) { ASK_AGAIN } else { SOON };
-                (Some(error.chain()), pause)
-            }
+            Err(error) => Some(error.chain()),
         };
-        if let Some(trouble) = &trouble {
-            unlisted.note(&part, true);
-            if told != Some(trouble.clone()) {
-                tracing::warn!(
-                    kind = kind.kind,
-                    namespace,
-                    error = trouble,
-                    "cannot be listed, so its hosts lead nowhere on proxies' error paths, and what comes by it is not seen: apps stay awake, but for those that bring a query"
-                );
-            }
+        unlisted.note(&part, trouble.is_some());
+        if begun.elapsed() > ASK_AGAIN {
+            // All was well meanwhile.
+            told = None;
         }
+        // What is wrong for the first time may be over at once, as where the API server is starting.
+        let is_new = trouble != told;
+        if let Some(trouble) = trouble.as_ref().filter(|_| is_new) {
+            tracing::warn!(
+                kind = kind.kind,
+                namespace,
+                error = trouble,
+                "cannot be listed, so its hosts lead nowhere on proxies' error paths, and what comes by it is not seen: apps stay awake, but for those that bring a query"
+            );
+        }
+        let pause = if trouble.is_some() && (is_new || cluster.was_away()) { SOON } else { ASK_AGAIN };
         told = trouble;
         tokio::time::sleep(pause).await;
     }
@@ -163,10 +163,12 @@ async fn watch(
             unlisted.note(part, false);
             ControlFlow::Continue(())
         }
-        Faring::Failed { status: 401 | 403 | 404, error, .. } => ControlFlow::Break(error.to_string()),
-        Faring::Failed { failures, .. } => {
-            if failures >= FAILURES {
-                unlisted.note(part, true);
+        Faring::Failed { failures, error } => {
+            let answer = answer(error);
+            let is_refused = answer.is_some_and(|answer| matches!(answer.code, 401 | 403 | 404));
+            if is_refused || failures >= FAILURES {
+                let said = answer.map_or_else(|| error.to_string(), |answer| answer.message.clone());
+                return ControlFlow::Break(said);
             }
             ControlFlow::Continue(())
         }

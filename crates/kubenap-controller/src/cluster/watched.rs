@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::Api;
+use kube::core::Status;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -57,8 +58,6 @@ pub enum Faring<'a> {
     Failed {
         /// How often in a row.
         failures: u32,
-        /// The HTTP status with which the API server refused; 0: it did not.
-        status: u16,
         /// What failed.
         error: &'a watcher::Error,
     },
@@ -176,9 +175,7 @@ impl<T: Slim> Watched<T> {
                     if failures.is_power_of_two() {
                         tracing::warn!(kind, failures, %error, "watch failed");
                     }
-                    let status = status(&error);
-                    if let ControlFlow::Break(why) = heed(Faring::Failed { failures, status, error: &error })
-                    {
+                    if let ControlFlow::Break(why) = heed(Faring::Failed { failures, error: &error }) {
                         return why;
                     }
                     tokio::time::sleep(Duration::from_millis(50 << failures.min(6))).await;
@@ -328,12 +325,13 @@ impl<T: Slim> Watched<T> {
     }
 }
 
-fn status(error: &watcher::Error) -> u16 {
+/// What the API server said of it, if it did.
+pub fn answer(error: &watcher::Error) -> Option<&Status> {
     match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status.code,
-        _ => 0,
+        watcher::Error::InitialListFailed(kube::Error::Api(answer))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(answer))
+        | watcher::Error::WatchError(answer) => Some(answer),
+        _ => None,
     }
 }
 
