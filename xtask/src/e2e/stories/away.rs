@@ -51,12 +51,13 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     space.deploy(&App::new(AWAKE).host(&host(AWAKE))).await?;
     space.deploy(&App::new(ASLEEP).replicas(COUNT).host(&host(ASLEEP))).await?;
     space.deploy(&App::new(WAKING).replicas(COUNT).host(&host(WAKING)).boot(Duration::from_secs(5))).await?;
-    let (mut steady, mut held, mut longest, mut own) = (0, 0, 0, Duration::ZERO);
+    let (mut steady, mut held, mut retried, mut longest, mut own) = (0, 0, 0, 0, Duration::ZERO);
     for outage in [Outage::Hangs, Outage::Ends] {
         let (awake, asked, scaled) =
             without(space, outage).await.with_context(|| format!("the API server {outage:?}"))?;
         steady += awake;
         held += asked.requests;
+        retried += asked.retried;
         longest = longest.max(asked.longest_ms);
         own = own.max(scaled);
     }
@@ -64,6 +65,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
         ("requests awake", steady),
         ("held", held),
         ("lost", 0),
+        ("tried again", retried),
         ("longest held ms", longest),
         ("scaled up after ms", u64::try_from(own.as_millis())?),
     ])
