@@ -16,12 +16,16 @@ use super::cluster::TRAEFIK;
 use super::http::{self, Call, Caller};
 use super::world::{Space, eventually};
 
+/// How long kube-proxy and Traefik may take to lead to an app that is ready.
+const REACHED: Duration = Duration::from_secs(90);
+
 /// An app to deploy; its Service and Ingress have its name.
 #[derive(Clone)]
 pub(crate) struct App {
     name: String,
     replicas: i32,
     annotations: BTreeMap<String, String>,
+    idle_after: Option<String>,
     host: Option<String>,
     ingress_route: bool,
     boot: Duration,
@@ -42,6 +46,7 @@ impl App {
             name: name.to_owned(),
             replicas: 1,
             annotations: BTreeMap::new(),
+            idle_after: None,
             host: None,
             ingress_route: false,
             boot: Duration::ZERO,
@@ -62,6 +67,13 @@ impl App {
     pub(crate) fn annotate(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(format!("kubenap/{key}"), value.to_owned());
         self
+    }
+
+    /// It naps once it was quiet for so long; said only when it is deployed and reached by every way it has, or on a slow
+    /// machine it might be asleep before anybody has looked at it.
+    pub(crate) fn idle_after(mut self, quiet: &str) -> Self {
+        self.idle_after = Some(quiet.to_owned());
+        self.annotate("idleAfter", "1h")
     }
 
     /// Reached through Traefik under this host.
@@ -168,7 +180,7 @@ impl Space {
     pub(crate) async fn deploy(&self, app: &App) -> Result<()> {
         self.create(app).await?;
         let what = format!("{} has {} ready replicas", app.name, app.replicas);
-        eventually(&what, Duration::from_secs(60), async || {
+        eventually(&what, Duration::from_secs(180), async || {
             let ready = self.ready_replicas(&app.name).await?;
             ensure!(ready == app.replicas, "{ready} are ready");
             Ok(())
@@ -177,20 +189,21 @@ impl Space {
         // kube-proxy and Traefik hear of it up to two seconds later than the Deployment says so.
         if !app.service.is_null() {
             let address = self.cluster_address(&app.name, 80).await?;
-            eventually(
-                &format!("{} is reached at its ClusterIP", app.name),
-                Duration::from_secs(30),
-                async || http::get(address, &app.name, "/").await?.ensure_from_app(),
-            )
+            eventually(&format!("{} is reached at its ClusterIP", app.name), REACHED, async || {
+                http::get(address, &app.name, "/").await?.ensure_from_app()
+            })
             .await?;
         }
         if let Some(host) = &app.host {
-            eventually(&format!("{host} is reached through Traefik"), Duration::from_secs(30), async || {
+            eventually(&format!("{host} is reached through Traefik"), REACHED, async || {
                 http::get(TRAEFIK, host, "/").await?.ensure_from_app()
             })
             .await?;
         }
-        Ok(())
+        match &app.idle_after {
+            Some(quiet) => self.annotate(&app.name, "idleAfter", quiet).await,
+            None => Ok(()),
+        }
     }
 
     /// Creates the app without waiting for it.
@@ -232,12 +245,15 @@ impl Space {
     }
 }
 
+/// More than one where a member hears of the pods late, or a wake takes long; where one is the promise, a story counts them.
+const FEW_REDIRECTS: usize = 5;
+
 /// Does the work while a visitor comes through Traefik twice a second, so that the app does not nap again meanwhile.
 pub(crate) async fn while_visited<T>(host: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let visits = async {
         let mut visitor = Caller::fresh(TRAEFIK, host);
         loop {
-            visitor.follow(&Call::get("/visit"), 1).await?.reply.ensure_from_app()?;
+            visitor.follow(&Call::get("/visit"), FEW_REDIRECTS).await?.reply.ensure_from_app()?;
             sleep(Duration::from_millis(500)).await;
         }
     };

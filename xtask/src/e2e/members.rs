@@ -108,7 +108,7 @@ impl Members {
             installed.settings = Some(settings.clone());
         }
         self.scale(COUNT).await?;
-        let rolled = eventually("both members are ready", Duration::from_secs(120), async || {
+        let rolled = eventually("both members are ready", Duration::from_secs(240), async || {
             let deployment = self.deployments().get(RELEASE).await.context("read KubeNap's Deployment")?;
             let observed = deployment.status.as_ref().and_then(|status| status.observed_generation);
             ensure!(observed >= deployment.metadata.generation, "its Deployment is not looked at yet");
@@ -133,7 +133,7 @@ impl Members {
 
     /// Waits until a member leads.
     pub(crate) async fn ensure_led(&self) -> Result<()> {
-        eventually("one member leads", Duration::from_secs(45), async || self.leader().await).await.map(drop)
+        eventually("one member leads", Duration::from_secs(90), async || self.leader().await).await.map(drop)
     }
 
     /// Nothing of KubeNap is in the cluster, as before its first installation.
@@ -179,7 +179,7 @@ impl Members {
     /// So many of them run, fewer than usual, and are ready. Who leads may be somebody else.
     pub(crate) async fn run_only(&self, count: usize) -> Result<()> {
         self.scale(count).await?;
-        eventually(&format!("{count} are ready"), Duration::from_secs(60), async || {
+        eventually(&format!("{count} are ready"), Duration::from_secs(120), async || {
             let ready = self.living().await?.iter().filter(|member| member.ready).count();
             ensure!(ready == count, "{ready} are");
             Ok(())
@@ -251,13 +251,19 @@ impl Members {
             kill_process(*process, Signal::STOP).context("stop a member")?;
         }
         let scaled = self.scale(0).await;
-        // Until the kubelet knows that the pods are to end, it would start their containers again.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Until the kubelet knows that the pods are to end, it would start their containers again: it tells them to.
+        let told = eventually("the kubelet ends both members", Duration::from_secs(60), async || {
+            let told = processes.iter().filter(|process| is_told_to_end(**process)).count();
+            ensure!(told == processes.len(), "it has told {told} of {}", processes.len());
+            Ok(())
+        });
+        let told = told.await;
         for process in &processes {
             kill_process(*process, Signal::KILL).context("kill a member")?;
         }
         scaled?;
-        eventually("both members are dead", Duration::from_secs(30), async || {
+        told?;
+        eventually("both members are dead", Duration::from_secs(60), async || {
             let pods = self.pods().await?.len();
             ensure!(pods == 0, "{pods} pods are left");
             Ok(())
@@ -392,6 +398,21 @@ impl Members {
     }
 }
 
+/// Whether a process that stands still has a SIGTERM waiting.
+fn is_told_to_end(process: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero()));
+    status.is_ok_and(|status| is_pending(&status, Signal::TERM))
+}
+
+/// Whether a signal waits for a process, as its `status` in /proc says.
+fn is_pending(status: &str, signal: Signal) -> bool {
+    let masks =
+        status.lines().filter_map(|line| line.strip_prefix("ShdPnd:").or(line.strip_prefix("SigPnd:")));
+    let pending =
+        masks.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).fold(0, |all, mask| all | mask);
+    pending >> (signal.as_raw() - 1) & 1 == 1
+}
+
 /// A pod as a member; none while it does not run or is told to end.
 fn member(pod: &Pod) -> Option<Member> {
     if pod.metadata.deletion_timestamp.is_some() {
@@ -417,5 +438,20 @@ fn merge(values: &mut Value, more: &Value) {
             }
         }
         (values, more) => *values = more.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::Signal;
+
+    use super::is_pending;
+
+    #[test]
+    fn a_signal_that_waits_for_a_process_is_seen() {
+        let told =
+            "Name:\tkubenap\nState:\tT (stopped)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\n";
+        assert!(is_pending(told, Signal::TERM) && !is_pending(told, Signal::INT));
+        assert!(!is_pending(&told.replace("4000", "0000"), Signal::TERM));
     }
 }

@@ -16,6 +16,7 @@ mod observe;
 pub(crate) mod http;
 mod visitors;
 mod frozen;
+mod stalls;
 mod liar;
 pub(crate) mod metrics;
 mod audit;

@@ -19,7 +19,7 @@ use super::world::{Space, eventually};
 /// What `KubeNap` takes away when an app is awake again (epoch and wake ports stay for the next nap).
 const STATE: [&str; 2] = ["kubenap/restoreReplicas", "kubenap/wish"];
 /// How long an app may take from "nothing hinders it" to its next phase.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 impl Space {
     /// A typed client for this namespace.
@@ -62,6 +62,12 @@ impl Space {
         let patched =
             self.api::<Deployment>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.map(drop).with_context(|| format!("patch Deployment {}", self.id(name)))
+    }
+
+    /// Sets one of the annotations by which a person tells `KubeNap` something: `kubenap/KEY: VALUE`.
+    pub(crate) async fn annotate(&self, name: &str, key: &str, value: &str) -> Result<()> {
+        let key = format!("kubenap/{key}");
+        self.patch(name, &json!({"metadata": {"annotations": {key.as_str(): value}}})).await
     }
 
     /// Sets or, with null, removes a label of a Deployment.

@@ -18,7 +18,7 @@ use super::stories::{Counts, LONG, STORIES, Story};
 use super::world::{Space, World};
 
 /// The longest that one story may take.
-const LONGEST: Duration = Duration::from_secs(20 * 60);
+const LONGEST: Duration = Duration::from_secs(40 * 60);
 /// How many lines of each log a failure shows.
 const TAIL: usize = 60;
 

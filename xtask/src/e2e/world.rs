@@ -108,7 +108,7 @@ impl World {
     pub(crate) async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.cluster.kubectl();
         command.args(arguments);
-        let ran = run(command, Duration::from_secs(60)).await?;
+        let ran = run(command, Duration::from_secs(180)).await?;
         ensure!(ran.code == 0, "kubectl {}: {}", arguments.join(" "), ran.stderr.trim());
         Ok(ran.stdout)
     }
@@ -123,7 +123,7 @@ impl Space {
     /// Puts an app to sleep by `kubenap nap --force`, and fails unless that succeeds.
     pub(crate) async fn nap(&self, app: &str) -> Result<()> {
         let id = self.id(app);
-        let ran = self.world.kubenap(&["nap", &id, "--force"], Duration::from_secs(90)).await?;
+        let ran = self.world.kubenap(&["nap", &id, "--force"], Duration::from_secs(180)).await?;
         ensure!(ran.code == 0, "kubenap nap {id} --force: exit {}: {}", ran.code, ran.stderr.trim());
         Ok(())
     }
@@ -136,7 +136,7 @@ impl Space {
 
     /// The same about all apps of this namespace.
     pub(crate) async fn statuses(&self) -> Result<Vec<Value>> {
-        let ran = self.world.kubenap(&["status", "-o", "json"], Duration::from_secs(20)).await?;
+        let ran = self.world.kubenap(&["status", "-o", "json"], Duration::from_secs(60)).await?;
         ensure!(ran.code == 0, "kubenap status: exit {}: {}", ran.code, ran.stderr.trim());
         let list: Vec<Value> =
             serde_json::from_str(&ran.stdout).context("read what kubenap status printed")?;

@@ -38,9 +38,22 @@ pub const CALL: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
-    /// When a call last met no API server, or one that could not do it.
-    away: Arc<Mutex<Option<Instant>>>,
+    away: Arc<Mutex<Away>>,
 }
+
+/// When calls met no API server, or one that could not do it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Away {
+    /// Since when, while each call does.
+    since: Option<Instant>,
+    /// When the last of them did.
+    pub last: Option<Instant>,
+    /// When the last did for which that had gone on for [`OUTAGE`].
+    pub outage: Option<Instant>,
+}
+
+/// A shorter absence is noticed by few, and may be a single call's.
+const OUTAGE: Duration = Duration::from_secs(5);
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -91,22 +104,31 @@ impl Cluster {
                 Ok(answer) => answer.map_err(ClusterError::of),
                 Err(_) => Err(ClusterError::Late(CALL)),
             };
-            if answer.as_ref().is_err_and(ClusterError::is_absence) {
-                *away.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-            }
+            let is_away = answer.as_ref().is_err_and(ClusterError::is_absence);
+            away.lock().unwrap_or_else(PoisonError::into_inner).met(is_away, Instant::now());
             answer
         }
     }
 
-    /// The API server was away a moment ago: one that comes back refuses what it will allow, until it has read its rights.
-    pub fn was_away(&self) -> bool {
-        let away = *self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        away.is_some_and(|at| at.elapsed() < LATELY)
+    /// When the API server was found to be away.
+    pub fn away(&self) -> Away {
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An API server that was away within this time may still be starting.
-const LATELY: Duration = Duration::from_secs(30);
+impl Away {
+    fn met(&mut self, is_away: bool, now: Instant) {
+        if !is_away {
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert(now);
+        self.last = Some(now);
+        if now - since >= OUTAGE {
+            self.outage = Some(now);
+        }
+    }
+}
 
 impl ClusterError {
     /// Sorts kube's error by what follows from it.
@@ -190,6 +212,27 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+
+    #[test]
+    fn one_call_that_fails_is_no_outage_and_many_with_no_answer_between_are_one() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut away = Away::default();
+        for (second, is_away, last, outage) in [
+            (0, false, None, None),
+            (1, true, Some(1), None),
+            (2, false, Some(1), None),
+            (10, true, Some(10), None),
+            (14, true, Some(14), None),
+            (15, true, Some(15), Some(15)),
+            (30, true, Some(30), Some(30)),
+            (31, false, Some(30), Some(30)),
+            (40, true, Some(40), Some(30)),
+        ] {
+            away.met(is_away, at(second));
+            assert_eq!((away.last, away.outage), (last.map(at), outage.map(at)), "at {second} s");
+        }
+    }
 
     #[test]
     fn what_the_api_server_refuses_for_good_is_told_in_its_words_on_one_line() {

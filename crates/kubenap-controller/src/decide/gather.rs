@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::hook;
 use super::memory::Wake;
+use super::patience;
 use crate::cluster::around::Around;
 use crate::cluster::watched::number;
 use crate::cluster::{observe, ports};
@@ -227,6 +228,7 @@ fn remember(cx: &Context, gathered: &mut Gathered) {
             }
         }
         gathered.in_phase = memory.phase.map_or(Duration::ZERO, |(_, _, since)| now - since);
+        patience::doubt(memory, seen, cx.cluster.away().outage, now);
         if seen.trouble().is_some() {
             memory.troubled = Some(now);
         }

@@ -12,6 +12,7 @@ use kubenap_core::step::Step;
 use tokio::time::Instant;
 
 use super::hook::Look;
+use super::patience::Forbidden;
 use super::undone::Remembered;
 use crate::telemetry::WakeClock;
 
@@ -84,8 +85,10 @@ pub struct Memory {
     pub troubled: Option<Instant>,
     /// The step that could not be carried out last, and until when it is not tried again.
     pub refused: Option<Box<(Step, Instant)>>,
-    /// Since when its wake is forbidden.
-    pub forbidden: Option<Instant>,
+    /// That its wake is forbidden, and since when that is waited for.
+    pub forbidden: Option<Forbidden>,
+    /// Since when scheduler or controllers say that it cannot start.
+    pub hearsay: Option<Instant>,
     /// Opens when a wake fails.
     pub breaker: Breaker,
     /// How many asks there were when the breaker opened last.
@@ -153,6 +156,7 @@ impl Memory {
             troubled: None,
             refused: None,
             forbidden: None,
+            hearsay: None,
             breaker,
             asks_then: 0,
             remembered: None,

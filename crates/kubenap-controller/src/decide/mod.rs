@@ -41,6 +41,7 @@ pub mod gather;
 pub mod hook;
 pub mod memory;
 pub mod pace;
+pub mod patience;
 pub mod queue;
 pub mod report;
 pub mod undone;
@@ -222,12 +223,8 @@ fn not_carried_out(
     let app = &gathered.app;
     let refusal = error.refusal();
     if let (Step::ScaleUp { .. }, ClusterError::Forbidden(_)) = (step, &error)
-        && may_be_allowed(cx, app)
+        && patience::may_be_allowed(cx, app, step)
     {
-        cx.memories.with(app, |memory| {
-            memory.refused = Some(Box::new((step.clone(), Instant::now() + FORBIDDEN)));
-        });
-        cx.queue.add_after(app, FORBIDDEN);
         return Ok(());
     }
     if let (Step::ScaleUp { .. }, Some(said)) = (step, &refusal) {
@@ -252,17 +249,6 @@ fn not_carried_out(
     Err(error)
 }
 
-/// Whether a wake that was forbidden is tried once more before those who wait are told: an API server that starts forbids
-/// everything until it has read its rights.
-fn may_be_allowed(cx: &Context, app: &AppId) -> bool {
-    let since = cx.memories.with(app, |memory| *memory.forbidden.get_or_insert_with(Instant::now));
-    since.elapsed() < if cx.cluster.was_away() { STARTS } else { FORBIDDEN * 2 }
-}
-
-/// A wake that is forbidden is tried again after this long.
-const FORBIDDEN: Duration = Duration::from_millis(500);
-/// An API server has read its rights this long after it answers, at most.
-const STARTS: Duration = Duration::from_secs(10);
 /// A step that the API server refuses is tried again after this long at most.
 const REFUSED: Duration = Duration::from_secs(60);
 /// One that it could not carry out, after this long.

@@ -243,6 +243,114 @@ async fn whoever_is_held_while_the_api_server_is_away_is_answered_though_it_forb
     }
 }
 
+/// That it was refused before, for good as it seemed, says nothing of an API server that is another one now.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_held_while_the_api_server_restarts_is_answered_though_the_wake_was_refused_before() {
+    let (world, running, at) = sleeping(&[]).await;
+    let fault = |effect| Fault::new(effect).verb("patch").resource("deployments");
+    world.sandbox.faults().inject(fault(Effect::Deny));
+    ensure_named(&visitor::get(at, "web", "/").await, "denied");
+    world.pass(600).await;
+    world.sandbox.faults().clear();
+    world.sandbox.faults().inject(fault(Effect::FailBefore(503)));
+    // Until the breaker lets a try through.
+    world.pass(61).await;
+    let held = async {
+        let reply = visitor::get(at, "web", "/").await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+    };
+    let comes_back = async {
+        world.pass(1).await;
+        world.sandbox.faults().clear();
+        world.sandbox.faults().inject(fault(Effect::Deny));
+        world.pass(4).await;
+        world.sandbox.faults().clear();
+    };
+    tokio::join!(held, comes_back);
+    world.awake("web", 2).await;
+    drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stays_forbidden_after_the_api_server_was_away_is_waited_for_once_and_told_at_once_from_then_on()
+{
+    let (world, running, at) = sleeping(&[]).await;
+    let fault = |effect| Fault::new(effect).verb("patch").resource("deployments");
+    world.sandbox.faults().inject(fault(Effect::FailBefore(503)));
+    let held = async {
+        ensure_named(&visitor::get(at, "web", "/").await, "denied");
+    };
+    let comes_back = async {
+        world.pass(2).await;
+        world.sandbox.faults().clear();
+        world.sandbox.faults().inject(fault(Effect::Deny));
+    };
+    let begun = world.elapsed();
+    tokio::join!(held, comes_back);
+    let waited = world.elapsed() - begun;
+    assert!(waited <= Duration::from_secs(14), "told after {waited:?}");
+    for _ in 0..60 {
+        let asked = world.elapsed();
+        ensure_named(&visitor::get(at, "web", "/").await, "denied");
+        assert!(world.elapsed() <= asked + SOON, "told after {:?}", world.elapsed() - asked);
+        world.pass(1).await;
+    }
+    drop(running);
+}
+
+/// A node whose heartbeats nobody saw takes no pod, for a moment.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_held_while_the_node_counts_as_lost_after_an_outage_is_answered_when_it_is_heard_of() {
+    for away in [true, false] {
+        let (world, running, at) = sleeping(&[]).await;
+        broken("Unschedulable")(&world);
+        let held = async {
+            if away {
+                let reply = visitor::get(at, "web", "/").await;
+                assert_eq!(reply.status, 200, "{reply:?}");
+            } else {
+                ensure_named(&visitor::get(at, "web", "/").await, "unschedulable");
+            }
+        };
+        let comes_back = async {
+            if away {
+                world.sandbox.faults().inject(Fault::new(Effect::FailBefore(503)));
+                world.pass(20).await;
+                world.sandbox.faults().clear();
+            }
+            world.pass(15).await;
+            broken("")(&world);
+        };
+        tokio::join!(held, comes_back);
+        world.awake("web", 2).await;
+        let told = world.events("web", "WakeFailed").len();
+        assert_eq!(told, usize::from(!away), "{}", world.show());
+        drop(running);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_controllers_say_for_long_after_an_outage_is_told() {
+    let (world, running, at) = sleeping(&[]).await;
+    no_pods("exceeded quota: none")(&world);
+    world.sandbox.faults().inject(Fault::new(Effect::FailBefore(503)));
+    let held = async {
+        let begun = world.elapsed();
+        ensure_named(&visitor::get(at, "web", "/").await, "quota");
+        let waited = world.elapsed() - begun;
+        assert!((80..=90).contains(&waited.as_secs()), "told after {waited:?}");
+    };
+    let comes_back = async {
+        world.pass(20).await;
+        world.sandbox.faults().clear();
+    };
+    tokio::join!(held, comes_back);
+    let asked = world.elapsed();
+    ensure_named(&visitor::get(at, "web", "/").await, "quota");
+    assert!(world.elapsed() <= asked + SOON);
+    drop(running);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_nap_that_the_api_server_refuses_is_not_hammered() {
     let world = World::quick();

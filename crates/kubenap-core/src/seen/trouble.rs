@@ -74,4 +74,12 @@ impl Trouble {
             | Self::NotReady => false,
         }
     }
+
+    /// The scheduler or a controller says so, by what it has heard of the cluster; a kubelet speaks of what it tries itself.
+    pub fn is_of_controllers(self) -> bool {
+        match self {
+            Self::Unschedulable | Self::Quota | Self::Refused => true,
+            Self::Image | Self::CrashLoop | Self::Config | Self::Denied | Self::NotReady => false,
+        }
+    }
 }

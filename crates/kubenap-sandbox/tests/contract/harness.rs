@@ -88,11 +88,11 @@ async fn run(whom: &str, client: &Client, sandbox: Option<&Sandbox>, checks: &[C
         let made = namespaces.create(&PostParams::default(), &namespace).await.unwrap();
         let name = made.metadata.name.unwrap();
         let world = World { client: client.clone(), namespace: name.clone(), sandbox: sandbox.cloned() };
-        let outcome = tokio::time::timeout(Duration::from_secs(60), (check.run)(world)).await;
+        let outcome = tokio::time::timeout(Duration::from_secs(240), (check.run)(world)).await;
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(why)) => failures.push(format!("{}: {why:#}", check.sentence)),
-            Err(_) => failures.push(format!("{}: not done after a minute", check.sentence)),
+            Err(_) => failures.push(format!("{}: not done after four minutes", check.sentence)),
         }
         drop(namespaces.delete(&name, &DeleteParams::default()).await);
     }
@@ -130,19 +130,19 @@ impl World {
         self.api::<Service>().create(&PostParams::default(), &object).await.context("creating the Service")
     }
 
-    /// Looks again and again until it is true, for at most half a minute.
+    /// Looks again and again until it is true, for at most a minute and a half.
     pub(crate) async fn until<F, Fut>(&self, what: &str, mut is_true: F) -> Result<()>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<bool>>,
     {
-        for _ in 0..600 {
+        for _ in 0..1800 {
             if is_true().await? {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        anyhow::bail!("not seen in half a minute: {what}")
+        anyhow::bail!("not seen in a minute and a half: {what}")
     }
 
     /// Waits until the Deployment `web` has this many ready pods, by what its controller has observed.

@@ -1,12 +1,14 @@
 //! `KubeNap`'s account may do what `KubeNap` does, and not more: its roles and the admission policy refuse the rest.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::Counts;
 use crate::e2e::app::App;
 use crate::e2e::members::{HOME, RELEASE};
-use crate::e2e::world::Space;
+use crate::e2e::world::{Space, eventually};
 
 const APP: &str = "held";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/{}/deployments";
@@ -29,6 +31,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
         account.send(&attempt).await.with_context(|| format!("{}: it must be allowed", attempt.what))?;
         done += 1;
     }
+    until_policy_is_in_force(space, &account).await?;
     for attempt in foreign(space, &theirs) {
         match account.send(&attempt).await {
             Ok(_) => bail!("{}: it was allowed", attempt.what),
@@ -40,6 +43,19 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     let labels = after.metadata.labels.unwrap_or_default();
     ensure!(labels.len() == 1, "the account has changed labels: {labels:?}");
     Ok(vec![("allowed", done), ("refused", refused)])
+}
+
+/// An API server takes in a policy some time after it was made; what is tried until then changes nothing.
+async fn until_policy_is_in_force(space: &Space, account: &Account) -> Result<()> {
+    let path = format!("{}?dryRun=All", deployment(space));
+    let label = json!({"metadata": {"labels": {"x": "y"}}});
+    let dry = Try::new("a label, as a trial", "PATCH", path, label);
+    eventually("the admission policy is in force", Duration::from_secs(60), async || {
+        let refused = account.send(&dry).await.is_err_and(|error| is_forbidden(&error));
+        ensure!(refused, "a label may still be changed");
+        Ok(())
+    })
+    .await
 }
 
 /// What `KubeNap` itself does.

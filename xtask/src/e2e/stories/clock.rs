@@ -58,7 +58,7 @@ async fn with(space: &Space, ahead: i64) -> Result<u64> {
 async fn cycle(space: &Space, app: &str) -> Result<u64> {
     let idle_after = format!("{}s", IDLE_AFTER.as_secs());
     let host = format!("clock-{app}.test");
-    space.deploy(&App::new(app).replicas(2).host(&host).annotate("idleAfter", &idle_after)).await?;
+    space.deploy(&App::new(app).replicas(2).host(&host).idle_after(&idle_after)).await?;
     let lead = lead(space).await?;
     space.nap(app).await?;
     space.until_asleep(app, app).await?;

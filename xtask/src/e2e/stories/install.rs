@@ -128,7 +128,7 @@ async fn done(world: &World, line: &str) -> Result<Ran> {
 
 /// A person who has just installed it may be quicker than its first poll.
 async fn all_green(world: &World, line: &str) -> Result<()> {
-    eventually("the doctor is content", Duration::from_secs(60), async || {
+    eventually("the doctor is content", Duration::from_secs(120), async || {
         let ran = done(world, line).await?;
         // Apps that an earlier run has left behind have warnings of their own.
         let ours = |line: &&str| line.starts_with("FAILED") || line.contains("warning shop/");
@@ -150,7 +150,7 @@ async fn nothing_is_left(shop: &Space) -> Result<()> {
     ensure!(shop.our_slices(APP).await?.is_empty(), "slices are left");
     let host = crate::e2e::http::get(crate::e2e::cluster::TRAEFIK, HOST, "/").await?;
     host.ensure_from_app()?;
-    eventually("nothing of KubeNap's is left", Duration::from_secs(90), async || {
+    eventually("nothing of KubeNap's is left", Duration::from_secs(180), async || {
         let of_release = ["-l", "app.kubernetes.io/instance=kubenap", "-o", "name", "--ignore-not-found"];
         let kinds = "all,leases,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,configmaps,\
                      poddisruptionbudgets,networkpolicies,validatingadmissionpolicies,validatingadmissionpolicybindings";
@@ -199,12 +199,12 @@ async fn shop_anew(shop: &Space) -> Result<()> {
     let template = json!({"spec": {"containers": [{"name": "app", "lifecycle": sleep}]}});
     let patch = json!({"metadata": {"labels": {"kubenap/enabled": null}}, "spec": {"template": template}});
     shop.kubectl(&["patch", "deployment", APP, "-p", &patch.to_string()]).await?;
-    shop.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await.map(drop)
+    shop.kubectl(&["rollout", "status", "deployment/web", "--timeout=150s"]).await.map(drop)
 }
 
 async fn gone(world: &World, namespace: &str) -> Result<()> {
     let namespaces = Api::<Namespace>::all(world.client.clone());
-    eventually(&format!("namespace {namespace} is gone"), Duration::from_secs(60), async || {
+    eventually(&format!("namespace {namespace} is gone"), Duration::from_secs(180), async || {
         ensure!(namespaces.get_opt(namespace).await?.is_none(), "it is still there");
         Ok(())
     })

@@ -42,9 +42,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
         json!([format!("prometheus=http://{prometheus}"), format!("ingress=http://{page}/metrics")]);
     space.world.members.ensure(&Settings { flags: vec![("source", sources)], ..Settings::default() }).await?;
     for Listener { app, source, host } in LISTENERS {
-        space
-            .deploy(&App::new(app).host(host).annotate("idleAfter", "3s").annotate("metrics", source))
-            .await?;
+        space.deploy(&App::new(app).host(host).idle_after("3s").annotate("metrics", source)).await?;
     }
     all_nap(space).await.context("before the first lie")?;
 

@@ -32,10 +32,20 @@ async fn gitops(space: &Space) -> Result<()> {
         apply(space, NAME, 2).await?;
         space.until_awake(NAME, NAME, 2).await?;
     }
-    let events = space.events(NAME).await?;
-    let adopted = events.iter().filter(|(reason, note)| reason == "Awake" && note.contains(GITOPS)).count();
-    ensure!(adopted == 3, "each time it is adopted as awake, and the manager named: {events:?}");
-    eventually("an Event says who, and what to change", Duration::from_secs(20), async || {
+    // Events are sent beside the work.
+    eventually(
+        "each time it is adopted as awake, and the manager named",
+        Duration::from_secs(60),
+        async || {
+            let events = space.events(NAME).await?;
+            let adopted =
+                events.iter().filter(|(reason, note)| reason == "Awake" && note.contains(GITOPS)).count();
+            ensure!(adopted == 3, "{adopted} times: {events:?}");
+            Ok(())
+        },
+    )
+    .await?;
+    eventually("an Event says who, and what to change", Duration::from_secs(60), async || {
         let events = space.events(NAME).await?;
         let told: Vec<_> = events.iter().filter(|(reason, _)| reason == "NapRefused").collect();
         ensure!(told.len() == 1, "{told:?}");
@@ -55,11 +65,16 @@ async fn no_more_naps(space: &Space, name: &str) -> Result<()> {
     ensure!(ran.code == 4 && ran.stderr.contains(GITOPS), "{ran:?}");
     let (phase, replicas) = (space.phase(name).await?, space.replicas(name).await?);
     ensure!(phase == "awake" && replicas == 2, "phase {phase}, {replicas} replicas");
-    let status = space.status(name).await?;
-    ensure!(status["label"] == "reverted" && status["complaints"].to_string().contains(GITOPS), "{status}");
-    let doctor = space.world.kubenap(&["doctor"], Duration::from_secs(60)).await?;
-    ensure!(doctor.stdout.contains(GITOPS), "kubenap doctor does not name {GITOPS}: {doctor:?}");
-    Ok(())
+    // A member that has just begun may not have looked at it yet.
+    eventually("status and doctor name the manager", Duration::from_secs(60), async || {
+        let status = space.status(name).await?;
+        let named = status["complaints"].to_string().contains(GITOPS);
+        ensure!(status["label"] == "reverted" && named, "{status}");
+        let doctor = space.world.kubenap(&["doctor"], Duration::from_secs(60)).await?;
+        ensure!(doctor.stdout.contains(GITOPS), "kubenap doctor does not name {GITOPS}: {doctor:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// What a GitOps tool does: applies what is in Git, under its own name.

@@ -25,7 +25,7 @@ const HELD_EACH_WAY: usize = 200;
 const VISITS: u64 = 4;
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
-    space.deploy(&App::new(SLEEPER).replicas(2).host(HOST).annotate("idleAfter", "2s")).await?;
+    space.deploy(&App::new(SLEEPER).replicas(2).host(HOST).idle_after("2s")).await?;
     space.deploy(&App::new(SLOW).host(SLOW_HOST).boot(BOOT)).await?;
     let (visits, redirects) = now_and_then(space).await.context("rolled while an app sleeps")?;
     let held = while_held(space).await.context("rolled while requests are held")?;

@@ -12,9 +12,11 @@ use crate::e2e::world::Space;
 const APP: &str = "crowded";
 const HOST: &str = "s5.test";
 const EACH_WAY: usize = 100;
+/// One, and more where a member hears of the pods late; the story of fifty naps counts them.
+const REDIRECTS: usize = 3;
 
 pub(crate) async fn run(space: &Space) -> Result<Counts> {
-    space.deploy(&App::new(APP).replicas(2).host(HOST)).await?;
+    space.deploy(&App::new(APP).replicas(2).host(HOST).annotate("holdFor", "1m")).await?;
     space.nap(APP).await?;
     space.until_asleep(APP, APP).await?;
     let address = space.cluster_address(APP, 80).await?;
@@ -22,7 +24,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 
     let mut visitors = JoinSet::new();
     for number in 0..EACH_WAY {
-        for (to, host, most) in [(TRAEFIK, HOST, 1), (address, APP, 0)] {
+        for (to, host, most) in [(TRAEFIK, HOST, REDIRECTS), (address, APP, 0)] {
             visitors.spawn(async move {
                 let call = Call::get(format!("/crowd?n={number}"));
                 let journey = Caller::fresh(to, host).follow(&call, most).await?;

@@ -39,12 +39,12 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
         space.create(&with_host(App::new(app).service(spec.clone()), app).annotate("service", app)).await?;
     }
     // One that is right shows that the others had the time to nap.
-    space.deploy(&with_host(App::new("right"), "right")).await?;
+    space.deploy(&with_host(App::new("right").idle_after("3s"), "right")).await?;
     let names: Vec<&str> =
         ANNOTATIONS.iter().map(|case| case.0).chain(services.iter().map(|case| case.0)).collect();
     for app in &names {
         let what = format!("{app} is ready");
-        eventually(&what, Duration::from_secs(90), async || {
+        eventually(&what, Duration::from_secs(240), async || {
             ensure!(space.ready_replicas(app).await? == 1, "it is not");
             Ok(())
         })
@@ -100,7 +100,7 @@ fn with_host(app: App, name: &str) -> App {
 
 /// One Event, and one complaint in the status, with all these words.
 async fn complained(space: &Space, app: &str, words: &[&str]) -> Result<()> {
-    eventually(&format!("{app} has its Event"), Duration::from_secs(20), async || {
+    eventually(&format!("{app} has its Event"), Duration::from_secs(60), async || {
         let mut events = space.events(app).await?;
         events.retain(|(reason, _)| reason == "BadAnnotation" || reason == "NapRefused");
         ensure!(events.len() == 1, "expected one Event about {words:?}, found {events:?}");

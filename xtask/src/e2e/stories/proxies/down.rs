@@ -16,7 +16,7 @@ const REQUESTS: u64 = 20;
 /// To where somebody would say that nobody is there.
 const FEW_REDIRECTS: usize = 2;
 /// Proxies hear of members that are back some time after these say so themselves.
-const HEARD_OF: Duration = Duration::from_secs(30);
+const HEARD_OF: Duration = Duration::from_secs(60);
 
 /// With every member gone.
 pub(super) async fn play(lane: &Lane) -> Result<String> {
@@ -24,20 +24,26 @@ pub(super) async fn play(lane: &Lane) -> Result<String> {
         let reply = lane.patient_visitor().send(&Call::get(format!("/down?n={number}"))).await?;
         reply.ensure_from_app()?;
     }
+    let told =
+        eventually("the proxy has heard that nobody is there", HEARD_OF, async || told_nobody(lane).await);
+    Ok(format!("awake: untouched; asleep: {}", told.await?))
+}
+
+/// What a visitor of the sleeping app is told, quickly.
+async fn told_nobody(lane: &Lane) -> Result<String> {
     let begun = tokio::time::Instant::now();
     let (mut visitor, call) = (lane.visitor(), Call::get("/down"));
     let asked = timeout(QUICKLY, visitor.follow(&call, FEW_REDIRECTS)).await;
     let took = seconds(begun.elapsed());
     let Ok(asked) = asked else { bail!("a visitor of the sleeping app was told nothing for {QUICKLY:?}") };
-    let told = match asked {
+    match asked {
         Ok(Journey { reply, redirects, .. }) => {
             let refused = reply.status >= 500 || reply.status == 404;
             ensure!(refused, "a visitor of the sleeping app was answered {reply:?}");
-            format!("{}{}", "307 → ".repeat(redirects.len()), reply.status)
+            Ok(format!("{}{} after {took}", "307 → ".repeat(redirects.len()), reply.status))
         }
-        Err(error) => return Err(error.context("a visitor of the sleeping app")),
-    };
-    Ok(format!("awake: untouched; asleep: {told} after {took}"))
+        Err(error) => Err(error.context("a visitor of the sleeping app")),
+    }
 }
 
 /// Once it is back, the next visitor wakes the app.

@@ -178,15 +178,14 @@ async fn awake(stage: &Stage<'_>, first: &[Fingerprint]) {
 async fn until_awake(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
     try_join_all(apps.iter().map(|app| stage.space.until_awake(app, app, 1))).await?;
     // Proxies hear of it up to some seconds later; what comes to KubeNap until then is passed.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    Ok(())
+    try_join_all(stage.lanes.iter().map(|lane| lane.until_direct(stage.space))).await.map(drop)
 }
 
 /// Every member is told to leave, and has: it takes its addresses out of the apps' Services before.
 async fn everybody_leaves(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
     stage.space.world.members.run_only(0).await?;
     for app in apps {
-        eventually(&format!("KubeNap has left {app}"), Duration::from_secs(60), async || {
+        eventually(&format!("KubeNap has left {app}"), Duration::from_secs(120), async || {
             let ours = stage.space.our_addresses(app).await?;
             ensure!(ours.is_empty(), "KubeNap's addresses are still there: {ours:?}");
             Ok(())
@@ -194,20 +193,17 @@ async fn everybody_leaves(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
         .await?;
     }
     let pods = ["-n", HOME, "get", "pods", "-l", "app.kubernetes.io/name=kubenap", "-o", "name"];
-    eventually("KubeNap's pods have ended", Duration::from_secs(90), async || {
+    eventually("KubeNap's pods have ended", Duration::from_secs(180), async || {
         let left = stage.space.world.kubectl(&pods).await?;
         ensure!(left.trim().is_empty(), "{left}");
         Ok(())
     })
-    .await?;
-    // Until kube-proxy and Traefik have heard of it.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    Ok(())
+    .await
 }
 
 /// Members look at routes and objects, and ask at the wake address, now and then; what they do not know yet refuses a nap.
 async fn until_hooks_are_known(space: &Space) -> Result<()> {
-    eventually("every app's hook is known", Duration::from_secs(60), async || {
+    eventually("every app's hook is known", Duration::from_secs(150), async || {
         for status in space.statuses().await? {
             let (name, label) = (&status["name"], &status["label"]);
             let unknown = ["hook-missing", "hook-unknown", "wake-address-silent"];
@@ -224,7 +220,7 @@ async fn take_off(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
         stage.space.label(app, "kubenap/enabled", Value::Null).await?;
     }
     let gone = apps.iter().map(async |app| {
-        eventually(&format!("{app} is as it was"), Duration::from_secs(120), async || {
+        eventually(&format!("{app} is as it was"), Duration::from_secs(240), async || {
             let ready = stage.space.ready_replicas(app).await?;
             ensure!(ready == 1, "{ready} are ready");
             stage.space.ensure_untouched(app, app).await
@@ -236,7 +232,7 @@ async fn take_off(stage: &Stage<'_>, apps: &[&str]) -> Result<()> {
 
 async fn after(lane: &Lane, stage: &Stage<'_>, first: &Fingerprint) -> Result<String> {
     lane.ensure_as_it_was(stage.space).await?;
-    eventually("the app answers as at first", Duration::from_secs(15), async || {
+    eventually("the app answers as at first", Duration::from_secs(60), async || {
         let now = awake::fingerprint(lane).await?;
         ensure!(now == *first, "at first: {first:?}\nnow: {now:?}");
         Ok(())

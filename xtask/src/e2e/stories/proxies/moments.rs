@@ -27,13 +27,13 @@ pub(super) async fn play(lane: &Lane, stage: &Stage<'_>) -> Result<String> {
     let napped = async {
         // The same that `kubenap nap --force` writes; it would wait for the pods, which are wanted again at once.
         space.patch(app, &json!({"metadata": {"annotations": {"kubenap/wish": "forceNap"}}})).await?;
-        eventually(&format!("{app} was put to sleep"), Duration::from_secs(90), async || {
+        eventually(&format!("{app} was put to sleep"), Duration::from_secs(180), async || {
             let scalings = space.world.audit.scalings_since(begun, &space.namespace, app)?;
             ensure!(scalings.iter().any(|write| write.replicas == 0), "it was not");
             Ok(())
         })
         .await?;
-        eventually(&format!("{app} is woken by its visitors"), Duration::from_secs(90), async || {
+        eventually(&format!("{app} is woken by its visitors"), Duration::from_secs(180), async || {
             let (phase, ready) = (space.phase(app).await?, space.ready_replicas(app).await?);
             ensure!(phase == "awake" && ready == 1, "phase {phase}, {ready} ready");
             Ok(())

@@ -87,7 +87,7 @@ impl Programs {
                 OpenOptions::new().append(true).open(cluster.pids()).context("open the list of processes")?;
             writeln!(&pids, "{number}").context("note the process number")?;
         }
-        eventually(&format!("the proxy {name} listens"), Duration::from_secs(30), async || {
+        eventually(&format!("the proxy {name} listens"), Duration::from_secs(90), async || {
             if let Some(status) = child.try_wait()? {
                 let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
                 bail!("{name} ended with {status}:\n{log}\n{text}");

@@ -313,12 +313,30 @@ impl Lane {
     pub(super) async fn until_open(&self) -> Result<()> {
         for mut visitor in [self.visitor(), self.patient_visitor()] {
             let what = format!("{} leads to its app", self.way.name);
-            eventually(&what, Duration::from_secs(90), async || {
+            eventually(&what, Duration::from_secs(180), async || {
                 visitor.send(&crate::e2e::http::Call::get("/")).await?.ensure_from_app()
             })
             .await?;
         }
         Ok(())
+    }
+
+    /// Waits until what comes by the proxy goes to the app, and nothing of it to `KubeNap` any more.
+    pub(super) async fn until_direct(&self, space: &Space) -> Result<()> {
+        eventually(&format!("{} leads past KubeNap", self.way.name), Duration::from_secs(60), async || {
+            let before = self.asks(space).await?;
+            let mut kept = Caller::kept(self.site.http, &self.site.host);
+            for number in 0..5 {
+                for visitor in [&mut self.visitor(), &mut kept] {
+                    let call = crate::e2e::http::Call::get(format!("/past?n={number}"));
+                    visitor.send(&call).await?.ensure_from_app()?;
+                }
+            }
+            let through = self.asks(space).await? - before;
+            ensure!(through.abs() < 0.5, "{through} of 10 requests reached KubeNap");
+            Ok(())
+        })
+        .await
     }
 
     /// What people have written of the proxy's objects: everything but what the API server adds.

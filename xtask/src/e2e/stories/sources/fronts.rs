@@ -106,7 +106,7 @@ async fn front(
             json!([{"name": "web", "containerPort": PORT}, {"name": "admin", "containerPort": ADMIN}]);
     }
     space.api::<Pod>().create(&post, &serde_json::from_value(pod)?).await.context("its pod")?;
-    eventually(&format!("{name} is ready"), Duration::from_secs(60), async || {
+    eventually(&format!("{name} is ready"), Duration::from_secs(180), async || {
         let pod = space.api::<Pod>().get(name).await?;
         let status = pod.status.unwrap_or_default();
         let ready = status.container_statuses.iter().flatten().any(|container| container.ready);
@@ -119,7 +119,7 @@ async fn front(
 /// Waits until Prometheus has found Envoy: it looks for pods every five seconds.
 async fn until_scraped(namespace: &str) -> Result<()> {
     let query = format!("/api/v1/query?query=envoy_server_live%7Bnamespace%3D%22{namespace}%22%7D");
-    eventually("Prometheus scrapes Envoy", Duration::from_secs(30), async || {
+    eventually("Prometheus scrapes Envoy", Duration::from_secs(90), async || {
         let reply = http::get(PROMETHEUS, "prometheus", &query).await?;
         let answer: Value = serde_json::from_slice(&reply.body).context("read what Prometheus answered")?;
         let found = answer["data"]["result"].as_array().is_some_and(|rows| !rows.is_empty());

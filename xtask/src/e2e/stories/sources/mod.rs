@@ -19,8 +19,10 @@ use crate::e2e::http::{Call, Caller};
 use crate::e2e::members::Settings;
 use crate::e2e::world::{Space, throughout};
 
-/// Three times the apps' `idleAfter`.
-const USED: Duration = Duration::from_secs(15);
+/// Longer than a machine stands still that has much else to do: a gap in the traffic is a reason to nap.
+const IDLE_AFTER: &str = "8s";
+/// Three times as long.
+const USED: Duration = Duration::from_secs(24);
 
 /// The sources by their names, in the order in which `--source` gives them: `logs`, `logs-2`, `logs-3`.
 fn settings() -> Settings {
@@ -86,7 +88,7 @@ impl Lane {
     pub(super) fn app(&self) -> App {
         let app = App::new(self.app).host(&self.host());
         let app = if self.by_route { app.by_ingress_route() } else { app };
-        app.annotate("idleAfter", "5s").annotate("metrics", self.source)
+        app.idle_after(IDLE_AFTER).annotate("metrics", self.source)
     }
 
     /// A used app does not nap, a quiet one does, and its next visitor wakes it.
@@ -113,7 +115,7 @@ impl Lane {
         let mut visitor = Caller::fresh(entry, self.host());
         let visits = async {
             loop {
-                visitor.follow(&Call::get("/wake"), 1).await?.reply.ensure_from_app()?;
+                visitor.follow(&Call::get("/wake"), 5).await?.reply.ensure_from_app()?;
                 sleep(Duration::from_millis(300)).await;
             }
         };
