@@ -140,7 +140,8 @@ pub(super) async fn follow(
                 "cannot be listed, so its hosts lead nowhere on proxies' error paths, and what comes by it is not seen: apps stay awake, but for those that bring a query"
             );
         }
-        let pause = if trouble.is_some() && (is_new || cluster.was_away()) { SOON } else { ASK_AGAIN };
+        let was_away = cluster.away().last.is_some_and(|at| at.elapsed() < ASK_AGAIN);
+        let pause = if trouble.is_some() && (is_new || was_away) { SOON } else { ASK_AGAIN };
         told = trouble;
         tokio::time::sleep(pause).await;
     }

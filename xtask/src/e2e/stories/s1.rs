@@ -24,7 +24,7 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
 
     // However long all that took: only now is it idle.
     let phases = RefCell::new(vec!["awake".to_owned()]);
-    space.kubectl(&["annotate", "deployment/quiet", "kubenap/idleAfter=5s"]).await?;
+    space.annotate("quiet", "idleAfter", "5s").await?;
     watching(space, &phases, space.until_asleep("quiet", "quiet")).await?;
     ensure!(*phases.borrow() == ["awake", "drowsy", "asleep"], "phases on the way to sleep: {phases:?}");
     let remembered = space.annotation("quiet", "kubenap/restoreReplicas").await?;
