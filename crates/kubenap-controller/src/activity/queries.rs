@@ -50,6 +50,9 @@ type Doubt = (Blind, String);
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     known: BTreeMap<Box<str>, Known>,
+    /// Those whose value was seen to be gone when they were answered last. Their knowledge begins when it comes back: a
+    /// history in steps may show it on both sides of a short gap, and not what was lost in it.
+    gone: BTreeSet<Box<str>>,
     /// Those that were not answered in time: the others are asked before them.
     late: BTreeSet<Box<str>>,
     /// The newest of the server's times of evaluation, and when it came first.
@@ -105,6 +108,7 @@ impl PrometheusSource {
         }
         let mut memory = self.queries.lock().await;
         memory.known.retain(|query, _| apps.contains_key(&**query));
+        memory.gone.retain(|query| apps.contains_key(&**query));
         memory.late.retain(|query| apps.contains_key(&**query));
         let mut samples = Samples::blind(Blind::Starting);
         if apps.is_empty() {
@@ -151,11 +155,12 @@ impl PrometheusSource {
         let until = begun + DEADLINE;
         let asked = asked.into_iter().map(|query| {
             let is_new = memory.known.get(&query).is_none_or(|known| known.is_over(ask.now));
-            (query, is_new)
+            let is_gone = memory.gone.contains(&query);
+            (query, is_new, is_gone)
         });
         let asked: Vec<_> = asked.collect();
         let heeds: Vec<Heed> = futures::stream::iter(asked)
-            .map(|(query, is_new)| async move {
+            .map(|(query, is_new, is_gone)| async move {
                 let asked = Instant::now();
                 let answer = timeout_at(until, self.query(NOW, &[("query", &*query)], VALUE)).await;
                 let at = Instant::now();
@@ -164,7 +169,7 @@ impl PrometheusSource {
                     matches!(answer, Err(_) | Ok(Err(SourceError::Timeout { .. }))) && at - asked >= LATE;
                 let value = answer.map_err(|_| too_late()).and_then(one_value);
                 let past = match value {
-                    Ok((server, _)) if is_new => {
+                    Ok((server, _)) if is_new && !is_gone => {
                         let clocks = Clocks { server, ours: ours(asked) };
                         timeout_at(until, self.history(&query, clocks, ask.history)).await.ok().flatten()
                     }
@@ -256,6 +261,7 @@ impl Memory {
                 // What comes back after that may have begun anew meanwhile, and come to the very same number again.
                 if matches!(why, Blind::NoSeries | Blind::NotMapped) {
                     self.known.remove(&query);
+                    self.gone.insert(query);
                 }
                 return Err((why, said));
             }
@@ -267,6 +273,7 @@ impl Memory {
             let known = self.known.get(&query).filter(|known| !known.is_over(at));
             return known.copied().ok_or((Blind::Stale, "its answer comes from a cache".to_owned()));
         }
+        self.gone.remove(&query);
         let mut known = before.unwrap_or_else(|| Known::begun(value, server, at));
         known.see(value, server, at);
         known.watermark = heard.watermark;

@@ -279,6 +279,31 @@ async fn a_series_that_comes_back_with_the_very_same_value_may_have_begun_anew()
 }
 
 #[tokio::test]
+async fn a_gap_that_was_seen_is_no_silence_though_history_in_steps_does_not_show_it() {
+    let stage = Stage::new().await;
+    assert!(stage.quiet(10).await > 600);
+    for gone in [&[][..], &[f64::NAN], &[1.0, 2.0]] {
+        stage.says(gone);
+        assert!(!stage.ticks(1).await.blind.is_empty());
+        // Both steps beside the gap show the very number to which it rose again.
+        let bridge = |server: &mut Server| {
+            for (_, value) in &mut server.log {
+                *value = Some(7.0);
+            }
+        };
+        stage.with(bridge);
+        // Between the gap and its end nobody can ask.
+        stage.mannered(Manner::Refuses);
+        assert!(stage.ticks(2).await.blind.contains(&Blind::SourceDown));
+        stage.with(bridge);
+        stage.mannered(Manner::Fine);
+        stage.says(&[7.0]);
+        assert_eq!(stage.quiet(1).await, 0, "it may have been used until it came back");
+        assert!((200..=210).contains(&stage.quiet(20).await), "and is known from then on");
+    }
+}
+
+#[tokio::test]
 async fn after_a_gap_history_says_what_was_or_knowledge_begins_again() {
     let stage = Stage::new().await;
     assert!(stage.quiet(10).await > 600);
