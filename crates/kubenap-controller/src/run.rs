@@ -277,14 +277,14 @@ async fn heed_polls(cx: Arc<Context>) {
         let latest = polled.borrow_and_update().clone();
         for (name, state) in &latest.per_source {
             let label = BySource { source: name.clone() };
-            cx.telemetry.source_up.get_or_create(&label).set(i64::from(state.up));
+            cx.telemetry.source_up.get_or_create(&label).set(i64::from(state.up()));
             let mut seen = state.each().map(|(_, _, sample)| &sample.activity).peekable();
             let asked = seen.peek().is_some();
             let oldest =
                 seen.filter(|activity| activity.blind.is_empty()).map(|activity| activity.watermark).min();
             if let Some(oldest) = oldest {
                 cx.telemetry.set_watermark(name, oldest);
-            } else if state.up && !asked {
+            } else if state.up() && !asked {
                 // It answers, and there is no app that it could know anything of.
                 cx.telemetry.clear_watermark(name);
             }

@@ -101,7 +101,11 @@ fn candidate(
     let seen = &deployment.seen;
     let asleep = policy.replica_count.or(seen.record.restore).unwrap_or(1);
     Some(Candidate {
-        target: Target { services, ..Target::of(deployment.id.clone()) },
+        target: Target {
+            services,
+            query: policy.query.map(String::into_boxed_str),
+            ..Target::of(deployment.id.clone())
+        },
         opted_in: policy::opted_in(&deployment.labels),
         replicas: if seen.replicas == 0 { asleep } else { seen.replicas },
         idle_after: policy.idle_after,

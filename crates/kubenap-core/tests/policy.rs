@@ -18,7 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("holdFor", &["0", "10s", "ten"]),
     ("wakeTimeout", &["2m", "500ms", "x"]),
     ("metrics", &["prometheus", "prometheus,ingress", "graphite", "Prometheus"]),
-    ("query", &["sum(x)", ""]),
+    ("query", &["sum(x)", "sum(x offset 10m)", ""]),
     ("ignorePaths", &["/health,/metrics", "health", "/ok,"]),
     ("ignoreUserAgents", &["UptimeRobot,curl/", "ab", "uptime,"]),
     ("awakeDuring", &["Mon-Fri 08:00-18:00 Europe/Zurich"]),

@@ -45,7 +45,7 @@ pub use error::{SourceError, SpecError};
 pub use fetch::Endpoint;
 pub use ingress::IngressSource;
 pub use names::Names;
-pub use poll::{Polled, Polls, SourceState, Watched};
+pub use poll::{PartState, Polled, Polls, SourceState, Watched};
 pub use prometheus::PrometheusSource;
 pub use spec::{SourceArg, SourceSpec, build, resolve};
 
@@ -77,8 +77,11 @@ pub trait TrafficMetricsSource: fmt::Debug + Send + Sync {
     }
 
     /// Asks the queries of all targets that bring one, apart from [`poll`](Self::poll): one that hangs holds up nobody else.
-    async fn queries(&self, _: &Ask) -> Samples {
-        Samples::blind(Blind::NotMapped)
+    ///
+    /// # Errors
+    /// When nothing can be said about any of them. What only concerns some is a blind spot in their samples.
+    async fn queries(&self, _: &Ask) -> Result<Samples, SourceError> {
+        Ok(Samples::blind(Blind::NotMapped))
     }
 
     /// What it remembers of the past of all targets.
@@ -267,6 +270,17 @@ impl Samples {
         }
     }
 
+    /// That the queries which these apps bring cannot be asked, and why.
+    fn unasked(targets: &[Target], error: &str) -> Self {
+        let mut samples = Self::blind(Blind::SourceDown);
+        for target in targets {
+            let Some(query) = target.query.as_deref() else { continue };
+            samples.asked.insert(target.app.clone(), queries::asked(query, error));
+            samples.apps.insert(target.app.clone(), AppSample::blind(Blind::SourceDown));
+        }
+        samples
+    }
+
     /// What is known about the app; an app that is not in the answer is blind: absence is not silence.
     pub fn of(&self, app: &AppId) -> Activity {
         self.apps.get(app).map_or_else(|| Activity::blind(self.otherwise), |sample| sample.activity.clone())
@@ -291,6 +305,12 @@ impl Samples {
     /// Every app that the answer speaks of.
     pub fn iter(&self) -> impl Iterator<Item = (&AppId, &AppSample)> {
         self.apps.iter()
+    }
+}
+
+impl AppSample {
+    fn blind(why: Blind) -> Self {
+        Self { activity: Activity::blind(why), matched: 0 }
     }
 }
 

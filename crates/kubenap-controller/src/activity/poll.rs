@@ -27,27 +27,57 @@ pub struct Polled {
 /// How one source is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceState {
+    /// Whether it counts for apps that do not choose.
+    pub by_default: bool,
+    /// What it counts.
+    pub counters: PartState,
+    /// What it says of the apps that bring a query of their own; none: it asks none.
+    pub queries: Option<PartState>,
+}
+
+/// How one loop of a source is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartState {
     /// Whether its last poll was answered.
     pub up: bool,
     /// Since when it is up, or down.
     pub since: Timestamp,
-    /// Whether it counts for apps that do not choose.
-    pub by_default: bool,
     /// Why the last poll failed, with a hint.
     pub error: Option<String>,
     /// What it said.
     pub samples: Arc<Samples>,
-    /// What it said of the apps that bring a query of their own; none: it asks none.
-    pub queries: Option<Arc<Samples>>,
 }
 
 impl SourceState {
+    /// Whether all that it was asked last was answered.
+    pub fn up(&self) -> bool {
+        self.parts().all(|part| part.up)
+    }
+
+    /// Since when it is up, or something of it is down.
+    pub fn since(&self) -> Timestamp {
+        let down = self.parts().filter(|part| !part.up).map(|part| part.since).min();
+        let up = self.parts().map(|part| part.since).max();
+        down.or(up).unwrap_or(self.counters.since)
+    }
+
+    /// Why something was not answered last, with a hint.
+    pub fn error(&self) -> Option<String> {
+        let queries = self.queries.as_ref().and_then(|part| part.error.as_ref());
+        self.counters.error.clone().or(queries.map(|error| format!("apps' queries cannot be asked: {error}")))
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &PartState> {
+        std::iter::once(&self.counters).chain(&self.queries)
+    }
+
     /// Every app that it speaks of, with the answer to its query where it is asked.
     pub fn each(&self) -> impl Iterator<Item = (&Samples, &AppId, &AppSample)> {
-        let asked = self.queries.as_deref();
+        let asked = self.queries.as_ref().map(|part| &*part.samples);
+        let samples = &*self.counters.samples;
         let counted =
-            self.samples.iter().filter(move |(app, _)| asked.is_none_or(|asked| asked.detail(app).is_none()));
-        let counted = counted.map(|(app, sample)| (&*self.samples, app, sample));
+            samples.iter().filter(move |(app, _)| asked.is_none_or(|asked| asked.detail(app).is_none()));
+        let counted = counted.map(move |(app, sample)| (samples, app, sample));
         let queries =
             asked.into_iter().flat_map(|asked| asked.iter().map(move |(app, sample)| (asked, app, sample)));
         counted.chain(queries)
@@ -99,12 +129,9 @@ impl Polls {
     ) -> Self {
         let now = clock.now();
         let starting = |source: &Arc<dyn TrafficMetricsSource>| SourceState {
-            up: false,
-            since: now,
             by_default: source.by_default(),
-            error: None,
-            samples: Arc::new(Samples::blind(Blind::Starting)),
-            queries: source.asks_queries().then(|| Arc::new(Samples::blind(Blind::Starting))),
+            counters: PartState::starting(now),
+            queries: source.asks_queries().then(|| PartState::starting(now)),
         };
         let per_source = sources.iter().map(|source| (source.name().to_owned(), starting(source))).collect();
         let (publish, polled) = watch::channel(Arc::new(Polled { at: now, per_source }));
@@ -172,10 +199,10 @@ fn together<'a>(
         None => Activity::blind(Blind::NoSource),
         Some(SourceState { queries: Some(queries), .. }) if brings => {
             asks = true;
-            queries.of(app)
+            queries.samples.of(app)
         }
-        Some(SourceState { samples, .. }) if brings => beside(samples.of(app)),
-        Some(SourceState { samples, .. }) => samples.of(app),
+        Some(SourceState { counters, .. }) if brings => beside(counters.samples.of(app)),
+        Some(SourceState { counters, .. }) => counters.samples.of(app),
     }));
     if asks { known } else { Activity::blind(Blind::NoSource) }
 }
@@ -230,7 +257,7 @@ impl Turn {
         let poll = AbortOnDropHandle::new(tokio::spawn(async move {
             match part {
                 Part::Counters => source.poll(&ask).await,
-                Part::Queries => Ok(source.queries(&ask).await),
+                Part::Queries => source.queries(&ask).await,
             }
         }));
         match tokio::time::timeout(DEADLINE, poll).await {
@@ -245,39 +272,52 @@ impl Turn {
         let at = self.clock.now();
         let (samples, error) = match answer {
             Ok(samples) => (samples, None),
-            Err(error) => (Samples::blind(Blind::SourceDown), Some(error.to_string())),
+            Err(error) => {
+                let error = error.to_string();
+                let samples = match self.part {
+                    Part::Counters => Samples::blind(Blind::SourceDown),
+                    Part::Queries => Samples::unasked(&self.watched.borrow().targets, &error),
+                };
+                (samples, Some(error))
+            }
         };
-        if self.part == Part::Queries {
-            if let Some(error) = &error {
-                tracing::warn!(source = name, error, "apps' queries cannot be asked");
-            }
-            self.publish.send_modify(|polled| {
-                let polled = Arc::make_mut(polled);
-                polled.at = at;
-                if let Some(state) = polled.per_source.get_mut(name) {
-                    state.queries = Some(Arc::new(samples));
-                }
-            });
-            return;
-        }
-        let up = error.is_none();
         self.publish.send_modify(|polled| {
-            let before = polled.per_source.get(name);
-            let since = before.filter(|state| state.up == up).map_or(at, |state| state.since);
-            if before.is_none_or(|state| state.error != error) {
-                if let Some(error) = &error {
-                    tracing::warn!(source = name, error, "source cannot be asked");
-                } else {
-                    tracing::info!(source = name, "source answers");
-                }
-            }
-            let by_default = self.source.by_default();
-            let queries = before.and_then(|state| state.queries.clone());
-            let state = SourceState { up, since, by_default, error, samples: Arc::new(samples), queries };
             let polled = Arc::make_mut(polled);
             polled.at = at;
-            polled.per_source.insert(name.to_owned(), state);
+            let Some(state) = polled.per_source.get_mut(name) else { return };
+            let part = match self.part {
+                Part::Counters => &mut state.counters,
+                // There is a loop for them only where they are asked.
+                Part::Queries => state.queries.get_or_insert_with(|| PartState::starting(at)),
+            };
+            let is_first = part.is_starting();
+            let up = error.is_none();
+            if is_first || part.error != error {
+                match (self.part, &error) {
+                    (Part::Counters, Some(error)) => {
+                        tracing::warn!(source = name, error, "source cannot be asked");
+                    }
+                    (Part::Counters, None) => tracing::info!(source = name, "source answers"),
+                    (Part::Queries, Some(error)) => {
+                        tracing::warn!(source = name, error, "apps' queries cannot be asked");
+                    }
+                    (Part::Queries, None) => tracing::info!(source = name, "apps' queries can be asked"),
+                }
+            }
+            let since = if part.up == up { part.since } else { at };
+            *part = PartState { up, since, error, samples: Arc::new(samples) };
         });
+    }
+}
+
+impl PartState {
+    fn starting(now: Timestamp) -> Self {
+        let samples = Arc::new(Samples::blind(Blind::Starting));
+        Self { up: false, since: now, error: None, samples }
+    }
+
+    fn is_starting(&self) -> bool {
+        !self.up && self.error.is_none()
     }
 }
 
@@ -295,8 +335,11 @@ mod tests {
         name: &'static str,
         takes: Duration,
         third: Third,
+        /// It asks queries, and these cannot be asked for so many polls.
+        unasked: Option<u32>,
         polls: AtomicU32,
         overlapping: AtomicU32,
+        asked: AtomicU32,
     }
 
     #[derive(Debug, Default, Clone, Copy)]
@@ -326,6 +369,19 @@ mod tests {
             let sample = AppSample { activity: Activity::seen(ask.now, ask.now), matched: 1 };
             Ok(ask.targets.iter().map(|target| (target.app.clone(), sample.clone())).collect())
         }
+
+        fn asks_queries(&self) -> bool {
+            self.unasked.is_some()
+        }
+
+        async fn queries(&self, ask: &Ask) -> Result<Samples, SourceError> {
+            let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+            if self.unasked.is_some_and(|polls| (2..2 + polls).contains(&asked)) {
+                return Err(SourceError::Crashed);
+            }
+            let sample = AppSample { activity: Activity::seen(ask.now, ask.now), matched: 1 };
+            Ok(ask.targets.iter().map(|target| (target.app.clone(), sample.clone())).collect())
+        }
     }
 
     struct Run {
@@ -341,7 +397,7 @@ mod tests {
 
     fn run(fakes: Vec<Arc<Fake>>) -> Run {
         let clock = Clock::starting_at(Timestamp::from_second(1_700_000_000).unwrap());
-        let target = Target::of(web());
+        let target = Target { query: Some("sum(x)".into()), ..Target::of(web()) };
         let watched = Watched { targets: Arc::from([target]), history: Duration::ZERO };
         let (watched, seen) = watch::channel(watched);
         let stop = CancellationToken::new();
@@ -380,12 +436,32 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(33)).await;
             let polled = run.polls.polled().borrow().clone();
             let state = &polled.per_source["a"];
-            assert!(!state.up && state.error.is_some() && polled.per_source["b"].up);
+            assert!(!state.up() && state.error().is_some() && polled.per_source["b"].up());
             assert!(polled.activity(&web(), None, false).blind.contains(&Blind::SourceDown));
             assert!(polled.activity(&web(), Some(&["b".to_owned()]), false).blind.is_empty());
             tokio::time::sleep(Duration::from_secs(15)).await;
-            assert!(run.polls.polled().borrow().per_source["a"].up);
+            assert!(run.polls.polled().borrow().per_source["a"].up());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_whose_queries_cannot_be_asked_is_not_healthy_and_says_since_when() {
+        let run = run(vec![Arc::new(Fake { name: "a", unasked: Some(4), ..Fake::default() })]);
+        let source = || run.polls.polled().borrow().per_source["a"].clone();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let began = source().since();
+        assert!(source().up() && source().error().is_none());
+        tokio::time::sleep(Duration::from_secs(45)).await;
+        let state = source();
+        assert!(!state.up() && state.counters.up);
+        assert_eq!(state.since().duration_since(began).as_secs(), 30, "since the first that failed");
+        let error = state.error().unwrap();
+        assert!(error.starts_with("apps' queries cannot be asked: "), "{error}");
+        let (samples, app, sample) = state.each().next().unwrap();
+        assert_eq!((app, &sample.activity), (&web(), &Activity::blind(Blind::SourceDown)));
+        assert!(samples.looked_for(app)[0].starts_with("kubenap/query `sum(x)`: "));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(source().up() && source().error().is_none(), "it heals");
     }
 
     #[tokio::test(start_paused = true)]
@@ -402,7 +478,7 @@ mod tests {
     async fn a_source_that_never_answers_is_down_after_the_deadline() {
         let run = run(vec![fake("a", 1_000_000, Third::Answers)]);
         tokio::time::sleep(DEADLINE + Duration::from_secs(1)).await;
-        assert!(run.polls.polled().borrow().per_source["a"].error.is_some());
+        assert!(run.polls.polled().borrow().per_source["a"].error().is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -420,13 +496,15 @@ mod tests {
     #[test]
     fn an_app_that_brings_a_query_is_known_by_who_asks_it_and_the_others_only_add() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let of = |activity| Arc::new(Samples::from_iter([(web(), AppSample { activity, matched: 1 })]));
-        let state = |samples, queries: Option<Activity>| SourceState {
+        let of = |activity| PartState {
             up: true,
             since: at(0),
-            by_default: true,
             error: None,
-            samples: of(samples),
+            samples: Arc::new(Samples::from_iter([(web(), AppSample { activity, matched: 1 })])),
+        };
+        let state = |counted, queries: Option<Activity>| SourceState {
+            by_default: true,
+            counters: of(counted),
             queries: queries.map(of),
         };
         let known = |states: &[SourceState]| together(states.iter().map(Some), &web(), true);

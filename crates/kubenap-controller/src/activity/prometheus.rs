@@ -16,6 +16,7 @@ use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use kubenap_core::activity::Blind;
 use kubenap_core::app::AppId;
+use kubenap_core::duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -45,14 +46,37 @@ pub(super) const KIND: Kind = Kind {
                 return Err(SpecError::Incomplete { name: "prometheus".to_owned(), what });
             }
         };
-        Ok(Arc::new(PrometheusSetup { endpoint, credentials: None, allows_query }))
+        let rule_interval =
+            rule_interval(endpoint.take("ruleInterval")).map_err(|problem| SpecError::Incomplete {
+                name: "prometheus".to_owned(),
+                what: format!("has ruleInterval={problem}"),
+            })?;
+        Ok(Arc::new(PrometheusSetup { endpoint, credentials: None, allows_query, rule_interval }))
     },
     read: |fields| {
         let endpoint = fields.endpoint("url").unwrap_or_default();
         let allows_query = fields.flag("allowQuery");
-        Arc::new(PrometheusSetup { endpoint, credentials: Some(fields.credentials()), allows_query })
+        let rule_interval = rule_interval(fields.text("ruleInterval")).unwrap_or_else(|problem| {
+            fields.mistake("ruleInterval", &problem);
+            RULE_INTERVAL
+        });
+        let credentials = Some(fields.credentials());
+        Arc::new(PrometheusSetup { endpoint, credentials, allows_query, rule_interval })
     },
 };
+
+/// How often the server evaluates recording rules, where nobody says.
+const RULE_INTERVAL: Duration = Duration::from_mins(1);
+/// What rests on rules that are evaluated more seldom is too old for a nap.
+const RAREST: Duration = Duration::from_mins(2);
+
+fn rule_interval(text: Option<String>) -> Result<Duration, String> {
+    let Some(text) = text else { return Ok(RULE_INTERVAL) };
+    duration::parse(&text).ok().filter(|every| *every <= RAREST).ok_or_else(|| {
+        let most = duration::show(RAREST);
+        format!("`{text}` is not understood; accepted: {} of at most {most}", duration::ACCEPTED)
+    })
+}
 
 #[derive(Debug)]
 struct PrometheusSetup {
@@ -61,13 +85,16 @@ struct PrometheusSetup {
     credentials: Option<Credentials>,
     /// Whether apps may bring a query of their own.
     allows_query: bool,
+    /// How often the server evaluates recording rules.
+    rule_interval: Duration,
 }
 
 impl Setup for PrometheusSetup {
     fn build(&self, name: String, with: &With<'_>) -> Result<Arc<dyn TrafficMetricsSource>, SourceError> {
         let credentials = self.credentials.as_ref().unwrap_or(with.credentials);
         let source = PrometheusSource::new(name, self.endpoint.clone(), credentials.clone())?;
-        Ok(Arc::new(PrometheusSource { allows_query: self.allows_query, ..source }))
+        let (allows_query, rule_interval) = (self.allows_query, self.rule_interval);
+        Ok(Arc::new(PrometheusSource { allows_query, rule_interval, ..source }))
     }
 }
 
@@ -78,6 +105,7 @@ pub struct PrometheusSource {
     endpoint: Endpoint,
     credentials: Credentials,
     allows_query: bool,
+    pub(super) rule_interval: Duration,
     fetch: Fetch,
     memory: Mutex<Memory>,
     pub(super) queries: Mutex<queries::Memory>,
@@ -124,7 +152,8 @@ impl PrometheusSource {
         credentials.check()?;
         let fetch = Fetch::trusting(credentials.ca_file.as_deref())?;
         let (memory, queries) = (Mutex::default(), Mutex::default());
-        Ok(Self { name, endpoint, credentials, allows_query: false, fetch, memory, queries })
+        let (allows_query, rule_interval) = (false, RULE_INTERVAL);
+        Ok(Self { name, endpoint, credentials, allows_query, rule_interval, fetch, memory, queries })
     }
 
     pub(super) async fn query(
@@ -222,8 +251,8 @@ impl TrafficMetricsSource for PrometheusSource {
         self.allows_query
     }
 
-    async fn queries(&self, ask: &Ask) -> Samples {
-        if self.allows_query { self.of_queries(ask).await } else { Samples::blind(Blind::NotMapped) }
+    async fn queries(&self, ask: &Ask) -> Result<Samples, SourceError> {
+        if self.allows_query { self.of_queries(ask).await } else { Ok(Samples::blind(Blind::NotMapped)) }
     }
 
     async fn poll(&self, ask: &Ask) -> Result<Samples, SourceError> {

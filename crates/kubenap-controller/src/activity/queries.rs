@@ -1,8 +1,8 @@
 //! Queries that apps bring: each is put to Prometheus as it is, and its one value is compared from look to look.
 //!
 //! Nobody knows on which targets a query rests. But no value is older than the oldest last scrape of all targets was one
-//! evaluation of recording rules ago: up to then a query shows everything. While a target that was up lately is down, that
-//! moment stands still.
+//! evaluation of recording rules ago: up to then a query shows everything. While a target that was up within a day is down,
+//! that moment stands still.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,28 +34,58 @@ const OLD: SignedDuration = SignedDuration::from_mins(2);
 /// An answer that was evaluated so long before the question comes from a cache; servers behind one address differ by less.
 const SLACK: f64 = 5.0;
 
-/// When the oldest last scrape of all targets was, as of one evaluation of rules ago (a minute by default, ten seconds for
-/// the evaluation itself, and the slack); and how many targets are down that were up within the last hour. Others have been
-/// down for so long that no query rests on them.
-const SCRAPED: &str = concat!(
-    r#"label_replace(min(timestamp(up offset 75s)), "kubenap", "scraped", "", "")"#,
-    r#" or label_replace(count(up == 0 and max_over_time(up[1h]) == 1), "kubenap", "down", "", "")"#
-);
+/// When the oldest last scrape of all targets was, as of one evaluation of rules ago (with ten seconds for the evaluation
+/// itself, and the slack); how many targets are down; and how many of them were up within ten minutes.
+fn scraped(rule_interval: Duration) -> String {
+    let ago = rule_interval.as_secs_f64().ceil() + 10.0 + SLACK;
+    [
+        &format!(r#"label_replace(min(timestamp(up offset {ago}s)), "kubenap", "scraped", "", "")"#),
+        r#"label_replace(count(up == 0), "kubenap", "down", "", "")"#,
+        r#"label_replace(count(up == 0 and max_over_time(up[10m]) == 1), "kubenap", "lately", "", "")"#,
+    ]
+    .join(" or ")
+}
+/// How many targets are down that a query may rest on. Others were down all day: those must not keep apps awake for ever.
+/// The server reads a day of all targets for this, so it is not asked with every poll.
+const FALLEN: &str =
+    r#"label_replace(count(up == 0 and max_over_time(up[1d]) == 1), "kubenap", "fallen", "", "")"#;
+/// So long that answer holds: whatever falls meanwhile was up lately until after that.
+const HOLDS: Duration = Duration::from_mins(5);
 const MOMENT: &str = "scraped";
+const LATELY: &str = "lately";
 
 /// A blind spot, and what is told of it.
 type Doubt = (Blind, String);
+
+/// Why no query is asked.
+#[derive(Debug)]
+enum Unasked {
+    /// The server does not answer.
+    Down(SourceError),
+    Doubt(Doubt),
+}
+
+impl From<SourceError> for Unasked {
+    fn from(error: SourceError) -> Self {
+        Self::Down(error)
+    }
+}
 
 /// What is remembered of all queries.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     known: BTreeMap<Box<str>, Known>,
+    /// Those whose value was seen to be gone when they were answered last. Their knowledge begins when it comes back: a
+    /// history in steps may show it on both sides of a short gap, and not what was lost in it.
+    gone: BTreeSet<Box<str>>,
     /// Those that were not answered in time: the others are asked before them.
     late: BTreeSet<Box<str>>,
     /// The newest of the server's times of evaluation, and when it came first.
     newest: Option<Clocks>,
     /// Up to when everything was seen when no target was down.
     whole: Option<Timestamp>,
+    /// How many targets were down that were up within a day, and when that was asked.
+    fallen: Option<(f64, Timestamp)>,
 }
 
 /// What is known of one query.
@@ -95,8 +125,8 @@ struct Heed {
 }
 
 impl PrometheusSource {
-    /// What is known of every app that brings a query, and what was asked for it.
-    pub(super) async fn of_queries(&self, ask: &Ask) -> Samples {
+    /// What is known of every app that brings a query, and what was asked for it; an error where the server does not answer.
+    pub(super) async fn of_queries(&self, ask: &Ask) -> Result<Samples, SourceError> {
         let mut apps: BTreeMap<&str, Vec<&AppId>> = BTreeMap::new();
         for target in ask.targets.iter() {
             if let Some(query) = target.query.as_deref() {
@@ -105,21 +135,20 @@ impl PrometheusSource {
         }
         let mut memory = self.queries.lock().await;
         memory.known.retain(|query, _| apps.contains_key(&**query));
+        memory.gone.retain(|query| apps.contains_key(&**query));
         memory.late.retain(|query| apps.contains_key(&**query));
         let mut samples = Samples::blind(Blind::Starting);
         if apps.is_empty() {
-            return samples;
+            return Ok(samples);
         }
-        let answers = self.ask_all(ask, &apps, &mut memory).await;
+        let answers = self.ask_all(ask, &apps, &mut memory).await?;
         for (query, of) in &apps {
             let (sample, said) = match answers.get(*query) {
-                Some(Ok(known)) => (known.sample(), format!("kubenap/query `{query}`")),
-                Some(Err((why, said))) => (blind(*why), format!("kubenap/query `{query}`: {said}")),
+                Some(Ok(known)) => (known.sample(), asked(query, "")),
+                Some(Err((why, said))) => (AppSample::blind(*why), asked(query, said)),
                 None => {
-                    let said = format!(
-                        "kubenap/query `{query}`: not asked, there are more than {MOST} different ones"
-                    );
-                    (blind(Blind::NotMapped), said)
+                    let said = format!("not asked, there are more than {MOST} different ones");
+                    (AppSample::blind(Blind::NotMapped), asked(query, &said))
                 }
             };
             for app in of {
@@ -127,7 +156,7 @@ impl PrometheusSource {
                 samples.apps.insert((*app).clone(), sample.clone());
             }
         }
-        samples
+        Ok(samples)
     }
 
     async fn ask_all(
@@ -135,14 +164,17 @@ impl PrometheusSource {
         ask: &Ask,
         apps: &BTreeMap<&str, Vec<&AppId>>,
         memory: &mut Memory,
-    ) -> BTreeMap<Box<str>, Result<Known, Doubt>> {
+    ) -> Result<BTreeMap<Box<str>, Result<Known, Doubt>>, SourceError> {
         let begun = Instant::now();
         let mut asked: Vec<Box<str>> = apps.keys().take(MOST).map(|query| Box::from(*query)).collect();
         asked.sort_by_key(|query| memory.late.contains(query));
         // First this: what was scraped by then is in every value that is asked for after it.
         let heard = match self.scraped(ask.now, memory).await {
             Ok(heard) => heard,
-            Err(doubt) => return asked.into_iter().map(|query| (query, Err(doubt.clone()))).collect(),
+            Err(Unasked::Down(error)) => return Err(error),
+            Err(Unasked::Doubt(doubt)) => {
+                return Ok(asked.into_iter().map(|query| (query, Err(doubt.clone()))).collect());
+            }
         };
         let ours = |at: Instant| {
             let later = SignedDuration::try_from(at.duration_since(begun)).unwrap_or(SignedDuration::MAX);
@@ -151,11 +183,12 @@ impl PrometheusSource {
         let until = begun + DEADLINE;
         let asked = asked.into_iter().map(|query| {
             let is_new = memory.known.get(&query).is_none_or(|known| known.is_over(ask.now));
-            (query, is_new)
+            let is_gone = memory.gone.contains(&query);
+            (query, is_new, is_gone)
         });
         let asked: Vec<_> = asked.collect();
         let heeds: Vec<Heed> = futures::stream::iter(asked)
-            .map(|(query, is_new)| async move {
+            .map(|(query, is_new, is_gone)| async move {
                 let asked = Instant::now();
                 let answer = timeout_at(until, self.query(NOW, &[("query", &*query)], VALUE)).await;
                 let at = Instant::now();
@@ -164,7 +197,7 @@ impl PrometheusSource {
                     matches!(answer, Err(_) | Ok(Err(SourceError::Timeout { .. }))) && at - asked >= LATE;
                 let value = answer.map_err(|_| too_late()).and_then(one_value);
                 let past = match value {
-                    Ok((server, _)) if is_new => {
+                    Ok((server, _)) if is_new && !is_gone => {
                         let clocks = Clocks { server, ours: ours(asked) };
                         timeout_at(until, self.history(&query, clocks, ask.history)).await.ok().flatten()
                     }
@@ -175,22 +208,19 @@ impl PrometheusSource {
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
-        heeds
-            .into_iter()
-            .map(|heed| {
-                let query = heed.query.clone();
-                let at = ours(heed.at);
-                (query, memory.take(heed, at, heard))
-            })
-            .collect()
+        let answers = heeds.into_iter().map(|heed| {
+            let query = heed.query.clone();
+            let at = ours(heed.at);
+            (query, memory.take(heed, at, heard))
+        });
+        Ok(answers.collect())
     }
 
     /// Up to when queries show everything.
-    async fn scraped(&self, now: Timestamp, memory: &mut Memory) -> Result<Heard, Doubt> {
-        let answer = self.query(NOW, &[("query", SCRAPED)], VALUE).await;
-        let answer = answer.map_err(|error| (Blind::SourceDown, error.to_string()))?;
+    async fn scraped(&self, now: Timestamp, memory: &mut Memory) -> Result<Heard, Unasked> {
+        let answer = self.query(NOW, &[("query", &scraped(self.rule_interval))], VALUE).await?;
         if answer.is_partial {
-            return Err((Blind::Partial, "what was scraped is known in part only".to_owned()));
+            return Err(Unasked::Doubt(in_part()));
         }
         let of = |mark: &str| answer.rows.iter().map(Row::last).find(|point| point.row.label(MARK) == mark);
         let moment = of(MOMENT);
@@ -204,13 +234,35 @@ impl PrometheusSource {
             (_, clocks) => old(clocks.map_or(now, |clocks| clocks.ours)),
         };
         let server = clocks.map(|clocks| clocks.server);
-        if let Some(down) = of(DOWN).filter(|down| down.value > 0.0) {
-            let said = format!("{} targets that were up within the last hour are down", down.value);
-            let watermark = memory.whole.ok_or((Blind::Partial, said))?.min(watermark);
+        let count = |mark: &str| of(mark).map_or(0.0, |point| point.value);
+        let fallen = match (count(DOWN) > 0.0, count(LATELY)) {
+            (false, _) => 0.0,
+            (true, lately) if lately > 0.0 => lately,
+            (true, _) => self.fallen(now, memory).await?,
+        };
+        if fallen > 0.0 {
+            let said = format!("{fallen} targets that were up within the last day are down");
+            let watermark = memory.whole.ok_or(Unasked::Doubt((Blind::Partial, said)))?.min(watermark);
             return Ok(Heard { watermark, server });
         }
         memory.whole = Some(watermark);
         Ok(Heard { watermark, server })
+    }
+
+    /// How many targets are down that were up within a day, as of a few minutes ago.
+    async fn fallen(&self, now: Timestamp, memory: &mut Memory) -> Result<f64, Unasked> {
+        if let Some((count, _)) =
+            memory.fallen.filter(|(_, asked)| now.duration_since(*asked).unsigned_abs() < HOLDS)
+        {
+            return Ok(count);
+        }
+        let answer = self.query(NOW, &[("query", FALLEN)], VALUE).await?;
+        if answer.is_partial {
+            return Err(Unasked::Doubt(in_part()));
+        }
+        let count = answer.rows.first().map_or(0.0, |row| row.last().value);
+        memory.fallen = Some((count, now));
+        Ok(count)
     }
 
     /// What would be known had the query been asked all the time; none: the history does not reach until now.
@@ -256,6 +308,7 @@ impl Memory {
                 // What comes back after that may have begun anew meanwhile, and come to the very same number again.
                 if matches!(why, Blind::NoSeries | Blind::NotMapped) {
                     self.known.remove(&query);
+                    self.gone.insert(query);
                 }
                 return Err((why, said));
             }
@@ -267,6 +320,7 @@ impl Memory {
             let known = self.known.get(&query).filter(|known| !known.is_over(at));
             return known.copied().ok_or((Blind::Stale, "its answer comes from a cache".to_owned()));
         }
+        self.gone.remove(&query);
         let mut known = before.unwrap_or_else(|| Known::begun(value, server, at));
         known.see(value, server, at);
         known.watermark = heard.watermark;
@@ -299,8 +353,14 @@ impl Known {
     }
 }
 
-fn blind(why: Blind) -> AppSample {
-    AppSample { activity: Activity::blind(why), matched: 0 }
+/// What was asked for an app, and what is wrong with the answer.
+pub(super) fn asked(query: &str, said: &str) -> String {
+    let colon = if said.is_empty() { "" } else { ": " };
+    format!("kubenap/query `{query}`{colon}{said}")
+}
+
+fn in_part() -> Doubt {
+    (Blind::Partial, "what was scraped is known in part only".to_owned())
 }
 
 fn too_late() -> Doubt {

@@ -222,7 +222,7 @@ impl TrafficMetricsSource for WhenNamed {
         self.0.asks_queries()
     }
 
-    async fn queries(&self, ask: &Ask) -> Samples {
+    async fn queries(&self, ask: &Ask) -> Result<Samples, SourceError> {
         self.0.queries(ask).await
     }
 

@@ -133,7 +133,7 @@ pub fn gather(cx: &Context, around: &Around) -> Gathered {
     guard(cx, &mut gathered);
     // The pace, and which ports are free, are worked out only for a step that needs to know.
     if decide(&gathered.facts(cx)).step.takes_ports() {
-        gathered.may_arm = may_arm(cx);
+        gathered.may_arm = may_arm(cx, gathered.reading.policy.query.is_some());
         // Nobody comes to a wake port where no slice says which.
         gathered.ports = if gathered.reading.policy.substitute {
             allot(cx, &gathered.around, &gathered.seen)
@@ -354,14 +354,19 @@ fn how_far(around: &Around) -> WakePart {
     parts.max().unwrap_or(WakePart::Scale)
 }
 
-/// Whether the pace of naps allows one more. Counted in the stores, which show this member's own writes at once.
-fn may_arm(cx: &Context) -> bool {
+/// Whether the pace of naps allows one more. Counted in the stores, which show this member's own writes at once. What `brings`
+/// a query is drowsy for minutes: half of the places are left to the others, which take seconds.
+fn may_arm(cx: &Context, brings: bool) -> bool {
     let spaces = cx.stores.deployments.all();
     let apps: Vec<_> = spaces.values().flat_map(|space| space.values()).collect();
     let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     let pace = cx.settings.naps_per_minute.map_or((apps.len() / 50).max(1), limit);
-    let drowsy = apps.iter().filter(|app| app.seen.record.phase == Some(Phase::Drowsy)).count();
-    (pace == 0 || cx.memories.armed_lately() < pace) && drowsy < (apps.len() / 100).max(5)
+    let places = (apps.len() / 100).max(5);
+    let drowsy = || apps.iter().filter(|app| app.seen.record.phase == Some(Phase::Drowsy));
+    let slow = || drowsy().filter(|app| observe::reading(app, &cx.defaults).policy.query.is_some());
+    (pace == 0 || cx.memories.armed_lately() < pace)
+        && drowsy().count() < places
+        && (!brings || slow().count() < places.div_ceil(2))
 }
 
 /// How many connections arrived on the app's wake ports.

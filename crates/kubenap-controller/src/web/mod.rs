@@ -158,9 +158,9 @@ async fn sources(State(cx): State<Arc<Context>>) -> Json<Vec<SourceStatus>> {
     let known = |moment: jiff::Timestamp| (moment > jiff::Timestamp::MIN).then(|| moment.to_string());
     let status = polled.per_source.iter().map(|(name, state)| SourceStatus {
         name: name.clone(),
-        up: state.up,
-        since: state.since.to_string(),
-        error: state.error.clone(),
+        up: state.up(),
+        since: state.since().to_string(),
+        error: state.error(),
         apps: state
             .each()
             .map(|(samples, app, sample)| SourceApp {

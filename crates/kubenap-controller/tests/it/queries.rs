@@ -173,3 +173,31 @@ async fn a_source_that_asks_no_queries_adds_what_it_sees_and_naps_nobody_alone()
     world.traffic.mood(crate::traffic::Mood::Empty);
     world.until("asleep", 600, || world.phase("web") == "asleep").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn apps_that_wait_for_what_their_queries_show_keep_no_other_app_from_its_nap() {
+    let world = Arc::new(World::new(Pace::USUAL));
+    let (_prometheus, at) = Prometheus::start(&world, 60.0).await;
+    let slow: Vec<_> = (0..8).map(|number| format!("queue-{number}")).collect();
+    for name in &slow {
+        world.app(name, 1, &[("query", QUERY), ("idleAfter", "1m"), ("metrics", "prometheus")]).await;
+    }
+    world.app("web", 1, &[("idleAfter", "10s"), ("metrics", "script")]).await;
+    let specs = [format!("prometheus=http://{at}?allowQuery=true").parse().unwrap()];
+    let client = world.client();
+    let mut sources = build(&specs, &Credentials::default(), &client).unwrap();
+    sources.push(Arc::<crate::traffic::Traffic>::clone(&world.traffic));
+    let _running = start_with(client, world.settings(1), sources).await.unwrap();
+    let drowsy = || slow.iter().filter(|name| world.phase(name) == "drowsy").count();
+    for _ in 0..1200 {
+        world.traffic.visit("web", world.now());
+        if drowsy() >= 3 {
+            break;
+        }
+        world.pass(1).await;
+    }
+    world.until("asleep though others are drowsy", 60, || world.phase("web") == "asleep").await;
+    assert_eq!(drowsy(), 3, "{}", world.show());
+    // These share what is left to them, and each has its turn.
+    world.until("all asleep", 1800, || slow.iter().all(|name| world.phase(name) == "asleep")).await;
+}

@@ -25,7 +25,10 @@ struct Server {
     manner: Manner,
     /// When the oldest last scrape was; none: it scrapes nothing.
     scraped: Option<f64>,
-    down: u32,
+    /// When each target that is down was up last.
+    fell: Vec<f64>,
+    /// How often a day of all targets was read.
+    days: usize,
     /// How often the own query was asked for its value now.
     asked: usize,
 }
@@ -64,12 +67,22 @@ fn success(kind: &str, rows: &[Value]) -> Value {
 fn answer(server: &Mutex<Server>, uri: &Uri, body: &str) -> Response {
     let mut server = server.lock().unwrap();
     let now = server.now;
+    let row =
+        |mark: &str, value: f64| json!({"metric": {"kubenap": mark}, "value": [now, value.to_string()]});
+    // `count` of nothing is no series.
+    let fell = |mark: &str, within: f64| {
+        let count = server.fell.iter().filter(|at| now - **at < within).count();
+        (count > 0).then(|| json!({"metric": {"kubenap": mark}, "value": [now, count.to_string()]}))
+    };
     if body.contains("offset%2075s") {
-        let row =
-            |mark: &str, value: f64| json!({"metric": {"kubenap": mark}, "value": [now, value.to_string()]});
         let scraped = server.scraped.map(|at| row("scraped", at));
-        let down = (server.down > 0).then(|| row("down", f64::from(server.down)));
-        let rows: Vec<_> = scraped.into_iter().chain(down).collect();
+        let down = [("down", f64::INFINITY), ("lately", 600.0)].map(|(mark, within)| fell(mark, within));
+        let rows: Vec<_> = scraped.into_iter().chain(down.into_iter().flatten()).collect();
+        return axum::Json(success("vector", &rows)).into_response();
+    }
+    if body.contains("1d%5D") {
+        let rows: Vec<_> = fell("fallen", 86_400.0).into_iter().collect();
+        server.days += 1;
         return axum::Json(success("vector", &rows)).into_response();
     }
     if !body.contains("queue_received_total") {
@@ -131,7 +144,8 @@ impl Stage {
             log,
             manner: Manner::Fine,
             scraped: Some(START - 90.0),
-            down: 0,
+            fell: Vec::new(),
+            days: 0,
             asked: 0,
         };
         let server = Arc::new(Mutex::new(server));
@@ -179,7 +193,7 @@ impl Stage {
     async fn ask(&self) -> Samples {
         self.pass(1);
         let now = self.server.lock().unwrap().now;
-        self.source.queries(&self.question(now)).await
+        self.source.queries(&self.question(now)).await.unwrap()
     }
 
     fn question(&self, now: f64) -> Ask {
@@ -279,6 +293,31 @@ async fn a_series_that_comes_back_with_the_very_same_value_may_have_begun_anew()
 }
 
 #[tokio::test]
+async fn a_gap_that_was_seen_is_no_silence_though_history_in_steps_does_not_show_it() {
+    let stage = Stage::new().await;
+    assert!(stage.quiet(10).await > 600);
+    for gone in [&[][..], &[f64::NAN], &[1.0, 2.0]] {
+        stage.says(gone);
+        assert!(!stage.ticks(1).await.blind.is_empty());
+        // Both steps beside the gap show the very number to which it rose again.
+        let bridge = |server: &mut Server| {
+            for (_, value) in &mut server.log {
+                *value = Some(7.0);
+            }
+        };
+        stage.with(bridge);
+        // Between the gap and its end nobody can ask.
+        stage.mannered(Manner::Refuses);
+        assert!(stage.ticks(2).await.blind.contains(&Blind::SourceDown));
+        stage.with(bridge);
+        stage.mannered(Manner::Fine);
+        stage.says(&[7.0]);
+        assert_eq!(stage.quiet(1).await, 0, "it may have been used until it came back");
+        assert!((200..=210).contains(&stage.quiet(20).await), "and is known from then on");
+    }
+}
+
+#[tokio::test]
 async fn after_a_gap_history_says_what_was_or_knowledge_begins_again() {
     let stage = Stage::new().await;
     assert!(stage.quiet(10).await > 600);
@@ -344,16 +383,40 @@ async fn what_the_server_has_not_scraped_is_not_seen() {
 #[tokio::test]
 async fn while_a_target_is_down_that_was_up_lately_nothing_new_is_known() {
     let stage = Stage::new().await;
-    stage.with(|server| server.down = 1);
+    stage.with(|server| server.fell = vec![server.now]);
     let samples = stage.ask().await;
     assert!(samples.of(&web()).blind.contains(&Blind::Partial));
-    assert!(samples.looked_for(&web())[0].contains("1 targets that were up within the last hour are down"));
-    stage.with(|server| server.down = 0);
+    assert!(samples.looked_for(&web())[0].contains("1 targets that were up within the last day are down"));
+    stage.with(|server| server.fell.clear());
     let known = stage.quiet(2).await;
-    stage.with(|server| server.down = 2);
+    stage.with(|server| server.fell = vec![server.now; 2]);
     assert_eq!(stage.quiet(10).await, known);
-    stage.with(|server| server.down = 0);
+    stage.with(|server| server.fell.clear());
     assert_eq!(stage.quiet(1).await, known + 165);
+}
+
+#[tokio::test]
+async fn a_target_that_stays_down_for_hours_lets_nobody_nap_and_one_that_was_down_all_day_is_none_to_wait_for()
+ {
+    let stage = Stage::new().await;
+    let known = stage.quiet(1).await;
+    stage.with(|server| server.fell = vec![server.now]);
+    for hour in 1_u32..=3 {
+        assert_eq!(stage.quiet(240).await, known, "{hour} hours");
+    }
+    let days = stage.server.lock().unwrap().days;
+    assert!((30..=40).contains(&days), "a day was read {days} times, not with every poll");
+    stage.with(|server| server.fell.clear());
+    assert_eq!(stage.quiet(1).await, known + 10_800 + 15, "as soon as it is back");
+
+    stage.with(|server| server.fell = vec![server.now - 90_000.0]);
+    // What was heard of the other one holds for five minutes.
+    let known = stage.quiet(21).await;
+    assert_eq!(stage.quiet(40).await, known + 600);
+    // Another one beside it.
+    stage.with(|server| server.fell.push(server.now));
+    let known = stage.quiet(1).await;
+    assert_eq!(stage.quiet(60).await, known, "it is told from the first, also where that was asked before");
 }
 
 #[tokio::test(start_paused = true)]

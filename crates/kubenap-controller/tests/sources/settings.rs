@@ -12,7 +12,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::IntoResponse as _;
 use jiff::Timestamp;
-use kubenap_controller::activity::{Ask, Credentials, Samples, SourceError, SourceSpec, Target, build};
+use kubenap_controller::activity::{
+    Ask, Credentials, Samples, SourceArg, SourceError, SourceSpec, Target, build,
+};
 use kubenap_core::activity::Blind;
 use kubenap_core::app::AppId;
 use serde_json::{Value, json};
@@ -67,6 +69,7 @@ fn prometheus() -> Form {
     settings.extend([
         (json!({"url": "http://127.0.0.1:PORT/mimir"}), Asked("/mimir/api/v1/query")),
         (json!({"allowQuery": true}), Asked("offset%2075s")),
+        (json!({"allowQuery": true, "ruleInterval": "20s"}), Asked("offset%2035s")),
     ]);
     Form { kind: "prometheus", base: json!({"url": "http://127.0.0.1:PORT"}), settings }
 }
@@ -241,6 +244,19 @@ fn every_setting_that_is_accepted_is_among_these_and_in_the_guide() {
     }
 }
 
+#[test]
+fn rules_that_are_evaluated_too_seldom_for_a_nap_are_refused_in_both_forms() {
+    for given in ["2m1s", "often"] {
+        let settings = json!({"kind": "prometheus", "url": "http://127.0.0.1:1", "ruleInterval": given});
+        let refusal = SourceSpec::read("main", settings).unwrap_err().join("\n");
+        assert!(refusal.contains(&format!("sources.main.ruleInterval: `{given}`")), "{refusal}");
+        let short = format!("prometheus=http://127.0.0.1:1?ruleInterval={given}").parse::<SourceArg>();
+        let refusal = short.unwrap_err().to_string();
+        assert!(refusal.contains(&format!("ruleInterval=`{given}`")), "{refusal}");
+    }
+    assert!("prometheus=http://127.0.0.1:1?ruleInterval=0s".parse::<SourceArg>().is_ok());
+}
+
 /// What a server is asked in two polls that lie 15 seconds apart, and how they were refused.
 async fn told(settings: Value) -> String {
     let (samples, mut asked) = poll(settings, "").await;
@@ -277,7 +293,7 @@ async fn poll(settings: Value, answer: &'static str) -> (Result<Samples, SourceE
         let ask = Ask { now, targets: [web.clone()].into(), history: Duration::from_mins(10) };
         samples = source.poll(&ask).await;
         if source.asks_queries() {
-            source.queries(&ask).await;
+            source.queries(&ask).await.ok();
         }
     }
     let asked = questions.lock().unwrap().clone();

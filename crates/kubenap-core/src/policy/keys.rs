@@ -76,7 +76,7 @@ pub const KEYS: &[Key] = &[
     ),
     Key::now(
         "query",
-        "a PromQL expression of at most 2000 characters that gives one series",
+        "a PromQL expression of at most 2000 bytes that gives one series, of selectors without ranges, `+ - * /`, comparisons, `and`, `unless`, and sum, avg, min, max, count, group, time, timestamp, scalar, label_replace, label_join, histogram_count, histogram_sum",
         "what proxies count",
         "A query of the app's own, whose value changes with each use, for sources of kind `prometheus` that allow it (`allowQuery`).",
     ),

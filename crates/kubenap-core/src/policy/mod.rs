@@ -11,6 +11,7 @@ use crate::proxy::Proxy;
 
 mod complaint;
 mod keys;
+mod query;
 
 pub use complaint::{Complaint, Weight};
 pub use keys::{KEYS, Key};
@@ -165,9 +166,6 @@ pub const HOLD_FOR: Duration = Duration::from_secs(10);
 /// How long a request that must be passed is held, by default.
 pub const WAKE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How many bytes a query of an app's own may have.
-const LONGEST_QUERY: usize = 2000;
-
 impl Policy {
     /// Whether the next request may wake a zero that KubeNap did not make.
     pub fn adopts_zero(&self) -> bool {
@@ -283,10 +281,11 @@ impl Reader<'_> {
 
     fn query(&mut self, metrics: Option<&[String]>, defaults: &Defaults) -> Option<String> {
         const NAME: &str = "kubenap/query";
-        let query = self.one_of(NAME, |text| {
-            let text = text.trim();
-            (!text.is_empty() && text.len() <= LONGEST_QUERY).then(|| text.to_owned())
-        })?;
+        let query = self.annotations.get(NAME)?.trim().to_owned();
+        if let Some(problem) = query::problem(&query) {
+            self.refuse(NAME, query, &problem);
+            return None;
+        }
         let counting = metrics.unwrap_or(&defaults.by_default);
         if !defaults.sources.is_empty() && !counting.iter().any(|name| defaults.asking.contains(name)) {
             let problem = format!("is asked by no source that counts for it ({})", counting.join(", "));

@@ -123,6 +123,31 @@ async fn a_day_of_history_says_what_each_app_would_have_slept_opted_in_or_not() 
     dead.fails(1, &["cannot read the history of prometheus", "cannot connect to http://127.0.0.1:1"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_app_that_goes_by_its_own_query_no_nap_is_made_up() {
+    let sandbox = Sandbox::start(Settings::default());
+    for mut object in objects("api", true) {
+        if object["kind"] == "Deployment" {
+            object["metadata"]["annotations"] = json!({"kubenap/query": "sum(jobs_total)"});
+        }
+        sandbox.put(object).unwrap();
+    }
+    let api = sandbox.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let home = Home::with_cluster(&format!("http://{api}"));
+    let source = format!("prometheus=http://{}", prometheus().await);
+    let json = simulate(&home, &["--source", &source, "-o", "json"]).await;
+    let answer: Value = serde_json::from_str(&json.out).unwrap();
+    let app = &answer["apps"][0];
+    assert_eq!(
+        (&app["unaskedQuery"], &app["asleepSeconds"]),
+        (&json!("sum(jobs_total)"), &json!(0)),
+        "{app}"
+    );
+    assert_eq!(app["unknownSeconds"], 86_400, "{app}");
+    let table = simulate(&home, &["--source", &source]).await;
+    assert!(table.err.contains("shop/api goes by its kubenap/query, which is not asked here"), "{table:#?}");
+}
+
 #[test]
 fn a_time_that_is_not_understood_is_refused_with_examples() {
     for wrong in ["7", "31d", "d", "1m", "-1d", "1d1d"] {

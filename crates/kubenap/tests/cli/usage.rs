@@ -61,7 +61,7 @@ fn every_mistake_in_the_sources_of_a_file_is_told_at_once() {
         2,
         &[
             "kubenap.yaml: sources.main.url: is not understood",
-            "kubenap.yaml: sources.main.colour: is not known; accepted: url, allowQuery, headers",
+            "kubenap.yaml: sources.main.colour: is not known; accepted: url, allowQuery, ruleInterval, headers",
             "kubenap.yaml: sources.spare.kind: \"graphite\" is not a kind of source",
         ],
     );

@@ -53,6 +53,9 @@ struct Row {
     /// How many series were the app's.
     series: usize,
     looked_for: Vec<String>,
+    /// The app's own query, which alone says when it is used, and is not asked of the past.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unasked_query: Option<Box<str>>,
     asleep: Vec<Part>,
     used: Vec<Part>,
     unknown: Vec<Part>,
@@ -154,7 +157,12 @@ async fn ask_all(
     }
 }
 
-fn row(app: &Candidate, known: AppPast) -> Row {
+fn row(app: &Candidate, mut known: AppPast) -> Row {
+    let unasked_query = app.target.query.clone();
+    if unasked_query.is_some() {
+        // What proxies count of it is not what it naps by.
+        known.past.unknown = vec![known.past.whole];
+    }
     let naps = known.past.naps(app.idle_after);
     let slept = naps.slept();
     let whole = known.past.whole.length().as_secs_f64();
@@ -171,6 +179,7 @@ fn row(app: &Candidate, known: AppPast) -> Row {
         unknown_seconds: known.past.unknown_for().as_secs(),
         series: known.matched,
         looked_for: known.looked_for,
+        unasked_query,
         asleep: parts(&naps.asleep),
         used: parts(&known.past.used),
         unknown: parts(&known.past.unknown),
@@ -230,7 +239,13 @@ fn print(answer: &Answer, wide: bool) {
         "note: looks are {} apart; what they cannot tell counts as use, and what is unknown as awake",
         duration::show(Duration::from_secs(answer.step_seconds))
     ));
-    for app in answer.apps.iter().filter(|app| app.series == 0) {
+    for app in answer.apps.iter().filter(|app| app.unasked_query.is_some()) {
+        output::note(&format!(
+            "note: {}/{} goes by its kubenap/query, which is not asked here: nothing of its past is known",
+            app.namespace, app.name
+        ));
+    }
+    for app in answer.apps.iter().filter(|app| app.series == 0 && app.unasked_query.is_none()) {
         output::note(&format!(
             "note: {}/{} has no series; looked for {}",
             app.namespace,

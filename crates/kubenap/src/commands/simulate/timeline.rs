@@ -121,6 +121,7 @@ mod tests {
             unknown_seconds: 100,
             series: 1,
             looked_for: Vec::new(),
+            unasked_query: None,
             asleep: vec![part(100, 600)],
             used: vec![part(600, 600)],
             unknown: vec![part(-50, 100)],
