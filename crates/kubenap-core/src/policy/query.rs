@@ -78,7 +78,9 @@ const NO_METRICS: [&str; 4] = ["offset", "or", "bool", "atan2"];
 fn refused(word: &str) -> String {
     let why = match word.to_ascii_lowercase().as_str() {
         "offset" | "@" => "which shows the past",
-        "[" => "a range, which may show the same under a steady use, and not the first count of a new series",
+        "[" | "rate" | "irate" | "increase" | "delta" | "changes" => {
+            "which may show the same under a steady use, and not the first count of a new series: give the counter itself, as in sum(x)"
+        }
         "or" | "default" | "vector" | "absent" => "which shows a value where there is no series",
         _ => "which is not known to show every use",
     };
