@@ -76,9 +76,11 @@ impl App {
         self.annotate("idleAfter", "1h")
     }
 
-    /// Reached through Traefik under this host.
+    /// Reached through Traefik under this host. It serves on for longer then: Traefik hears of its end up to 2 s later than
+    /// kube-proxy.
     pub(crate) fn host(mut self, host: &str) -> Self {
         self.host = Some(host.to_owned());
+        self.stop = Duration::from_secs(5);
         self
     }
 

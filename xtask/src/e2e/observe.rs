@@ -13,6 +13,7 @@ use kube::Resource;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use super::world::{Space, eventually};
 
@@ -95,6 +96,15 @@ impl Space {
         Ok(endpoints.flat_map(|endpoint| endpoint.addresses).collect())
     }
 
+    /// Where kube-proxy leads from a Service: it hears of changes later than the API shows them.
+    async fn led_to(&self, service: &str) -> Result<BTreeSet<String>> {
+        let rules = Command::new("iptables-save").args(["-t", "nat"]).kill_on_drop(true).output().await;
+        let rules = rules.context("run iptables-save")?;
+        let said = String::from_utf8_lossy(&rules.stderr);
+        ensure!(rules.status.success(), "iptables-save: {}", said.trim());
+        Ok(led_to(&String::from_utf8_lossy(&rules.stdout), &self.id(service)))
+    }
+
     /// Reason and message of each Event about a Deployment.
     pub(crate) async fn events(&self, name: &str) -> Result<Vec<(String, String)>> {
         let events = self.api::<Event>().list(&ListParams::default()).await?;
@@ -109,7 +119,7 @@ impl Space {
     }
 
     /// Waits until the app is asleep: zero replicas, no pod, both members in its Service's endpoints, or none if it is not
-    /// substituted.
+    /// substituted, and nobody else where kube-proxy leads.
     pub(crate) async fn until_asleep(&self, app: &str, service: &str) -> Result<()> {
         eventually(&format!("{app} is asleep"), SOON, async || {
             let (replicas, phase) = (self.replicas(app).await?, self.phase(app).await?);
@@ -121,6 +131,9 @@ impl Space {
             let ours = self.our_addresses(service).await?;
             let wanted = if substituted { 2 } else { 0 };
             ensure!(ours.len() == wanted, "KubeNap's addresses in {service}: {ours:?}");
+            // A request that was led to a pod that is gone would be lost, as in any rollout of such an app.
+            let led = self.led_to(service).await?;
+            ensure!(led.is_subset(&ours), "kube-proxy still leads to {led:?}, KubeNap is {ours:?}");
             Ok(())
         })
         .await
@@ -153,8 +166,37 @@ impl Space {
     }
 }
 
+/// The addresses behind a Service in kube-proxy's rules, which have its name as a comment.
+fn led_to(rules: &str, service: &str) -> BTreeSet<String> {
+    let mark = format!("\"{service}:");
+    let own = rules.lines().filter(|rule| rule.contains(&mark));
+    let target = |rule: &str| {
+        let (_, target) = rule.split_once("--to-destination ")?;
+        Some(target.rsplit_once(':')?.0.to_owned())
+    };
+    own.filter_map(target).collect()
+}
+
 fn is_ours(slice: &EndpointSlice) -> bool {
     let labels = slice.metadata.labels.as_ref();
     let writer = labels.and_then(|labels| labels.get("endpointslice.kubernetes.io/managed-by"));
     writer.is_some_and(|writer| writer.starts_with("kubenap"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::led_to;
+
+    #[test]
+    fn where_kube_proxy_leads_is_read_out_of_its_rules() {
+        let rule = |service: &str, rest: &str| {
+            format!("-A KUBE-SEP-2W46 -p tcp -m comment --comment \"{service}\" -m tcp {rest}\n")
+        };
+        let rules = rule("shop/web:http", "-j DNAT --to-destination 10.88.0.3:16011")
+            + &rule("shop/web:alt", "-j DNAT --to-destination 10.88.0.4:16012")
+            + &rule("shop/web-2:http", "-j DNAT --to-destination 10.88.0.9:8080")
+            + &rule("shop/web:http cluster IP", "-d 10.96.0.7/32 --dport 80 -j KUBE-SVC-7");
+        assert_eq!(led_to(&rules, "shop/web").into_iter().collect::<Vec<_>>(), ["10.88.0.3", "10.88.0.4"]);
+        assert!(led_to(&rules, "shop/we").is_empty());
+    }
 }
