@@ -10,6 +10,7 @@
 mod spec;
 mod fields;
 mod poll;
+mod polled;
 mod prometheus;
 mod promql;
 mod queries;
@@ -45,7 +46,8 @@ pub use error::{SourceError, SpecError};
 pub use fetch::Endpoint;
 pub use ingress::IngressSource;
 pub use names::Names;
-pub use poll::{PartState, Polled, Polls, SourceState, Watched};
+pub use poll::{Polls, Watched};
+pub use polled::{PartState, Polled, SourceState};
 pub use prometheus::PrometheusSource;
 pub use spec::{SourceArg, SourceSpec, build, resolve};
 

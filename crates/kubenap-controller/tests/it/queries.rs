@@ -155,6 +155,22 @@ async fn a_query_that_no_source_may_ask_keeps_the_app_awake_and_is_complained_of
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_query_that_shows_the_past_keeps_the_app_awake_and_is_complained_of() {
+    let world = Arc::new(World::quick());
+    let (_prometheus, at) = Prometheus::start(&world, 15.0).await;
+    world.app("web", 1, &[("query", "sum(queue_received_total offset 10m)")]).await;
+    let running = join(&world, at, "?allowQuery=true").await;
+    world.pass(900).await;
+    assert_eq!(world.phase("web"), "awake");
+    assert_eq!(World::label(&running, "web"), "bad-annotation");
+    let events = world.events("web", "BadAnnotation");
+    assert_eq!(events.len(), 1, "{events:?}");
+    for said in ["kubenap/query: ", "has `offset`, which shows the past", "accepted: a PromQL expression"] {
+        assert!(events[0].contains(said), "{}", events[0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_asks_no_queries_adds_what_it_sees_and_naps_nobody_alone() {
     let world = Arc::new(World::quick());
     let (_prometheus, at) = Prometheus::start(&world, 15.0).await;
