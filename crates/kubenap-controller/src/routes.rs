@@ -58,10 +58,11 @@ fn read(cx: &Context) -> (Watched, Vec<Claim>) {
     let mut claims = Vec::new();
     let mut history = cx.settings.idle_after;
     let classes = cx.stores.ingress_classes.within("");
+    // Before the routes themselves: a kind that is listed from now on is in them, or is still a doubt.
+    let is_unlisted = cx.stores.unlisted.count() > 0;
     let named: Vec<_> = cx.stores.routes.iter().map(watched::Watched::all).collect();
     let others: Vec<_> = cx.stores.other_routes.iter().map(watched::Watched::all).collect();
     let leading = by_service(&named, &others);
-    let is_unlisted = cx.stores.unlisted.count() > 0;
     for app in cx.stores.apps() {
         let Some(around) = Around::cached(&cx.stores, &app) else { continue };
         if !policy::opted_in(&around.deployment.labels) {

@@ -140,7 +140,13 @@ where
 
 /// One kind of routes besides Ingresses, of all namespaces; none where it is not there, or may not be listed.
 async fn routes(cluster: &Cluster, kind: &RouteKind) -> Result<Routes, ClusterError> {
-    let Served::Here(resource) = served(cluster, kind).await? else { return Ok(Routes::new()) };
+    let resource = match served(cluster, kind, None).await {
+        Ok(Served::Here(resource)) => resource,
+        Ok(Served::Nowhere | Served::Otherwise(_)) | Err(ClusterError::Forbidden(_)) => {
+            return Ok(Routes::new());
+        }
+        Err(error) => return Err(error),
+    };
     let listed = match list(cluster, Api::<Thin<SlimRoute>>::all_with(cluster.client(), &resource)).await {
         Ok(listed) => listed,
         Err(ClusterError::Forbidden(_) | ClusterError::Gone(_)) => return Ok(Routes::new()),

@@ -52,6 +52,8 @@ pub enum Effect {
     StaleList(u64),
     /// 403; and an access review for the same verb and resource says no.
     Deny,
+    /// Of the resource `apis`: no group of kinds is told, as by an API server that has not read its own yet.
+    NoGroups,
 }
 
 /// An effect, and which requests have it: all, until narrowed.

@@ -133,7 +133,7 @@ impl Space {
             ensure!(ours.len() == wanted, "KubeNap's addresses in {service}: {ours:?}");
             // A request that was led to a pod that is gone would be lost, as in any rollout of such an app.
             let led = self.led_to(service).await?;
-            ensure!(led.is_subset(&ours), "kube-proxy still leads to {led:?}, KubeNap is {ours:?}");
+            ensure!(led == ours, "kube-proxy leads to {led:?}, KubeNap is {ours:?}");
             Ok(())
         })
         .await

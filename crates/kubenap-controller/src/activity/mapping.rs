@@ -59,6 +59,13 @@ pub(super) fn envoy(service: &TargetService, keys: &mut BTreeSet<String>) {
     keys.extend(clusters(service));
 }
 
+/// A cluster of Istio's for a subset of a Service, as the one for the whole Service, and the subset.
+pub(super) fn subset(cluster: &str) -> Option<(String, &str)> {
+    let mut parts = cluster.splitn(4, '|');
+    let (direction, port, subset, host) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    (direction == "outbound" && !subset.is_empty()).then(|| (format!("outbound|{port}||{host}"), subset))
+}
+
 /// The names of clusters that are named after their Service, whichever route leads there.
 pub(super) fn clusters(service: &TargetService) -> BTreeSet<String> {
     let (namespace, name) = (&service.namespace, &service.name);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::mapping::{canary, envoy, logs, ports, traefik};
+use super::mapping::{canary, envoy, logs, ports, subset, traefik};
 use super::{Target, TargetService};
 
 /// A metric that is understood.
@@ -249,7 +249,13 @@ impl Preset {
                 // The series of a pod goes with it; summed up, the others' would seem to have changed.
                 keys.push(format!("{}/{service}{DETAIL}{}", label("resource_namespace"), label("server")));
             }
-            Self::Envoy => keys.push(own_or("envoy_cluster_name", "cluster_name").to_owned()),
+            Self::Envoy => {
+                let cluster = own_or("envoy_cluster_name", "cluster_name");
+                keys.push(match subset(cluster) {
+                    Some((whole, subset)) => format!("{whole}{DETAIL}{subset}"),
+                    None => cluster.to_owned(),
+                });
+            }
             Self::Istio => keys.push(label("destination_service").to_owned()),
             Self::HaProxy => keys.push(label("proxy").to_owned()),
             Self::Logs => {}

@@ -51,6 +51,8 @@ const FALLEN: &str =
     r#"label_replace(count(up == 0 and max_over_time(up[1d]) == 1), "kubenap", "fallen", "", "")"#;
 /// So long that answer holds: whatever falls meanwhile was up lately until after that.
 const HOLDS: Duration = Duration::from_mins(5);
+/// So long after it was not answered it is asked again.
+const ASK_AGAIN: Duration = Duration::from_mins(1);
 const MOMENT: &str = "scraped";
 const LATELY: &str = "lately";
 
@@ -84,8 +86,8 @@ pub(super) struct Memory {
     newest: Option<Clocks>,
     /// Up to when everything was seen when no target was down.
     whole: Option<Timestamp>,
-    /// How many targets were down that were up within a day, and when that was asked.
-    fallen: Option<(f64, Timestamp)>,
+    /// How many targets were down that were up within a day, none: nobody knows; and when that was asked.
+    fallen: Option<(Option<f64>, Timestamp)>,
 }
 
 /// What is known of one query.
@@ -251,17 +253,25 @@ impl PrometheusSource {
 
     /// How many targets are down that were up within a day, as of a few minutes ago.
     async fn fallen(&self, now: Timestamp, memory: &mut Memory) -> Result<f64, Unasked> {
-        if let Some((count, _)) =
-            memory.fallen.filter(|(_, asked)| now.duration_since(*asked).unsigned_abs() < HOLDS)
-        {
-            return Ok(count);
+        if let Some((count, asked)) = memory.fallen {
+            let age = now.duration_since(asked).unsigned_abs();
+            match count {
+                Some(count) if age < HOLDS => return Ok(count),
+                None if age < ASK_AGAIN => {
+                    let said = "which targets have been down for long could not be asked a moment ago";
+                    return Err(Unasked::Doubt((Blind::SourceDown, said.to_owned())));
+                }
+                _ => {}
+            }
         }
+        // A server for which it is too much is not asked for it with every poll.
+        memory.fallen = Some((None, now));
         let answer = self.query(NOW, &[("query", FALLEN)], VALUE).await?;
         if answer.is_partial {
             return Err(Unasked::Doubt(in_part()));
         }
         let count = answer.rows.first().map_or(0.0, |row| row.last().value);
-        memory.fallen = Some((count, now));
+        memory.fallen = Some((Some(count), now));
         Ok(count)
     }
 

@@ -31,7 +31,7 @@ pub(super) const FRESH: SignedDuration = SignedDuration::from_secs(150);
 const TOLD: usize = 8;
 
 /// What is told in place of names where none would do.
-const CONNECTIONS: &str = "nothing, for connections lead to it that only a query of its own shows: by a TLSRoute, a TCPRoute, an IngressRouteTCP or a VirtualService's tls and tcp; or a kind of route cannot be listed, which the log names";
+const CONNECTIONS: &str = "nothing, for connections lead to it (by a TLSRoute, a TCPRoute, an IngressRouteTCP or a VirtualService's tls and tcp), or a kind of route cannot be listed, which the log names: only a query of its own shows those, where kubenap/metrics names only sources that ask it";
 
 const NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
 
@@ -199,9 +199,12 @@ fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> b
     };
     target.services.iter().all(|service| {
         let named = |preset: Preset| preset.expected_of(service).iter().any(|name| has(preset, name));
-        let by_mesh =
-            || clusters(service).iter().any(|name| has(Preset::Envoy, name)) || named(Preset::Istio);
-        let by_service = || by_mesh() || named(Preset::HaProxy);
+        let by_cluster = |begins: &str| {
+            clusters(service).iter().any(|name| name.starts_with(begins) && has(Preset::Envoy, name))
+        };
+        // Not by the names that Contour and Envoy Gateway give to the same Service.
+        let by_mesh = || by_cluster("outbound|") || named(Preset::Istio);
+        let by_service = || by_cluster("") || named(Preset::Istio) || named(Preset::HaProxy);
         let known = |rule| ingress_route(service, rule).iter().any(|name| has(Preset::Traefik, name));
         let understood = service.ingress_routes.is_empty() || service.ingress_routes.iter().any(known);
         let of_mesh = |route: &&TargetRoute| route.form == RouteForm::Virtual;

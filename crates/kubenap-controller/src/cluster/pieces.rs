@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::around::list;
-use super::route_kinds::best;
+use super::route_kinds::at;
 use super::{Cluster, ClusterError};
 
 /// A kind of object that must be listed, and cannot be.
@@ -35,8 +35,15 @@ pub async fn around(cluster: &Cluster, app: &AppId) -> Result<Vec<Value>, Unlist
     let classes = list(cluster, Api::<IngressClass>::all(client.clone())).await;
     add(&mut objects, "IngressClass", unless_hidden(classes))?;
     for kind in KINDS.into_iter().skip(1) {
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &best(&kind));
-        add(&mut objects, kind.kind, unless_hidden(list(cluster, api).await))?;
+        let mut listed = Ok(Vec::new());
+        for version in kind.versions {
+            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), space, &at(&kind, version));
+            listed = list(cluster, api).await;
+            if !matches!(listed, Err(ClusterError::Gone(_))) {
+                break;
+            }
+        }
+        add(&mut objects, kind.kind, unless_hidden(listed))?;
     }
     Ok(objects)
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::api::{ApiResource, GroupVersionKind};
+use kube::api::{ApiResource, GroupVersionKind, ListParams};
 use kube::error::DiscoveryError;
 use kube::{Api, discovery};
 use kubenap_core::proxy::routes::RouteKind;
@@ -62,11 +62,22 @@ pub enum Served {
     Otherwise(Vec<String>),
 }
 
-/// Asks the API server where it has a kind.
+/// Asks the API server where it has a kind, of one namespace or of all.
 ///
 /// # Errors
-/// When it does not say.
-pub async fn served(cluster: &Cluster, kind: &RouteKind) -> Result<Served, ClusterError> {
+/// When it does not say, or does not allow to list it.
+pub async fn served(
+    cluster: &Cluster,
+    kind: &RouteKind,
+    namespace: Option<&str>,
+) -> Result<Served, ClusterError> {
+    // One that starts tells of few groups at first, but that there is nothing at a path only when it knows all of them.
+    let resource = best(kind);
+    match cluster.call(api(cluster, &resource, namespace).list(&ListParams::default().limit(1))).await {
+        Ok(_) => return Ok(Served::Here(resource)),
+        Err(ClusterError::Gone(_)) => {}
+        Err(error) => return Err(error),
+    }
     let (client, group) = (cluster.client(), kind.group);
     let look = async move {
         match discovery::group(&client, group).await {
@@ -81,6 +92,13 @@ pub async fn served(cluster: &Cluster, kind: &RouteKind) -> Result<Served, Clust
     Ok(choose(kind, found.versions().filter(has)))
 }
 
+fn api(cluster: &Cluster, resource: &ApiResource, namespace: Option<&str>) -> Api<Thin<SlimRoute>> {
+    match namespace {
+        None => Api::all_with(cluster.client(), resource),
+        Some(namespace) => Api::namespaced_with(cluster.client(), namespace, resource),
+    }
+}
+
 fn choose<'a>(kind: &RouteKind, served: impl Iterator<Item = &'a str>) -> Served {
     let served: Vec<_> = served.map(str::to_owned).collect();
     if served.is_empty() {
@@ -92,12 +110,13 @@ fn choose<'a>(kind: &RouteKind, served: impl Iterator<Item = &'a str>) -> Served
     }
 }
 
-fn at(kind: &RouteKind, version: &str) -> ApiResource {
+/// The kind in this version.
+pub(super) fn at(kind: &RouteKind, version: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kind.group, version, kind.kind), kind.plural)
 }
 
 /// The kind in the version that is best.
-pub fn best(kind: &RouteKind) -> ApiResource {
+fn best(kind: &RouteKind) -> ApiResource {
     at(kind, kind.versions.first().copied().unwrap_or_default())
 }
 
@@ -113,7 +132,7 @@ pub(super) async fn follow(
     let mut told = None;
     loop {
         let begun = Instant::now();
-        let trouble = match served(&cluster, &kind).await {
+        let trouble = match served(&cluster, &kind, namespace.as_deref()).await {
             Ok(Served::Nowhere) => {
                 store.forget(namespace.as_deref());
                 None
@@ -132,6 +151,9 @@ pub(super) async fn follow(
         }
         // What is wrong for the first time may be over at once, as where the API server is starting.
         let is_new = trouble != told;
+        if told.is_some() && trouble.is_none() {
+            tracing::info!(kind = kind.kind, namespace, "is not installed any more");
+        }
         if let Some(trouble) = trouble.as_ref().filter(|_| is_new) {
             tracing::warn!(
                 kind = kind.kind,
@@ -155,10 +177,7 @@ async fn watch(
     part: &Part,
     unlisted: &Unlisted,
 ) -> String {
-    let api: Api<Thin<SlimRoute>> = match &part.1 {
-        None => Api::all_with(cluster.client(), resource),
-        Some(namespace) => Api::namespaced_with(cluster.client(), namespace, resource),
-    };
+    let api = api(cluster, resource, part.1.as_deref());
     let heed = |faring: Faring<'_>| match faring {
         Faring::Listed => {
             unlisted.note(part, false);

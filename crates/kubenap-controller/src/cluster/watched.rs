@@ -69,6 +69,8 @@ const WATCH_SECONDS: u32 = 40;
 const ANEW: Duration = Duration::from_secs(15);
 /// A list this often all the same: a lost event of an object to which nothing happens would never be noticed.
 const AT_LEAST: Duration = Duration::from_mins(10);
+/// What failed longer ago has nothing to do with what fails now. Longer than the longest pause, and a call.
+const LATELY: Duration = Duration::from_secs(30);
 /// A list is asked for in pages; a page's text is all that is held of it at a time.
 const PAGE: u32 = 100;
 
@@ -123,6 +125,7 @@ impl<T: Slim> Watched<T> {
         let mut first = true;
         // kube's own backoff begins again with every list that is tried; this one only when something arrived.
         let mut failures = 0_u32;
+        let mut failed = None;
         loop {
             let event = tokio::select! {
                 biased;
@@ -145,6 +148,8 @@ impl<T: Slim> Watched<T> {
                     let (key, slim) = object.into_parts();
                     self.replace(&key, Some(&slim), &changed);
                     listed.extend(self.shared(&key));
+                    // That a page came says nothing of the next one.
+                    continue;
                 }
                 Ok(Event::InitDone) => {
                     let listed = std::mem::take(&mut listed);
@@ -169,7 +174,9 @@ impl<T: Slim> Watched<T> {
                     self.replace(&key, None, &changed);
                 }
                 Err(error) => {
-                    failures += 1;
+                    // Nothing tells that a watch goes on but that it does not fail again.
+                    let before = failed.replace(Instant::now());
+                    failures = before.filter(|at| at.elapsed() < LATELY).map_or(1, |_| failures + 1);
                     let kind = api.resource_url();
                     // Once in a while is enough to know.
                     if failures.is_power_of_two() {

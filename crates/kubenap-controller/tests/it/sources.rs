@@ -212,6 +212,20 @@ async fn an_app_whose_routes_the_api_server_does_not_tell_at_the_start_stays_awa
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_starting_and_tells_of_no_kinds_yet_is_not_taken_for_one_without_routes() {
+    let world = World::quick();
+    let faults = world.sandbox.faults();
+    faults.inject(Fault::new(Effect::FailBefore(503)).resource("httproutes"));
+    faults.inject(Fault::new(Effect::NoGroups).resource("apis"));
+    world.app("web", 1, &[]).await;
+    let (running, _ingress) = by_ingress(&world).await;
+    world.pass(120).await;
+    assert_eq!((world.phase("web").as_str(), World::label(&running, "web").as_str()), ("awake", "blind"));
+    faults.clear();
+    world.until("it is listed, and asleep", 180, || world.phase("web") == "asleep").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_app_stays_awake_when_the_right_to_list_a_kind_of_route_is_taken_back_later() {
     let world = World::quick();
     world.app("web", 1, &[("idleAfter", "2m")]).await;

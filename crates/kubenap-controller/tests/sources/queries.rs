@@ -27,8 +27,10 @@ struct Server {
     scraped: Option<f64>,
     /// When each target that is down was up last.
     fell: Vec<f64>,
-    /// How often a day of all targets was read.
+    /// How often a day of all targets was asked for.
     days: usize,
+    /// That is too much for it.
+    overtaxed: bool,
     /// How often the own query was asked for its value now.
     asked: usize,
 }
@@ -83,6 +85,9 @@ fn answer(server: &Mutex<Server>, uri: &Uri, body: &str) -> Response {
     if body.contains("1d%5D") {
         let rows: Vec<_> = fell("fallen", 86_400.0).into_iter().collect();
         server.days += 1;
+        if server.overtaxed {
+            return StatusCode::UNPROCESSABLE_ENTITY.into_response();
+        }
         return axum::Json(success("vector", &rows)).into_response();
     }
     if !body.contains("queue_received_total") {
@@ -146,6 +151,7 @@ impl Stage {
             scraped: Some(START - 90.0),
             fell: Vec::new(),
             days: 0,
+            overtaxed: false,
             asked: 0,
         };
         let server = Arc::new(Mutex::new(server));
@@ -417,6 +423,21 @@ async fn a_target_that_stays_down_for_hours_lets_nobody_nap_and_one_that_was_dow
     stage.with(|server| server.fell.push(server.now));
     let known = stage.quiet(1).await;
     assert_eq!(stage.quiet(60).await, known, "it is told from the first, also where that was asked before");
+}
+
+#[tokio::test]
+async fn a_server_for_which_a_day_of_targets_is_too_much_is_not_asked_for_it_with_every_poll() {
+    let stage = Stage::new().await;
+    stage.with(|server| (server.fell, server.overtaxed) = (vec![server.now - 7200.0], true));
+    for _ in 0..40 {
+        stage.pass(1);
+        let now = stage.server.lock().unwrap().now;
+        if let Ok(samples) = stage.source.queries(&stage.question(now)).await {
+            assert!(samples.of(&web()).blind.contains(&Blind::SourceDown));
+        }
+    }
+    let days = stage.server.lock().unwrap().days;
+    assert!((9..=11).contains(&days), "a day was asked for {days} times in ten minutes");
 }
 
 #[tokio::test(start_paused = true)]

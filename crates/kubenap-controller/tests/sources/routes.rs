@@ -137,10 +137,25 @@ async fn an_app_with_an_ingress_to_which_a_mesh_s_gateway_leads_too_naps_only_by
     .into();
     stage.tick().await;
     assert_eq!(stage.tick().await.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
+    // By this name it is behind Contour.
+    stage.shows(format!("{}{}", traefik(&[(INGRESS, 3)]), envoy_gateway(&[("shop_web_80", 3)]))).await;
+    assert_eq!(stage.tick().await.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
     let cluster = envoy_gateway(&[("outbound|80||web.shop.svc.cluster.local", 3)]);
     stage.shows(format!("{}{cluster}", traefik(&[(INGRESS, 3)]))).await;
     let web = stage.tick().await;
     assert!(web.blind.is_empty(), "{:?}", web.blind);
+    stage.tick().await;
+    // What goes to a subset of it is a use of it, too.
+    let of = |count| {
+        let clusters = [
+            ("outbound|80||web.shop.svc.cluster.local", 3),
+            ("outbound|80|v1|web.shop.svc.cluster.local", count),
+        ];
+        format!("{}{}", traefik(&[(INGRESS, 3)]), envoy_gateway(&clusters))
+    };
+    assert_eq!(quiet(&stage.shows(of(1)).await), 0);
+    assert_eq!(quiet(&stage.tick().await), 1);
+    assert_eq!(quiet(&stage.shows(of(2)).await), 0);
 }
 
 /// What Traefik shows of these services.

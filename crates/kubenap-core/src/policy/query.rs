@@ -13,6 +13,10 @@ pub(super) fn problem(text: &str) -> Option<String> {
     if text.len() > LONGEST {
         return Some(format!("is longer than {LONGEST} bytes"));
     }
+    if text.contains('\r') {
+        // For some servers a comment ends there, for others it does not.
+        return Some("has a carriage return".to_owned());
+    }
     let mut tokens = Tokens { rest: text }.peekable();
     let mut selects = false;
     // Whether a value ends here, so that only what joins it to another one may follow.
@@ -46,7 +50,7 @@ pub(super) fn problem(text: &str) -> Option<String> {
             Token::Sign(sign) if !matches!(sign, '(' | '}') => {
                 return Some(refused(sign.encode_utf8(&mut [0; 4])));
             }
-            Token::Value | Token::Sign(_) | Token::Open => return Some("is not understood".to_owned()),
+            Token::Value | Token::Sign(_) | Token::Broken => return Some("is not understood".to_owned()),
         }
     }
     (!selects).then(|| "looks at no series".to_owned())
@@ -97,8 +101,8 @@ enum Token<'a> {
     /// A number, or what stands in quotes.
     Value,
     Sign(char),
-    /// A quote that does not end.
-    Open,
+    /// A quote that does not end, or a number that is none.
+    Broken,
 }
 
 struct Tokens<'a> {
@@ -117,13 +121,22 @@ impl<'a> Iterator for Tokens<'a> {
         let is_part = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '_' | ':' | '.');
         let (token, length) = match first {
             '"' | '\'' | '`' => {
-                quoted(self.rest, first).map_or((Token::Open, self.rest.len()), |end| (Token::Value, end))
+                quoted(self.rest, first).map_or((Token::Broken, self.rest.len()), |end| (Token::Value, end))
             }
             _ if is_part(first) => {
                 let end = self.rest.find(|sign| !is_part(sign)).unwrap_or(self.rest.len());
                 let (word, _) = self.rest.split_at(end);
                 let is_number = first.is_ascii_digit() || first == '.';
-                (if is_number { Token::Value } else { Token::Word(word) }, end)
+                // VictoriaMetrics takes `0or` for a number and a word.
+                let is_plain = word
+                    .chars()
+                    .all(|sign| sign.is_ascii_hexdigit() || matches!(sign, '.' | '_' | 'x' | 'X'));
+                let token = match (is_number, is_plain) {
+                    (true, true) => Token::Value,
+                    (true, false) => Token::Broken,
+                    (false, _) => Token::Word(word),
+                };
+                (token, end)
             }
             _ => (Token::Sign(first), first.len_utf8()),
         };
@@ -138,6 +151,8 @@ fn quoted(text: &str, quote: char) -> Option<usize> {
     while let Some((at, sign)) = signs.next() {
         match sign {
             '\\' if quote != '`' => drop(signs.next()),
+            // For VictoriaMetrics it does not end there.
+            '\\' if text.get(at + 1..).is_some_and(|rest| rest.starts_with(quote)) => return None,
             _ if sign == quote => return Some(at + sign.len_utf8()),
             _ => {}
         }
@@ -168,7 +183,7 @@ fn matchers(tokens: &mut Peekable<Tokens<'_>>) -> Result<(), String> {
         match token {
             Token::Sign('}') => return Ok(()),
             Token::Word(_) | Token::Value | Token::Sign('=' | '!' | '~' | ',') => {}
-            Token::Sign(_) | Token::Open => break,
+            Token::Sign(_) | Token::Broken => break,
         }
     }
     Err("is not understood".to_owned())
@@ -190,7 +205,7 @@ mod tests {
             "-1.5e+3 * sum({__name__=~\"a|b\",le!='1'}) unless group(y) > 2",
             "(sum(x) + sum(y)) # not by offset, or so @home [1m]",
             r#"sum(x{how="or \" offset 5m [1m] @ 7"})"#,
-            "sum(x{how=`offset \\`, or='vector(1)'})",
+            "sum(x{how=`off\\set `, or='vector(1)'})",
             "sum(histogram_count(latency_seconds))",
         ] {
             assert_eq!(problem(text), None, "{text}");
@@ -256,6 +271,9 @@ mod tests {
             "x{{}}",
             "x}",
             "sum(x) (y)",
+            "sum(x) + 0or -1",
+            "x{a=`\\`,b=\"`} offset 5m #\"}",
+            "sum(x) #\r or vector(0)",
             "x \"y\"",
         ] {
             assert!(problem(text).is_some(), "{text}");

@@ -121,8 +121,10 @@ fn destinations(spec: &Value, own: &str) -> Vec<Backend> {
     let mut backends = Vec::new();
     for (rules, raw) in [(&spec["http"], false), (&spec["tls"], true), (&spec["tcp"], true)] {
         for (rule, one) in list(rules).iter().enumerate() {
-            for route in list(&one["route"]) {
-                let host = text(&route["destination"]["host"]).unwrap_or_default();
+            let to =
+                list(&one["route"]).iter().chain(list(&one["mirrors"])).map(|route| &route["destination"]);
+            for to in to.chain([&one["mirror"]]) {
+                let host = text(&to["host"]).unwrap_or_default();
                 let mut parts = host.split('.');
                 let (service, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(own));
                 if parts.next().is_none_or(|part| part == "svc") && !service.is_empty() {
@@ -168,10 +170,10 @@ fn shape(spec: &Value) -> Option<&'static str> {
     let kinds = [
         ("routes", "IngressRoute"),
         ("http", "VirtualService"),
-        ("tls", "VirtualService"),
-        ("tcp", "VirtualService"),
         ("parentRefs", "HTTPRoute"),
         ("rules", "Ingress"),
+        ("tls", "VirtualService"),
+        ("tcp", "VirtualService"),
     ];
     kinds.into_iter().find(|(field, _)| spec[*field].is_array()).map(|(_, kind)| kind)
 }

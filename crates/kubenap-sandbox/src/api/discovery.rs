@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) fn answer(path: &str) -> Response {
+/// With `no_groups` the list of groups is empty.
+pub(super) fn answer(path: &str, no_groups: bool) -> Response {
     let steps: Vec<_> = path.split('/').filter(|step| !step.is_empty()).collect();
     match steps.as_slice() {
         ["readyz" | "livez" | "healthz"] => "ok".into_response(),
@@ -17,6 +18,9 @@ pub(super) fn answer(path: &str) -> Response {
         .into_response(),
         ["api"] => Json(json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }))
             .into_response(),
+        ["apis"] if no_groups => {
+            Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [] })).into_response()
+        }
         ["apis"] => {
             let groups: Vec<_> = groups().iter().map(|(name, versions)| group(name, versions)).collect();
             Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })).into_response()
@@ -38,15 +42,22 @@ pub(super) fn answer(path: &str) -> Response {
     }
 }
 
-/// A real API server has many more paths; to say that they do not exist would be a lie.
+/// A real API server has many more paths; to say that they do not exist would be a lie, but of groups that people define.
 fn unknown(path: &str) -> Response {
-    match path.split('/').find(|step| !step.is_empty()) {
+    let mut steps = path.split('/').filter(|step| !step.is_empty());
+    match steps.next() {
+        Some("apis") if steps.next().is_some_and(|group| DEFINED.contains(&group)) => {
+            ApiError::no_path().into_response()
+        }
         Some("api" | "apis" | "openapi" | "metrics" | "logs" | "debug") => {
             ApiError::not_implemented(path).into_response()
         }
         _ => ApiError::no_path().into_response(),
     }
 }
+
+/// The groups of custom resources: what of them is not served is not installed.
+const DEFINED: [&str; 3] = ["traefik.io", "gateway.networking.k8s.io", "networking.istio.io"];
 
 /// Every group with its versions.
 fn groups() -> BTreeMap<&'static str, BTreeSet<&'static str>> {

@@ -57,7 +57,10 @@ async fn serve(State(sandbox): State<Sandbox>, request: Request) -> Response {
     };
     let query = Query::parse(parts.uri.query().unwrap_or(""));
     match target::target(parts.uri.path()) {
-        Target::Other => discovery::answer(parts.uri.path()),
+        Target::Other => {
+            let struck = sandbox.faults().strike("get", "apis", "");
+            discovery::answer(parts.uri.path(), struck.contains(&Effect::NoGroups))
+        }
         Target::SelfReview => review::answer(&sandbox, &parts.method, &body),
         Target::Object(place) => {
             let verb = match verb(&parts.method, &place, &query) {
@@ -106,7 +109,8 @@ async fn answer(sandbox: &Sandbox, call: Call) -> Response {
             | Effect::DropEvent
             | Effect::RepeatEvent
             | Effect::DelayEvent(_)
-            | Effect::StaleEvent => {}
+            | Effect::StaleEvent
+            | Effect::NoGroups => {}
         }
     }
     let (name, outcome) = match refusal {

@@ -27,7 +27,7 @@ fn lease(name: &str, label: &str) -> Lease {
 async fn next(events: &mut BoxStream<'_, kube::Result<WatchEvent<Lease>>>) -> Result<(&'static str, Lease)> {
     loop {
         let event = tokio::time::timeout(Duration::from_secs(60), events.try_next()).await;
-        match event.context("no event in 10 s")??.context("the watch ended")? {
+        match event.context("no event in a minute")??.context("the watch ended")? {
             WatchEvent::Added(lease) => return Ok(("ADDED", lease)),
             WatchEvent::Modified(lease) => return Ok(("MODIFIED", lease)),
             WatchEvent::Deleted(lease) => return Ok(("DELETED", lease)),

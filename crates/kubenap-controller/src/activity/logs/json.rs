@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::line::{Hit, host_key, path_of};
+use super::line::{Hit, cluster_key, host_key, path_of};
 use super::when::Clock;
 
 /// The fields that are read, under the names that the programs' own examples give them. Others are skipped.
@@ -88,7 +88,7 @@ pub(super) fn read(line: &str, clock: &mut Clock, hit: &mut Hit) -> Option<()> {
     } else if let Some(upstream) = some(&object.proxy_upstream_name) {
         hit.keys.push(format!("up {upstream}"));
     } else if let Some(cluster) = some(&object.upstream_cluster) {
-        hit.keys.push(format!("cluster {cluster}"));
+        hit.keys.push(cluster_key(&cluster));
     } else if object.start_utc.is_none()
         && let Some(host) = some(&object.authority).or_else(|| some(&object.host))
     {
@@ -122,6 +122,8 @@ mod tests {
         let istio = r#"{"start_time":"2026-11-22T10:00:00.500Z","duration":1500,"upstream_cluster":"outbound|80||web.shop.svc.cluster.local","authority":"web.example","path":"/","response_code":200}"#;
         assert_eq!(keys(istio).unwrap().0, ["cluster outbound|80||web.shop.svc.cluster.local"]);
         assert_eq!(keys(istio).unwrap().1, 1_795_341_602);
+        let subset = istio.replace("||", "|v1|");
+        assert_eq!(keys(&subset).unwrap().0, keys(istio).unwrap().0);
         let envoy = r#"{"start_time":"2026-11-22T10:00:00Z","duration":"3","upstream_cluster":"-",":authority":"Web.example:80"}"#;
         assert_eq!(keys(envoy).unwrap().0, ["host web.example"]);
         let nginx = r#"{"time_local":"22/Nov/2026:10:00:00 +0000","proxy_upstream_name":"shop-web-80","request":"GET /x HTTP/1.1"}"#;

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::mapping::subset;
 use super::json;
 use super::when;
 
@@ -180,7 +181,7 @@ impl Lines {
         self.hit.ended = started + duration? / 1000 + 1;
         self.hit.kept_back = true;
         match cluster.filter(|cluster| cluster.contains('|')) {
-            Some(cluster) => self.hit.keys.push(format!("cluster {cluster}")),
+            Some(cluster) => self.hit.keys.push(cluster_key(cluster)),
             None if authority != "-" => self.hit.keys.push(host_key(authority)),
             None => {}
         }
@@ -221,6 +222,14 @@ impl<'a> Quotes<'a> {
 pub(super) fn path_of(request: &str) -> &str {
     let path = request.split(' ').nth(1).unwrap_or(request);
     path.split('?').next().unwrap_or(path)
+}
+
+/// A cluster of Envoy's; of Istio's for a subset of a Service that of the whole.
+pub(super) fn cluster_key(cluster: &str) -> String {
+    match subset(cluster) {
+        Some((whole, _)) => format!("cluster {whole}"),
+        None => format!("cluster {cluster}"),
+    }
 }
 
 /// A host, lower case and without its port.
