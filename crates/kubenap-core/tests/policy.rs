@@ -148,7 +148,7 @@ fn a_long_value_is_cut_in_the_complaint() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_bytes_panic_and_what_is_complained_about_names_its_key(

@@ -89,7 +89,7 @@ fn naps(decision: &Decision) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(4_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn one_more_source_never_makes_a_nap_likelier(case in any_case(), more in any_activity()) {
