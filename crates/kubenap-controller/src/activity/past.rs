@@ -16,7 +16,7 @@ use kubenap_core::simulate::{Past, Span, merged, without};
 
 use super::ledger::{BLINK, Ledger, Look};
 use super::preset::{DETAIL, Preset, is_pod_of};
-use super::verdict::{View, is_routed, proxies, samples};
+use super::verdict::{View, is_routed, is_unseen, proxies, samples};
 use super::{AppPast, AppSample, Ask, AskPast, SourceError, Target};
 
 /// What one source shows of a past, look by look.
@@ -113,7 +113,7 @@ impl Recorder {
             let own = record.own(&target.app);
             let pods = merged(own.iter().flat_map(|(_, spans)| spans.iter().copied()).collect());
             used.extend(own.iter().flat_map(|(key, _)| record.used_by(key)));
-            if known.is_none() && !pods.is_empty() {
+            if known.is_none() && !pods.is_empty() && !is_unseen(target) {
                 known = Some(common(&record.known, &pods));
             }
         }

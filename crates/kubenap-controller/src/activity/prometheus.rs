@@ -46,20 +46,21 @@ pub(super) const KIND: Kind = Kind {
                 return Err(SpecError::Incomplete { name: "prometheus".to_owned(), what });
             }
         };
-        let rule_interval =
-            rule_interval(endpoint.take("ruleInterval")).map_err(|problem| SpecError::Incomplete {
-                name: "prometheus".to_owned(),
-                what: format!("has ruleInterval={problem}"),
-            })?;
+        let rule_interval = rule_interval(endpoint.take("ruleInterval")).map_err(|WrongInterval(text)| {
+            let what = format!("has ruleInterval={text}; accepted: {}", WrongInterval::accepted());
+            SpecError::Incomplete { name: "prometheus".to_owned(), what }
+        })?;
         Ok(Arc::new(PrometheusSetup { endpoint, credentials: None, allows_query, rule_interval }))
     },
     read: |fields| {
         let endpoint = fields.endpoint("url").unwrap_or_default();
         let allows_query = fields.flag("allowQuery");
-        let rule_interval = rule_interval(fields.text("ruleInterval")).unwrap_or_else(|problem| {
-            fields.mistake("ruleInterval", &problem);
-            RULE_INTERVAL
-        });
+        let rule_interval =
+            rule_interval(fields.text("ruleInterval")).unwrap_or_else(|WrongInterval(text)| {
+                let problem = format!("`{text}` is not understood; accepted: {}", WrongInterval::accepted());
+                fields.mistake("ruleInterval", &problem);
+                RULE_INTERVAL
+            });
         let credentials = Some(fields.credentials());
         Arc::new(PrometheusSetup { endpoint, credentials, allows_query, rule_interval })
     },
@@ -70,12 +71,19 @@ const RULE_INTERVAL: Duration = Duration::from_mins(1);
 /// What rests on rules that are evaluated more seldom is too old for a nap.
 const RAREST: Duration = Duration::from_mins(2);
 
-fn rule_interval(text: Option<String>) -> Result<Duration, String> {
+/// What somebody wrote for it.
+#[derive(Debug)]
+struct WrongInterval(String);
+
+impl WrongInterval {
+    fn accepted() -> String {
+        format!("{} of at most {}", duration::ACCEPTED, duration::show(RAREST))
+    }
+}
+
+fn rule_interval(text: Option<String>) -> Result<Duration, WrongInterval> {
     let Some(text) = text else { return Ok(RULE_INTERVAL) };
-    duration::parse(&text).ok().filter(|every| *every <= RAREST).ok_or_else(|| {
-        let most = duration::show(RAREST);
-        format!("`{text}` is not understood; accepted: {} of at most {most}", duration::ACCEPTED)
-    })
+    duration::parse(&text).ok().filter(|every| *every <= RAREST).ok_or(WrongInterval(text))
 }
 
 #[derive(Debug)]

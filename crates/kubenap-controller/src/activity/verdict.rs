@@ -215,7 +215,7 @@ fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> b
 }
 
 /// Whether connections may come to the app, which are no requests: neither metrics nor logs tell whose they are.
-fn is_unseen(target: &Target) -> bool {
+pub(super) fn is_unseen(target: &Target) -> bool {
     target.services.iter().any(|service| service.unseen)
 }
 

@@ -137,7 +137,9 @@ pub(super) async fn follow(
                 store.forget(namespace.as_deref());
                 None
             }
-            Ok(Served::Here(resource)) => Some(watch(&cluster, &store, &resource, &part, &unlisted).await),
+            Ok(Served::Here(resource)) => {
+                Some(watch(&cluster, &store, &resource, &part, &unlisted, told.is_some()).await)
+            }
             Ok(Served::Otherwise(versions)) => {
                 let (served, known) = (versions.join(", "), kind.versions.join(", "));
                 Some(format!("it is served as {served}; accepted: {known}"))
@@ -170,17 +172,22 @@ pub(super) async fn follow(
 }
 
 /// Follows a kind that is there, until the API server says that it is not, or may not be listed; and what it says.
+/// `is_missed` where it was told that it cannot be listed.
 async fn watch(
     cluster: &Cluster,
     store: &Watched<SlimRoute>,
     resource: &ApiResource,
     part: &Part,
     unlisted: &Unlisted,
+    mut is_missed: bool,
 ) -> String {
     let api = api(cluster, resource, part.1.as_deref());
     let heed = |faring: Faring<'_>| match faring {
         Faring::Listed => {
             unlisted.note(part, false);
+            if std::mem::take(&mut is_missed) {
+                tracing::info!(kind = part.0, namespace = part.1, "is listed again");
+            }
             ControlFlow::Continue(())
         }
         Faring::Failed { failures, error } => {

@@ -111,7 +111,7 @@ impl<T: Slim> Watched<T> {
         namespace: Option<String>,
         labels: Option<String>,
         changed: Changed<T>,
-        heed: impl Fn(Faring<'_>) -> ControlFlow<B>,
+        mut heed: impl FnMut(Faring<'_>) -> ControlFlow<B>,
     ) -> B {
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         if let Some(labels) = labels {

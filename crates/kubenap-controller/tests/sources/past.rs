@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use kubenap_controller::activity::SourceError;
 use kubenap_core::simulate::{Past, Span};
 
-use crate::stage::{Source, Stage, target};
+use crate::stage::{Source, Stage, target, traefik};
+use crate::stand_in::{Kind, Proxy};
 
 const WEB: &str = "shop-web-80@kubernetes";
 const REMEMBER: [Source; 3] = [Source::Prometheus, Source::Flux, Source::InfluxQl];
@@ -118,6 +119,28 @@ async fn an_app_that_no_proxy_knows_is_unknown_all_the_time() {
         }
         let past = web(&stage, 100).await;
         assert_eq!((past.unknown.as_slice(), past.used.as_slice()), (&[past.whole][..], &[][..]), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_sleep_is_promised_to_an_app_whose_pods_count_requests_and_which_connections_reach_too() {
+    const POD: &str = "web-6d7fdd8798-mg4f4";
+    for unseen in [false, true] {
+        let mut stage = Stage::new(Source::Prometheus).await;
+        stage.targets[0].services[0].ingress_ports.clear();
+        stage.targets[0].services[0].unseen = unseen;
+        let own = Proxy {
+            kind: Kind::Own,
+            counters: [(format!("namespace=\"shop\",pod=\"{POD}\""), 4.0)].into(),
+            ..traefik(0.0)
+        };
+        stage.world().proxies.insert(POD.to_owned(), own);
+        for _ in 0..100 {
+            stage.pass();
+        }
+        let past = web(&stage, 100).await;
+        let sleeps = !past.naps(Duration::from_mins(10)).asleep.is_empty();
+        assert_eq!(sleeps, !unseen, "{past:?}");
     }
 }
 
