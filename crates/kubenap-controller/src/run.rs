@@ -85,8 +85,9 @@ pub struct Running {
 
 /// Starts the controller. It works from here on; [`Running::leave`] ends it.
 pub async fn start(client: Client, settings: Settings) -> Result<Running, RunError> {
-    let sources =
-        activity::build(&settings.sources, &settings.credentials, &client).map_err(RunError::Source)?;
+    let own = Some(settings.lease_namespace.as_str());
+    let sources = activity::build_kept(&settings.sources, &settings.credentials, &client, own)
+        .map_err(RunError::Source)?;
     start_with(client, settings, sources).await
 }
 

@@ -1,7 +1,8 @@
 //! The proxies' own metrics, scraped from its pods, with no Prometheus server in between.
 //!
 //! There is no history: knowledge begins with the first scrape, or, for an app that has no series, with the
-//! start of the proxy's process. An address that leads to another replica each time is safe but never quiet.
+//! start of the proxy's process. What was seen before a restart of KubeNap is kept, and believed as far as the counters
+//! stand where they stood. An address that leads to another replica each time is safe but never quiet.
 //!
 //! Traffic that does not pass the proxy is not seen, nor is a request that is still open: proxies count at
 //! the end.
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use super::exposition::{Line, Reader};
 use super::fetch::{Fetch, Question};
+use super::keep::Keeper;
 use super::ledger::{BLINK, Ledger, Look, Sight};
 use super::preset::{DETAIL, OPEN, Preset, UNSURE};
 use super::proxy_pods::proxy_pods;
@@ -73,7 +75,11 @@ impl Setup for IngressSetup {
         } else {
             IngressSource::at(addresses)
         };
-        Ok(Arc::new(source.named(name)))
+        let source = source.named(name);
+        Ok(Arc::new(match with.own {
+            Some(own) => source.kept_in(with.client.clone(), own),
+            None => source,
+        }))
     }
 
     fn as_ingress(&self) -> Option<&IngressSetup> {
@@ -89,6 +95,7 @@ pub struct IngressSource {
     client: Option<Discovery>,
     fetch: Fetch,
     ledgers: Mutex<BTreeMap<Preset, Ledger>>,
+    keeper: Option<Keeper>,
 }
 
 /// The way to the pods of the cluster.
@@ -146,6 +153,7 @@ impl IngressSource {
             client: None,
             fetch: Fetch::new(),
             ledgers: Mutex::default(),
+            keeper: None,
         }
     }
 
@@ -159,6 +167,13 @@ impl IngressSource {
     #[must_use]
     pub fn named(self, name: String) -> Self {
         Self { name, ..self }
+    }
+
+    /// The same source, which keeps what it knows in a namespace. Needs `get` and `patch` on [`KEPT_IN`](super::KEPT_IN) there.
+    #[must_use]
+    pub fn kept_in(self, client: kube::Client, namespace: &str) -> Self {
+        let keeper = Keeper::new(client, namespace.to_owned(), self.name.clone());
+        Self { keeper: Some(keeper), ..self }
     }
 
     async fn instances(&self) -> Result<Vec<Instance>, SourceError> {
@@ -285,6 +300,9 @@ impl TrafficMetricsSource for IngressSource {
                 let ledger = ledgers.entry(preset).or_insert_with(|| Ledger::since(beginning(&look, at)));
                 ledger.observe(at, look, BLINK);
             }
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.turn(&mut ledgers, at, || moment(ask.now, begun)).await;
         }
         let uncounted =
             entered > 0.0 && ledgers.get(&Preset::Traefik).is_some_and(|ledger| ledger.index().is_empty());

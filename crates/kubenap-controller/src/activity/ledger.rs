@@ -4,12 +4,16 @@
 //! summed over instances, so that one replica's loss cannot hide another one's gain. What a look cannot show,
 //! such as the last moments of an instance that ended, counts as activity where the instance was in use.
 
+mod baseline;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+
+pub(super) use baseline::{Baseline, Print, Recalled, Row};
 
 use super::preset::{ANY, DETAIL, OPEN, UNSURE};
 
@@ -44,6 +48,8 @@ pub(super) struct Ledger {
     /// Instances that are down and were never read.
     unseen: BTreeSet<Arc<str>>,
     down: bool,
+    /// Whether something has ended since this ledger began, and with it what it showed.
+    lost: bool,
     looks: u64,
 }
 
@@ -88,6 +94,7 @@ impl Ledger {
             instances: BTreeMap::new(),
             unseen: BTreeSet::new(),
             down: false,
+            lost: false,
             looks: 0,
         }
     }
@@ -169,6 +176,7 @@ impl Ledger {
 
     /// What the instance did between its last scrape and its end is not known.
     fn end(&mut self, instance: &Instance, at: Timestamp, blink: SignedDuration) {
+        self.lost = true;
         if at.duration_since(instance.scraped) > blink {
             self.floor = self.floor.max(at);
         }
@@ -215,6 +223,7 @@ impl Ledger {
 
     /// Nothing from before this moment is known.
     pub(super) fn begin_again(&mut self, at: Timestamp) {
+        self.lost = true;
         self.floor = self.floor.max(at);
     }
 

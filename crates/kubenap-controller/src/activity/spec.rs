@@ -52,6 +52,8 @@ pub(super) struct With<'a> {
     pub(super) credentials: &'a Credentials,
     /// The cluster.
     pub(super) client: &'a kube::Client,
+    /// KubeNap's own namespace, for what a source knows that nobody else remembers; none: it keeps nothing.
+    pub(super) own: Option<&'a str>,
 }
 
 /// One source, with all that it must be told.
@@ -172,7 +174,7 @@ pub fn resolve(
 /// The sources for these specs: one for all `ingress` addresses of flags together, one for each other.
 ///
 /// `credentials` go to Prometheus servers that a flag names. A second source of the same name gets a number:
-/// `prometheus-2`, and so on.
+/// `prometheus-2`, and so on. They keep nothing; see [`build_kept`].
 ///
 /// # Errors
 /// When a credential cannot be used.
@@ -181,7 +183,20 @@ pub fn build(
     credentials: &Credentials,
     client: &kube::Client,
 ) -> Result<Vec<Arc<dyn TrafficMetricsSource>>, SourceError> {
-    let with = With { credentials, client };
+    build_kept(specs, credentials, client, None)
+}
+
+/// The same, for sources that keep what nobody else remembers in a namespace, KubeNap's own.
+///
+/// # Errors
+/// When a credential cannot be used.
+pub fn build_kept(
+    specs: &[SourceSpec],
+    credentials: &Credentials,
+    client: &kube::Client,
+    own: Option<&str>,
+) -> Result<Vec<Arc<dyn TrafficMetricsSource>>, SourceError> {
+    let with = With { credentials, client, own };
     let mut taken: BTreeSet<String> = specs.iter().filter_map(|spec| spec.name.clone()).collect();
     let mut sources: Vec<Arc<dyn TrafficMetricsSource>> = Vec::new();
     let mut ingress: Option<IngressSetup> = None;

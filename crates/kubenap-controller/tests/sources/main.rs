@@ -10,6 +10,7 @@ mod scenarios;
 mod faults;
 mod mapping;
 mod history;
+mod kept;
 mod past;
 mod recorded;
 mod datadog;

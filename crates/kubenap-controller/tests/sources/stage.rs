@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kubenap_controller::activity::{
     AppPast, Ask, AskPast, Credentials, Names, Samples, SourceError, SourceSpec, Target, TargetPort,
-    TargetService, TrafficMetricsSource, build,
+    TargetService, TrafficMetricsSource, build_kept,
 };
 use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
@@ -230,5 +230,5 @@ fn source(kind: Source, world: &Shared, port: u16, folder: &Path) -> Arc<dyn Tra
     };
     let spec = SourceSpec::read("main", settings).unwrap();
     let client = cluster(Arc::clone(world), port);
-    build(&[spec], &Credentials::default(), &client).unwrap().remove(0)
+    build_kept(&[spec], &Credentials::default(), &client, Some("own")).unwrap().remove(0)
 }

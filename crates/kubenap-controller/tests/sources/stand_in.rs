@@ -38,6 +38,18 @@ pub(crate) struct World {
     pub(crate) warnings: Vec<String>,
     /// Whether the metrics' own labels were renamed by the scrape.
     pub(crate) exported: bool,
+    /// The ConfigMap in which a source keeps what it knows.
+    pub(crate) kept: Kept,
+}
+
+/// A ConfigMap.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) data: serde_json::Map<String, Value>,
+    /// How often it was written.
+    pub(crate) writes: usize,
+    /// What is answered instead.
+    pub(crate) refused: Option<u16>,
 }
 
 /// One instance of a proxy, or a pod that counts its own requests.
@@ -96,6 +108,7 @@ pub(crate) async fn serve(world: Shared) -> u16 {
 
 /// A client of an API server that lists the proxies' pods.
 pub(crate) fn cluster(world: Shared, port: u16) -> kube::Client {
+    let of_kept = Arc::clone(&world);
     let (of_logs, name) = (Arc::clone(&world), "/api/v1/namespaces/ingress/pods/{name}/log");
     let log = get(move |Path(name): Path<String>, Query(query): Query<BTreeMap<String, String>>| {
         let world = of_logs.lock().unwrap().clone();
@@ -109,10 +122,43 @@ pub(crate) fn cluster(world: Shared, port: u16) -> kube::Client {
             async move { axum::Json(pods(&world, &selector, port)) }
         }),
     );
+    let router = router.route(
+        "/api/v1/namespaces/own/configmaps/kubenap-baseline",
+        get(kept).patch(keep).with_state(of_kept),
+    );
     let service = tower::ServiceBuilder::new()
         .map_request(|request: http::Request<kube::client::Body>| request.map(Body::new))
         .service(router);
     kube::Client::new(service, "default")
+}
+
+async fn kept(State(world): State<Shared>) -> Response {
+    map(&world.lock().unwrap())
+}
+
+async fn keep(State(world): State<Shared>, axum::Json(patch): axum::Json<Value>) -> Response {
+    let mut world = world.lock().unwrap();
+    if patch["metadata"]["resourceVersion"] != world.kept.writes.to_string() {
+        return StatusCode::CONFLICT.into_response();
+    }
+    if world.kept.refused.is_none() {
+        world.kept.writes += 1;
+        world.kept.data.extend(patch["binaryData"].as_object().unwrap().clone());
+    }
+    map(&world)
+}
+
+fn map(world: &World) -> Response {
+    if let Some(code) = world.kept.refused {
+        return StatusCode::from_u16(code).unwrap().into_response();
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the tests' times are whole seconds")]
+    let now = Timestamp::from_second(world.now as i64).unwrap();
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now).unwrap();
+    let metadata = json!({"name": "kubenap-baseline", "resourceVersion": world.kept.writes.to_string()});
+    let map =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": world.kept.data});
+    ([("date", date)], axum::Json(map)).into_response()
 }
 
 fn pods(world: &World, selector: &str, port: u16) -> Value {
