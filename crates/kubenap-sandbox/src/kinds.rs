@@ -43,9 +43,10 @@ const fn kind(group: &'static str, version: &'static str, name: &'static str, pl
 }
 
 /// Every kind that is served. Events are one store that two groups show.
-pub(crate) static KINDS: [Kind; 22] = [
+pub(crate) static KINDS: [Kind; 23] = [
     Kind { namespaced: false, status: true, short: "ns", ..kind("", "v1", "Namespace", "namespaces") },
     Kind { namespaced: false, status: true, short: "no", ..kind("", "v1", "Node", "nodes") },
+    Kind { short: "cm", ..kind("", "v1", "ConfigMap", "configmaps") },
     Kind { status: true, short: "svc", ..kind("", "v1", "Service", "services") },
     Kind { status: true, short: "po", ..kind("", "v1", "Pod", "pods") },
     Kind { put: Put::UnconditionalOrCreate, short: "ev", ..kind("", "v1", "Event", "events") },

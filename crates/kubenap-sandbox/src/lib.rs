@@ -170,7 +170,7 @@ impl Sandbox {
     }
 
     /// All objects of a kind in a namespace, or everywhere, in the order of their names.
-    /// Kinds: namespaces, nodes, services, pods, events, deployments, replicasets, endpointslices, ingresses,
+    /// Kinds: namespaces, nodes, configmaps, services, pods, events, deployments, replicasets, endpointslices, ingresses,
     /// ingressclasses, leases, horizontalpodautoscalers.
     pub fn list(&self, kind: &str, namespace: Option<&str>) -> Vec<Value> {
         let Some(kind) = kinds::called(kind) else { return Vec::new() };

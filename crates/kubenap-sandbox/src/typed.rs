@@ -4,7 +4,7 @@ use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     autoscaling::v2::HorizontalPodAutoscaler,
     coordination::v1::Lease,
-    core::v1::{Event, Namespace, Node, Pod, Service},
+    core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
     networking::v1::{Ingress, IngressClass},
 };
@@ -17,6 +17,7 @@ pub(crate) fn normal(kind: &Kind, object: &Value) -> Result<(Value, Vec<String>)
     match kind.plural {
         "namespaces" => through::<Namespace>(object),
         "nodes" => through::<Node>(object),
+        "configmaps" => through::<ConfigMap>(object),
         "services" => through::<Service>(object),
         "pods" => through::<Pod>(object),
         "events" => through::<Event>(object),

@@ -27,6 +27,9 @@ pub(crate) enum Place {
 pub(crate) struct Rule {
     api_groups: Vec<String>,
     resources: Vec<String>,
+    /// The only objects that they are on; none: all.
+    #[serde(default)]
+    resource_names: Vec<String>,
     verbs: Vec<String>,
 }
 
@@ -35,6 +38,8 @@ pub(crate) struct Rule {
 pub(crate) struct Right<'a> {
     pub(crate) group: &'a str,
     pub(crate) resource: &'a str,
+    /// Of which object; none: of all.
+    pub(crate) name: Option<&'a str>,
     pub(crate) verb: &'a str,
 }
 
@@ -42,9 +47,14 @@ impl Rule {
     /// Each of them on its own.
     pub(crate) fn rights(&self) -> impl Iterator<Item = Right<'_>> {
         self.api_groups.iter().flat_map(move |group| {
-            self.resources
-                .iter()
-                .flat_map(move |resource| self.verbs.iter().map(move |verb| Right { group, resource, verb }))
+            self.resources.iter().flat_map(move |resource| {
+                let rights =
+                    move |name| self.verbs.iter().map(move |verb| Right { group, resource, name, verb });
+                let all = self.resource_names.is_empty().then_some(None);
+                all.into_iter()
+                    .chain(self.resource_names.iter().map(|name| Some(name.as_str())))
+                    .flat_map(rights)
+            })
         })
     }
 }
@@ -92,7 +102,7 @@ struct Controller {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, Rule, controller};
+    use super::{Place, Right, Rule, controller};
 
     #[test]
     fn the_rights_are_read_and_none_is_on_secrets_or_on_running_things_in_pods() {
@@ -107,7 +117,12 @@ mod tests {
         });
         assert_eq!(bold, None);
         let (_, own) = &all[4];
-        assert!(own.iter().flat_map(Rule::rights).all(|right| right.resource == "leases"));
+        let is_own = |right: Right<'_>| {
+            right.resource == "leases"
+                || (right.resource == "configmaps"
+                    && right.name == Some(kubenap_controller::activity::KEPT_IN))
+        };
+        assert!(own.iter().flat_map(Rule::rights).all(is_own));
         assert_eq!(all[0].0, Place::Apps);
     }
 }

@@ -152,7 +152,7 @@ mod tests {
             floor: at(-900),
             instances: [("ingress/traefik-a".to_owned(), at(-500))].into(),
             rows: [([1; 6], row(30)), ([9; 6], row(61))].into(),
-            gone: [("shop-old-80@kubernetes\0200".to_owned(), at(5))].into(),
+            gone: [("shop-old-80@kubernetes\u{0}200".to_owned(), at(5))].into(),
         };
         Kept { saved: Some(at(100)), presets: [("traefik".to_owned(), baseline)].into() }
     }

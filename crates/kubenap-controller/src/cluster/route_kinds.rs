@@ -27,6 +27,11 @@ const FAILURES: u32 = 5;
 #[derive(Clone, Debug, Default)]
 pub struct Unlisted(Arc<Mutex<BTreeSet<Part>>>);
 
+/// When it was found last that one kind is nowhere, by whichever of its followers: it is missing in all namespaces at once,
+/// and only one of them has to ask.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Absence(Arc<tokio::sync::Mutex<Option<Instant>>>);
+
 /// A kind, of one namespace or of all.
 type Part = (&'static str, Option<String>);
 
@@ -120,6 +125,23 @@ fn best(kind: &RouteKind) -> ApiResource {
     at(kind, kind.versions.first().copied().unwrap_or_default())
 }
 
+impl Absence {
+    async fn or_served(
+        &self,
+        cluster: &Cluster,
+        kind: &RouteKind,
+        namespace: Option<&str>,
+    ) -> Result<Served, ClusterError> {
+        let mut last = self.0.lock().await;
+        if last.is_some_and(|at| at.elapsed() < ASK_AGAIN / 2) {
+            return Ok(Served::Nowhere);
+        }
+        let found = served(cluster, kind, namespace).await;
+        *last = matches!(found, Ok(Served::Nowhere)).then(Instant::now);
+        found
+    }
+}
+
 /// Follows one kind for ever, of one namespace or of all: as soon as it is there and may be listed, in whichever version.
 pub(super) async fn follow(
     cluster: Cluster,
@@ -127,12 +149,13 @@ pub(super) async fn follow(
     kind: RouteKind,
     namespace: Option<String>,
     unlisted: Unlisted,
+    absence: Absence,
 ) {
     let part = (kind.kind, namespace.clone());
     let mut told = None;
     loop {
         let begun = Instant::now();
-        let trouble = match served(&cluster, &kind, namespace.as_deref()).await {
+        let trouble = match absence.or_served(&cluster, &kind, namespace.as_deref()).await {
             Ok(Served::Nowhere) => {
                 store.forget(namespace.as_deref());
                 None
@@ -205,7 +228,11 @@ async fn watch(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kube::client::Body;
     use kubenap_core::proxy::routes::OTHERS;
+    use serde_json::json;
 
     use super::*;
 
@@ -220,6 +247,34 @@ mod tests {
             ("gateway.networking.k8s.io/v1alpha3", "TLSRoute", "tlsroutes")
         );
         assert_eq!(chosen(&["v9"]), Served::Otherwise(vec!["v9".to_owned()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_is_not_installed_is_asked_for_once_a_minute_however_many_namespaces_there_are() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let (code, answer) = if request.uri().path() == "/apis" {
+                (200, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}))
+            } else {
+                (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
+            };
+            let answer =
+                http::Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
+            async { answer }
+        });
+        let cluster = Cluster::new(kube::Client::new(service, "default"));
+        let absence = Absence::default();
+        for minute in 1..=3 {
+            let spaces: Vec<_> = (0..50).map(|number| format!("space-{number}")).collect();
+            let asks = spaces.iter().map(|space| absence.or_served(&cluster, &OTHERS[0], Some(space)));
+            for found in futures::future::join_all(asks).await {
+                assert_eq!(found.unwrap(), Served::Nowhere);
+            }
+            assert_eq!(asked.load(Ordering::Relaxed), 2 * minute, "a list, and the groups");
+            tokio::time::advance(ASK_AGAIN).await;
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::observe::selected_by;
-use super::route_kinds::{self, Unlisted};
+use super::route_kinds::{self, Absence, Unlisted};
 use super::slices::SlimSlice;
 use super::slim::{Slim, SlimDeployment, SlimIngress, SlimIngressClass, SlimLease, SlimPod, SlimService};
 use super::slim_route::{OTHER_KINDS, ROUTE_KINDS, SlimRoute};
@@ -197,10 +197,12 @@ impl Stores {
                 [] => vec![None],
                 names => names.iter().cloned().map(Some).collect(),
             };
+            let absence = Absence::default();
             for space in spaces {
                 stores.unlisted.begin(&kind, space.as_ref());
                 let (cluster, store, unlisted) = (cluster.clone(), store.clone(), stores.unlisted.clone());
-                tasks.spawn(route_kinds::follow(cluster, store, kind, space, unlisted));
+                let absence = absence.clone();
+                tasks.spawn(route_kinds::follow(cluster, store, kind, space, unlisted, absence));
             }
         }
 

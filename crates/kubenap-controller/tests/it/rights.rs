@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{ApiResource, GroupVersionKind};
-use kubenap_controller::activity::{Ask, Credentials, build};
+use kubenap_controller::activity::{Ask, Credentials, KEPT_IN, SourceSpec, build, build_kept};
 use kubenap_controller::cluster::Cluster;
 use kubenap_controller::cluster::lease::{give_back, occupy};
 use kubenap_controller::nap::by_hand::{Progress, Want, bring, sweep, touched};
 use kubenap_controller::nap::hooks;
 use kubenap_core::app::AppId;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::world::{SPACE, World};
@@ -77,6 +77,8 @@ async fn the_chart_grants_the_controller_what_it_uses_and_nothing_else() {
     let ask = Ask { now: world.now(), targets: Arc::from([]), history: Duration::from_secs(600) };
     source.poll(&ask).await.unwrap();
     drop(source);
+    // Another one keeps what it has seen.
+    keeps_what_it_sees(&world).await;
     // Somebody changes a slice, and it is written anew.
     world.asleep("web").await;
     let slice = world.slices("web")[0].clone();
@@ -112,6 +114,32 @@ async fn the_chart_grants_the_controller_what_it_uses_and_nothing_else() {
     one.leave().await;
 
     assert_eq!(asked(&world), granted("controller"), "left: what is used, right: what is granted");
+}
+
+/// A proxy's page of metrics, on loopback, and a source that reads it.
+async fn keeps_what_it_sees(world: &World) {
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": KEPT_IN, "namespace": "kubenap-system"}});
+    world.sandbox.put(map).unwrap();
+    // Sockets are of the real world, where time passes.
+    tokio::time::resume();
+    let started = world.now().as_second() - 60;
+    let page = format!(
+        "process_start_time_seconds {started}\ntraefik_config_last_reload_success 1\ntraefik_service_requests_total{{service=\"a-b-80@kubernetes\"}} 7\n"
+    );
+    let proxy = axum::Router::new().route("/metrics", axum::routing::get(move || async { page }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async { axum::serve(listener, proxy).await });
+    let spec = SourceSpec::read("main", json!({"kind": "ingress", "urls": [url]})).unwrap();
+    let credentials = Credentials::default();
+    let source =
+        build_kept(&[spec], &credentials, &world.client(), Some("kubenap-system")).unwrap().remove(0);
+    let ask = Ask { now: world.now(), targets: Arc::from([]), history: Duration::from_secs(600) };
+    source.poll(&ask).await.unwrap();
+    serving.abort();
+    tokio::time::pause();
+    let kept = world.sandbox.get("configmaps", "kubenap-system", KEPT_IN).unwrap();
+    assert!(kept["binaryData"]["main"].is_string(), "{kept}");
 }
 
 #[test]

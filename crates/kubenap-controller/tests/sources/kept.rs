@@ -1,5 +1,4 @@
 //! What a proxy's own metrics showed outlives KubeNap's process, as far as the counters still stand where they stood.
-#![expect(clippy::unwrap_used, reason = "a scenario that cannot be played has failed")]
 
 use kubenap_core::activity::Blind;
 use serde_json::json;

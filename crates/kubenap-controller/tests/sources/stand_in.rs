@@ -138,7 +138,7 @@ async fn kept(State(world): State<Shared>) -> Response {
 
 async fn keep(State(world): State<Shared>, axum::Json(patch): axum::Json<Value>) -> Response {
     let mut world = world.lock().unwrap();
-    if patch["metadata"]["resourceVersion"] != world.kept.writes.to_string() {
+    if patch["metadata"]["resourceVersion"].as_str() != Some(&*world.kept.writes.to_string()) {
         return StatusCode::CONFLICT.into_response();
     }
     if world.kept.refused.is_none() {

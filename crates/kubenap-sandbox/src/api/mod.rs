@@ -21,7 +21,8 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use errors::ApiError;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
+use jiff::fmt::rfc2822::DateTimePrinter;
 use query::Query;
 use target::{Place, Target};
 use view::View;
@@ -50,6 +51,16 @@ struct Call {
 }
 
 async fn serve(State(sandbox): State<Sandbox>, request: Request) -> Response {
+    let mut response = answered(&sandbox, request).await;
+    // RFC 9110, section 6.6.1: a server with a clock says what time it is.
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&sandbox.now());
+    if let Some(date) = date.ok().and_then(|date| HeaderValue::try_from(date).ok()) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
+}
+
+async fn answered(sandbox: &Sandbox, request: Request) -> Response {
     sandbox.faults().thawed().await;
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, BODY_LIMIT).await else {
@@ -61,7 +72,7 @@ async fn serve(State(sandbox): State<Sandbox>, request: Request) -> Response {
             let struck = sandbox.faults().strike("get", "apis", "");
             discovery::answer(parts.uri.path(), struck.contains(&Effect::NoGroups))
         }
-        Target::SelfReview => review::answer(&sandbox, &parts.method, &body),
+        Target::SelfReview => review::answer(sandbox, &parts.method, &body),
         Target::Object(place) => {
             let verb = match verb(&parts.method, &place, &query) {
                 Ok(verb) => verb,
@@ -74,7 +85,7 @@ async fn serve(State(sandbox): State<Sandbox>, request: Request) -> Response {
             let client = client(&query, &parts.headers);
             let media = text(&parts.headers, header::CONTENT_TYPE);
             let media = media.split(';').next().unwrap_or("").trim().to_owned();
-            answer(&sandbox, Call { verb, place, query, view, client, media, body }).await
+            answer(sandbox, Call { verb, place, query, view, client, media, body }).await
         }
     }
 }

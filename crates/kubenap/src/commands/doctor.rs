@@ -207,6 +207,7 @@ async fn rights(
             let attributes = ResourceAttributes {
                 group: Some(right.group.to_owned()),
                 resource: Some(right.resource.to_owned()),
+                name: right.name.map(str::to_owned),
                 verb: Some(right.verb.to_owned()),
                 namespace: namespace.clone(),
                 ..ResourceAttributes::default()

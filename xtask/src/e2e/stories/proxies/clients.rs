@@ -11,12 +11,24 @@ use tokio::time::timeout;
 
 use super::matrix::{self, Table};
 use super::stage::{Lane, Stage};
-use super::{Counts, prepare};
+use super::{Counts, prepare, until_hooks_are_known};
 use crate::e2e::say;
 use crate::e2e::world::Space;
 
-/// Through each program once.
-const WAYS: [&str; 5] = ["nginx", "ingress", "envoy", "haproxy", "caddy"];
+/// Through each program twice, by substitution and by its own error path; Traefik has two of those.
+const WAYS: [&str; 11] = [
+    "nginx",
+    "ngxtext",
+    "ingress",
+    "treerr",
+    "trefail",
+    "envoy",
+    "envoylua",
+    "haproxy",
+    "hatext",
+    "caddy",
+    "caddytext",
+];
 /// They follow no redirect, and say so to whoever reads their manual.
 const NOT_FOLLOWING: [&str; 4] =
     ["curl, not following", "Python httpx, not following", "Node http", "Java HttpClient, as it comes"];
@@ -36,17 +48,25 @@ pub(crate) async fn run(space: &Space) -> Result<Counts> {
     ensure!(output.status.success(), "parts/clients: {}", String::from_utf8_lossy(&output.stderr).trim());
     let commands = String::from_utf8_lossy(&output.stdout).into_owned();
     let stage = Stage::set_patient(space, &programs, |way| WAYS.contains(&way.name)).await?;
+    stage.hook(&programs).await?;
+    until_hooks_are_known(space).await?;
 
     let (mut table, mut wrong) = (Table::default(), Vec::new());
-    for lane in &stage.lanes {
+    for (place, lane) in stage.lanes.iter().enumerate() {
         stage.sleep([&*lane.slow.app]).await?;
-        let column = format!("{} {}", lane.way.program.title(), programs.version(lane.way.program)?);
+        let version = programs.version(lane.way.program)?;
+        let column = format!("{place:02}. {} {version}: {}", lane.way.program.title(), lane.way.form);
         let hosts = space.world.cluster.logs().join(format!("hosts-{}", lane.way.name));
         fs::write(&hosts, format!("127.0.0.1 localhost\n{} {}\n", lane.slow.http.ip(), lane.slow.host))
             .with_context(|| format!("write {}", hosts.display()))?;
         // All at once, so that all of them meet an app that sleeps.
         let runs = commands.lines().map(|command| meet(lane, &hosts, command));
-        for met in futures::future::try_join_all(runs).await?.into_iter().flatten() {
+        for mut met in futures::future::try_join_all(runs).await?.into_iter().flatten() {
+            if met.kind.starts_with("gRPC")
+                && let Some(why) = lane.way.impossible("grpc")
+            {
+                met.happened = format!("not possible: {why}");
+            }
             say(&format!("   {column}, {} {}: {}", met.client, met.kind, met.happened));
             if !met.is_right() {
                 wrong.push(format!("{column}, {} {}: {}", met.client, met.kind, met.happened));
@@ -90,6 +110,7 @@ impl Met {
             "GET" if NOT_FOLLOWING.contains(&&*self.client) => "307, not the app",
             "GET" => "200, GET of 0 bytes",
             "WebSocket" => "101, echo",
+            "gRPC" | "gRPC stream" if self.happened.starts_with("not possible: ") => return true,
             "gRPC" | "gRPC stream" => "OK, echo",
             // A person who is shown the page for waiting has only to wait.
             "navigation" => {

@@ -33,8 +33,8 @@ const LAST_RUN: &str = "version, last run";
 const CLIENTS: &str = "
 ## Clients
 
-At an app that sleeps and starts slowly, by substitution, each as it comes unless it says otherwise: what it was answered in
-the end. *stream* is a POST whose body cannot be sent twice. Told by `cargo xtask e2e --all`.
+At an app that sleeps and starts slowly, by substitution and by the proxies' own error paths, each client as it comes unless
+it says otherwise: what it was answered in the end. *stream* is a POST whose body cannot be sent twice. Told by `cargo xtask e2e --all`.
 ";
 
 /// The head of the table of response times, which only the story `pace` writes.
