@@ -71,6 +71,12 @@ fn own(space: &Space) -> Vec<Try> {
         Try::new("its slice written anew", "PUT", path.clone(), slice("mine", Some("kubenap.dev"))),
         Try::new("its slice's endpoints leaving", "PATCH", path.clone(), leaving),
         Try::new("its slice taken away", "DELETE", path, json!({})),
+        Try::new(
+            "its ConfigMap",
+            "PATCH",
+            own_map("kubenap-baseline"),
+            json!({"binaryData": {"test": null}}),
+        ),
         // For what follows.
         Try::new(
             "another slice with its mark",
@@ -79,6 +85,10 @@ fn own(space: &Space) -> Vec<Try> {
             slice("kept", Some("kubenap.dev")),
         ),
     ]
+}
+
+fn own_map(name: &str) -> String {
+    format!("/api/v1/namespaces/{HOME}/configmaps/{name}")
 }
 
 /// What somebody with its token might like to do.
@@ -163,6 +173,7 @@ fn foreign(space: &Space, theirs: &str) -> Vec<Try> {
         ),
         Try::new("the app's slice deleted", "DELETE", theirs, json!({})),
         Try::new("Secrets", "GET", format!("/api/v1/namespaces/{}/secrets", space.namespace), json!(null)),
+        Try::new("another ConfigMap", "GET", own_map("kube-root-ca.crt"), json!(null)),
         Try::new("a pod", "POST", format!("/api/v1/namespaces/{}/pods", space.namespace), pod()),
         Try::new(
             "a Lease elsewhere",
