@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::line::{Hit, cluster_key, host_key, path_of};
@@ -32,8 +32,8 @@ struct Object<'a> {
     #[serde(borrow)]
     start_time: Option<Cow<'a, str>>,
     duration: Option<Value>,
-    #[serde(borrow)]
-    upstream_cluster: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "present")]
+    upstream_cluster: Option<Cow<'static, str>>,
     #[serde(borrow, alias = ":authority")]
     authority: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "x-envoy-origin-path", alias = "uri", alias = "request_uri", alias = "request")]
@@ -51,6 +51,12 @@ struct Object<'a> {
     service_name_of_nginx: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "http_host", alias = "vhost")]
     host: Option<Cow<'a, str>>,
+}
+
+/// A field that is there, although there may be nothing in it.
+fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Cow<'static, str>>, D::Error> {
+    let text = Option::<String>::deserialize(field)?;
+    Ok(Some(Cow::Owned(text.unwrap_or_default())))
 }
 
 /// Reads a line into the hit; `None`: it is not an access log's.
@@ -92,7 +98,11 @@ pub(super) fn read(line: &str, clock: &mut Clock, hit: &mut Hit) -> Option<()> {
     } else if object.start_utc.is_none()
         && let Some(host) = some(&object.authority).or_else(|| some(&object.host))
     {
-        hit.keys.push(host_key(&host));
+        // Where the app would be named and is not, the request went to none.
+        let in_vain = object.proxy_upstream_name.is_some()
+            || object.upstream_cluster.is_some()
+            || object.namespace.as_ref().and(object.service_name_of_nginx.as_ref()).is_some();
+        hit.keys.push(host_key(&host, in_vain));
     }
     Some(())
 }
@@ -125,7 +135,10 @@ mod tests {
         let subset = istio.replace("||", "|v1|");
         assert_eq!(keys(&subset).unwrap().0, keys(istio).unwrap().0);
         let envoy = r#"{"start_time":"2026-11-22T10:00:00Z","duration":"3","upstream_cluster":"-",":authority":"Web.example:80"}"#;
-        assert_eq!(keys(envoy).unwrap().0, ["host web.example"]);
+        assert_eq!(keys(envoy).unwrap().0, ["asked web.example"], "it went to no cluster");
+        assert_eq!(keys(&envoy.replace("\"-\"", "null")).unwrap().0, ["asked web.example"]);
+        let plain = envoy.replace("upstream_cluster", "x");
+        assert_eq!(keys(&plain).unwrap().0, ["host web.example"]);
         let nginx = r#"{"time_local":"22/Nov/2026:10:00:00 +0000","proxy_upstream_name":"shop-web-80","request":"GET /x HTTP/1.1"}"#;
         let expected = Some((vec!["up shop-web-80".to_owned()], 1_795_341_601, "/x".to_owned()));
         assert_eq!(keys(nginx), expected);
