@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::line::{Hit, cluster_key, host_key, path_of};
 use super::when::Clock;
 
-/// The fields that are read, under the names that the programs' own examples give them. Others are skipped.
+/// The fields that are read, under the names that the programs' own examples give them. Others are skipped. Of what has several
+/// names a line may have several.
 #[derive(Deserialize)]
 struct Object<'a> {
     // Traefik.
@@ -36,21 +37,39 @@ struct Object<'a> {
     upstream_cluster: Option<Cow<'static, str>>,
     #[serde(borrow, alias = ":authority")]
     authority: Option<Cow<'a, str>>,
-    #[serde(borrow, alias = "x-envoy-origin-path", alias = "uri", alias = "request_uri", alias = "request")]
+    #[serde(borrow, alias = "x-envoy-origin-path")]
     path: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "user-agent", alias = "http_user_agent")]
     user_agent: Option<Cow<'a, str>>,
     // NGINX.
-    #[serde(borrow, alias = "time_iso8601", alias = "time", alias = "timestamp", alias = "@timestamp")]
+    #[serde(borrow)]
+    uri: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    request_uri: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    request: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     time_local: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    time_iso8601: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    time: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    timestamp: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "@timestamp")]
+    at_timestamp: Option<Cow<'a, str>>,
     #[serde(borrow)]
     proxy_upstream_name: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "resource_namespace")]
     namespace: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "service")]
     service_name_of_nginx: Option<Cow<'a, str>>,
-    #[serde(borrow, alias = "http_host", alias = "vhost")]
+    #[serde(borrow)]
     host: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    http_host: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    vhost: Option<Cow<'a, str>>,
 }
 
 /// A field that is there, although there may be nothing in it.
@@ -77,10 +96,12 @@ pub(super) fn read(line: &str, clock: &mut Clock, hit: &mut Hit) -> Option<()> {
         hit.kept_back = true;
         clock.iso(start)? + millis? / 1000 + 1
     } else {
-        let time = object.time_local.as_deref()?;
+        let times = [&object.time_local, &object.time_iso8601, &object.time, &object.timestamp];
+        let time = times.into_iter().chain([&object.at_timestamp]).find_map(Option::as_deref)?;
         clock.iso(time).or_else(|| clock.common(time))? + 1
     };
-    let path = object.request_path.as_deref().or(object.path.as_deref()).unwrap_or_default();
+    let paths = [&object.request_path, &object.path, &object.request_uri, &object.request, &object.uri];
+    let path = paths.into_iter().find_map(Option::as_deref).unwrap_or_default();
     hit.path.push_str(path_of(path));
     let agent = object.traefik_agent.as_deref().or(object.user_agent.as_deref()).unwrap_or_default();
     hit.agent.push_str(agent);
@@ -96,7 +117,8 @@ pub(super) fn read(line: &str, clock: &mut Clock, hit: &mut Hit) -> Option<()> {
     } else if let Some(cluster) = some(&object.upstream_cluster) {
         hit.keys.push(cluster_key(&cluster));
     } else if object.start_utc.is_none()
-        && let Some(host) = some(&object.authority).or_else(|| some(&object.host))
+        && let Some(host) = some(&object.authority)
+            .or_else(|| [&object.host, &object.http_host, &object.vhost].into_iter().find_map(some))
     {
         // Where the app would be named and is not, the request went to none.
         let in_vain = object.proxy_upstream_name.is_some()

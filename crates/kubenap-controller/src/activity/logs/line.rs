@@ -296,7 +296,9 @@ mod tests {
     #[test]
     fn traefik_s_time_is_the_beginning() {
         let line = r#"10.0.0.1 - - [22/Nov/2026:10:00:00 +0000] "GET /x HTTP/1.1" 200 17 "-" "curl/8" 3 "shop-web-web-example@kubernetes" "http://10.88.0.2:8080" 2500ms"#;
-        let expected = hit(&["router shop-web-web-example@kubernetes"], 1_795_341_603, "/x", "curl/8");
+        let routers = ["shop-web-web-example", "web-web-example", "web-example", "example"];
+        let routers = routers.map(|name| format!("router {name}@kubernetes"));
+        let expected = hit(&routers.each_ref().map(String::as_str), 1_795_341_603, "/x", "curl/8");
         assert_eq!(read(line), expected);
         assert_eq!(read(&line.replace("shop-web-web-example@kubernetes", "-")).unwrap().0, [""; 0]);
     }
