@@ -24,6 +24,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             r#"10.0.0.1 - - [14/Nov/2023:22:13:20 +0000] "GET /a/b?c=d HTTP/1.1" 200 12 "-" "Mozilla/5.0 (X11; Linux x86_64)" 80 0.001 [shop-web-80] [] 10.88.0.2:8080 12 0.001 200 abc"#,
         ),
         (
+            "traefik",
+            r#"10.0.0.1 - - [14/Nov/2023:22:13:20 +0000] "GET /a/b?c=d HTTP/1.1" 200 12 "-" "Mozilla/5.0 (X11; Linux x86_64)" 3 "websecure-shop-web-web-example-com@kubernetes" "http://10.88.0.2:8080" 2ms"#,
+        ),
+        (
             "json",
             r#"{"ClientAddr":"10.0.0.1:1","DownstreamStatus":200,"Duration":2500000,"KubernetesServiceName":"web","KubernetesServiceNamespace":"shop","RequestPath":"/a/b?c=d","StartUTC":"2023-11-14T22:13:20.1Z","time":"2023-11-14T22:13:20Z"}"#,
         ),

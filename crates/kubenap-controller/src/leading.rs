@@ -1,6 +1,6 @@
 //! Which routes besides Ingresses lead to which Service, in whichever namespace they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::activity::{RouteForm, TargetIngressRule, TargetRoute, TargetService};
@@ -16,7 +16,17 @@ pub(crate) struct Leading(BTreeMap<(String, String), Ways>);
 struct Ways {
     routes: Vec<TargetRoute>,
     ingress_rules: Vec<TargetIngressRule>,
+    hosts: BTreeSet<String>,
+    open_hosts: bool,
     unseen: bool,
+}
+
+impl Ways {
+    /// Takes in the hosts of a route that leads here; none, where it does not spell all of them out.
+    fn by_hosts(&mut self, hosts: &[String]) {
+        self.open_hosts |= hosts.is_empty();
+        self.hosts.extend(hosts.iter().cloned());
+    }
 }
 
 /// Routes of one kind, by namespace and name.
@@ -28,6 +38,8 @@ impl Leading {
         if let Some(ways) = self.0.get(&(target.namespace.clone(), target.name.clone())) {
             target.routes = ways.routes.as_slice().into();
             target.ingress_routes = ways.ingress_rules.as_slice().into();
+            target.hosts.extend(ways.hosts.iter().cloned());
+            target.open_routes = ways.open_hosts;
             target.unseen = ways.unseen;
         }
     }
@@ -49,7 +61,9 @@ impl Leading {
                 }
             }
             for ((of, service), rules) in rules {
-                self.to(of, service).routes.push(TargetRoute {
+                let ways = self.to(of, service);
+                ways.by_hosts(route.hosts.first().map_or(&[], |hosts| hosts));
+                ways.routes.push(TargetRoute {
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
                     rules: rules.into(),
@@ -84,7 +98,9 @@ pub(crate) fn by_service(named: &[Routes], others: &[Routes]) -> Leading {
     for (namespace, name, route) in each(of(INGRESS_ROUTES)) {
         for backend in &route.backends {
             let Some(digest) = route.digests.get(backend.rule) else { continue };
-            leading.to(&backend.namespace, &backend.service).ingress_rules.push(TargetIngressRule {
+            let ways = leading.to(&backend.namespace, &backend.service);
+            ways.by_hosts(route.hosts.get(backend.rule).map_or(&[], |hosts| hosts));
+            ways.ingress_rules.push(TargetIngressRule {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
                 rule: backend.rule,
@@ -115,6 +131,7 @@ mod tests {
             "metadata": { "name": "front", "namespace": "edge" },
             "spec": {
                 "parentRefs": [{ "name": "gw" }],
+                "hostnames": ["Front.example"],
                 "rules": [
                     { "backendRefs": [{ "name": "web", "namespace": "shop", "port": 80 }] },
                     { "backendRefs": [{ "name": "own", "port": 80 }, { "name": "web", "namespace": "shop", "port": 80 }] },
@@ -125,7 +142,7 @@ mod tests {
         let crd: kube::api::DynamicObject = serde_json::from_value(json!({
             "apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute",
             "metadata": { "name": "ir", "namespace": "edge" },
-            "spec": { "routes": [{}, { "match": "Host(`a`)", "services": [{ "name": "own", "port": 80 }] }] },
+            "spec": { "routes": [{}, { "match": "Host(`a.example`)", "services": [{ "name": "own", "port": 80 }] }] },
         }))
         .unwrap();
         let of = |name: &str, object| -> Routes {
@@ -153,7 +170,10 @@ mod tests {
             gateways: 1,
             form: RouteForm::Http,
         };
-        let rule = &told[&("edge".to_owned(), "own".to_owned())].ingress_rules[0];
+        let own = &told[&("edge".to_owned(), "own".to_owned())];
+        assert_eq!(own.hosts.iter().collect::<Vec<_>>(), ["a.example", "front.example"]);
+        assert!(!own.open_hosts && grpc.open_hosts, "only the GRPCRoute is for every host");
+        let rule = &own.ingress_rules[0];
         assert_eq!((rule.name.as_str(), rule.rule, rule.digest.len()), ("ir", 1, 20));
         let key = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
         let routes: Vec<_> = told.into_iter().map(|(to, ways)| (to, ways.routes)).collect();

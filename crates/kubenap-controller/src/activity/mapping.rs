@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::ledger::Ledger;
 use super::preset::ANY;
 use super::{RouteForm, TargetIngressRule, TargetRoute, TargetService};
 
@@ -31,11 +32,32 @@ pub(super) fn logs(service: &TargetService, keys: &mut BTreeSet<String>) {
     other.clear();
     envoy(service, &mut other);
     keys.extend(other.iter().map(|name| format!("cluster {name}")));
-    keys.extend(service.hosts.iter().map(|host| format!("host {host}")));
-    // Traefik's routers are named after the Ingress, then host and path.
-    for (of, ingress) in &service.ingresses {
-        keys.insert(format!("router {}-{ANY}", normal(&format!("{of}-{ingress}"))));
-    }
+    keys.extend(service.hosts.iter().flat_map(|host| [format!("host {host}"), format!("asked {host}")]));
+    keys.extend(routers(service).map(|name| format!("router {name}{ANY}")));
+}
+
+/// How names of Traefik's routers begin, behind what stands before the first of their dashes: after the Ingress come host and
+/// path, after a route of the Gateway API the gateway, after an IngressRoute what it matches, or with `safeNaming` its place.
+fn routers(service: &TargetService) -> impl Iterator<Item = String> {
+    let ingresses =
+        service.ingresses.iter().map(|(of, name)| format!("{}-", normal(&format!("{of}-{name}"))));
+    let routes = service.routes.iter().filter(|route| route.form != RouteForm::Virtual);
+    let routes = routes.map(|route| format!("{}-", normal(&format!("{}-{}", route.namespace, route.name))));
+    let rules = service.ingress_routes.iter().flat_map(|rule| {
+        let TargetIngressRule { namespace, name, rule: place, digest } = rule;
+        [normal(&format!("{namespace}-{name}-{digest}")), format!("{namespace}_{name}_{place}")]
+    });
+    ingresses.chain(routes).chain(rules)
+}
+
+/// Whether requests may come to the Service of which these logs tell nothing that leads to it: where lines name no more than a
+/// host, by a host that nobody spells out; where Traefik names services, by a GRPCRoute, for which its name would be a guess.
+pub(super) fn is_untold(service: &TargetService, logs: &Ledger) -> bool {
+    let any = |kind: &str| logs.has_known(&format!("{kind} {ANY}"));
+    let mut calls = service.routes.iter().filter(|route| route.form == RouteForm::Grpc);
+    let is_shown = |route: &TargetRoute| rules(route).any(|name| logs.has_known(&format!("cluster {name}")));
+    ((service.open_hosts || service.open_routes) && any("host"))
+        || (calls.any(|route| !is_shown(route)) && (any("svc") || any("traefik")))
 }
 
 /// How Envoy Gateway names what a rule of a route leads to, all its backends together; while one of them is refused,

@@ -183,7 +183,9 @@ pub struct TargetService {
     pub controllers: Names,
     /// Whether a rule that leads here has no host, or one with a wildcard: ingress-nginx does not count those.
     pub open_hosts: bool,
-    /// The hosts of the rules that lead here, in lower case, for sources that see nothing but hosts.
+    /// Whether a route that is no Ingress leads here for hosts that it does not spell out.
+    pub open_routes: bool,
+    /// The hosts of the rules and routes that lead here, in lower case, for sources that see nothing but hosts.
     pub hosts: Names,
     /// The HTTPRoutes, GRPCRoutes and VirtualServices that lead here, of whichever namespace.
     pub routes: Box<[TargetRoute]>,

@@ -8,7 +8,7 @@ use kubenap_core::activity::{Activity, Blind};
 use kubenap_core::app::AppId;
 
 use super::ledger::{Ledger, Shown};
-use super::mapping::{clusters, gateway, ingress_route, rules};
+use super::mapping::{clusters, gateway, ingress_route, is_untold, rules};
 use super::preset::{Preset, is_pod_of};
 use super::{AppSample, Ask, RouteForm, Samples, Target, TargetRoute};
 
@@ -223,7 +223,7 @@ pub(super) fn is_routed(target: &Target) -> bool {
     target.services.iter().any(|service| !service.ingress_ports.is_empty())
 }
 
-/// Why the live proxies cannot speak for all of the app's Ingresses.
+/// Why the live proxies cannot speak for all of the app's ways in.
 fn unserved(
     target: &Target,
     views: &BTreeMap<Preset, Indexed<'_>>,
@@ -236,6 +236,11 @@ fn unserved(
             indexed.view.live && indexed.index.keys().any(|key| key.ends_with("@kubernetesingressnginx"))
         })
     };
+    let logs =
+        views.get(&Preset::Logs).filter(|indexed| indexed.view.live).map(|indexed| indexed.view.ledger);
+    if logs.is_some_and(|logs| target.services.iter().any(|service| is_untold(service, logs))) {
+        return Some(Blind::NotMapped);
+    }
     let routed = target.services.iter().filter(|service| !service.ingress_ports.is_empty());
     for service in routed {
         let may_be_nginx = service.controllers.is_empty() || service.controllers.contains(NGINX_CONTROLLER);

@@ -30,6 +30,8 @@ pub struct SlimRoute {
     pub backends: Box<[Backend]>,
     /// Of each rule of an IngressRoute, the first ten bytes of the SHA-256 of what it matches, in hexadecimal.
     pub digests: Box<[String]>,
+    /// The hosts of each rule, or of all rules together; none where it does not spell all of them out.
+    pub hosts: Box<[Box<[String]>]>,
     /// Of one of the Gateway API, and of a VirtualService, how many gateways serve it.
     pub gateways: usize,
 }
@@ -53,6 +55,7 @@ impl Slim for SlimRoute {
             ingress: SlimIngress { created, class: None, rules: rules.collect(), resource_version },
             backends: routes::backends(&object).into(),
             digests: routes::matches(&object).into_iter().map(digest).collect(),
+            hosts: routes::hosts(&object).into_iter().map(Into::into).collect(),
             gateways: routes::gateways(&object),
         }
     }
@@ -88,7 +91,8 @@ mod tests {
             "spec": { "routes": [{ "match": "Host(`web.example`) && PathPrefix(`/a`)", "services": [{ "name": "web", "port": "http" }] }] },
         }))
         .unwrap();
-        let SlimRoute { ingress: route, backends, digests, gateways } = SlimRoute::of(object);
+        let SlimRoute { ingress: route, backends, digests, hosts, gateways } = SlimRoute::of(object);
+        assert_eq!((hosts.len(), &*hosts[0]), (1, &["web.example".to_owned()][..]));
         assert_eq!((backends[0].service.as_str(), backends.len(), gateways), ("web", 1, 0));
         // What `printf %s 'Host(`web.example`) && PathPrefix(`/a`)' | sha256sum` begins with.
         assert_eq!(*digests, ["20fcd36746192f780426"]);

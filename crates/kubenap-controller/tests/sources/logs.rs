@@ -18,18 +18,18 @@ use serde_json::{Value, json};
 use crate::stage::target;
 use crate::stand_in::{World, cluster};
 
-struct Stage {
+pub(crate) struct Stage {
     folder: PathBuf,
     source: Arc<dyn TrafficMetricsSource>,
-    targets: Vec<Target>,
-    now: i64,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) now: i64,
 }
 
 const START: i64 = 1_700_000_000;
-const TICK: i64 = 15;
+pub(crate) const TICK: i64 = 15;
 
 impl Stage {
-    fn new(name: &str, settings: &[(&str, Value)]) -> Self {
+    pub(crate) fn new(name: &str, settings: &[(&str, Value)]) -> Self {
         let folder = std::env::temp_dir().join(format!("kubenap-logs-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let mut all = json!({"kind": "logs", "files": [folder.join("access.log")], "every": "1h"});
@@ -45,9 +45,18 @@ impl Stage {
         stage
     }
 
-    fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
+        self.open().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn open(&self) -> fs::File {
         let file = OpenOptions::new().create(true).append(true).open(self.folder.join("access.log"));
-        file.unwrap().write_all(text.as_bytes()).unwrap();
+        file.unwrap()
+    }
+
+    /// Takes away what is in the log.
+    pub(crate) fn empty(&self) {
+        fs::write(self.folder.join("access.log"), "").unwrap();
     }
 
     /// What ingress-nginx writes `ago` seconds from now.
@@ -58,7 +67,7 @@ impl Stage {
         ));
     }
 
-    async fn tick(&mut self) -> Result<Samples, SourceError> {
+    pub(crate) async fn tick(&mut self) -> Result<Samples, SourceError> {
         self.now += TICK;
         self.ask().await
     }
@@ -86,7 +95,7 @@ impl Drop for Stage {
     }
 }
 
-fn quiet(activity: &Activity) -> i64 {
+pub(crate) fn quiet(activity: &Activity) -> i64 {
     i64::try_from(activity.quiet_since(Timestamp::MIN).as_secs()).unwrap() / TICK
 }
 
@@ -153,6 +162,46 @@ async fn rotation_by_rename_loses_nothing_and_truncation_is_a_new_beginning() {
     fs::write(stage.folder.join("access.log"), "").unwrap();
     assert_eq!(quiet(&stage.ticks(1).await), 0, "nobody knows what was cut off");
     assert_eq!(quiet(&stage.ticks(4).await), 4);
+}
+
+#[tokio::test]
+async fn a_request_that_ends_in_the_renamed_file_minutes_later_is_a_use() {
+    let mut stage = Stage::new("late", &[]);
+    stage.line(TICK, "shop-web-80", "/", "curl/8");
+    let mut worker = stage.open();
+    stage.ticks(10).await;
+    fs::rename(stage.folder.join("access.log"), stage.folder.join("access.log.1")).unwrap();
+    // Others go on in the new file.
+    assert_eq!(quiet(&stage.ticks(40).await), 49);
+    let at = Timestamp::from_second(stage.now).unwrap().strftime("%d/%b/%Y:%H:%M:%S +0000");
+    let line = format!(
+        "10.0.0.1 - - [{at}] \"GET / HTTP/1.1\" 200 12 \"-\" \"curl/8\" 80 600.1 [shop-web-80] [] 10.88.0.2:80 12 600.1 200 abc\n"
+    );
+    worker.write_all(line.as_bytes()).unwrap();
+    assert_eq!(quiet(&stage.ticks(1).await), 0);
+    assert_eq!(quiet(&stage.ticks(3).await), 3);
+}
+
+#[tokio::test]
+async fn a_request_whose_path_or_agent_is_no_text_is_a_use() {
+    let mut stage = Stage::new("latin", &[]);
+    stage.line(TICK, "shop-web-80", "/", "curl/8");
+    stage.ticks(5).await;
+    let line = |stage: &Stage| {
+        let at = Timestamp::from_second(stage.now + TICK).unwrap();
+        let mut line =
+            format!(r#"{{"time":"{at}","namespace":"shop","service":"web","uri":"/caf"#).into_bytes();
+        line.extend(b"\xe9\",\"http_user_agent\":\"Z\xfcrich/1\"}\n");
+        line
+    };
+    stage.open().write_all(&line(&stage)).unwrap();
+    let web = stage.ticks(1).await;
+    assert_eq!((quiet(&web), web.blind.len()), (0, 0));
+    for _ in 0..30 {
+        stage.open().write_all(&line(&stage)).unwrap();
+    }
+    let web = stage.ticks(1).await;
+    assert_eq!((quiet(&web), web.blind.len()), (0, 0), "they fit");
 }
 
 #[tokio::test]

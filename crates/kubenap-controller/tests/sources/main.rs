@@ -15,6 +15,7 @@ mod past;
 mod recorded;
 mod datadog;
 mod logs;
+mod ways_in;
 mod pod_logs;
 mod outages;
 mod tls;

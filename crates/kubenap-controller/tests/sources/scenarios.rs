@@ -15,8 +15,8 @@ macro_rules! scenarios {
     };
 }
 
-/// What also lines of access logs can tell. A log that ends unread, as with a replica that leaves or a container that
-/// begins anew, is a hole to them, even where a counter would show that nothing came.
+/// What also lines of access logs can tell. A container's log that ends unread, as with a replica that leaves or a container
+/// that begins anew, is a hole to them, even where a counter would show that nothing came.
 macro_rules! scenarios_of_lines {
     ($($name:ident)*) => {
         mod files { $(#[tokio::test] async fn $name() { super::$name(super::Stage::new(super::Source::Files).await).await; })* }
@@ -31,30 +31,37 @@ scenarios_of_lines! {
     a_request_counts_once
     a_reset_to_less_is_activity
     a_reset_to_more_is_activity
+    a_series_that_vanishes_and_returns_is_activity
     a_gain_is_not_hidden_by_another_replica_s_loss
     a_new_replica_s_requests_count
     one_service_name_in_two_namespaces_is_two_apps
     names_that_collide_keep_both_apps_awake
     a_port_that_changes_is_followed
     an_app_that_is_renamed_is_followed
+    ten_thousand_apps_are_told_apart
 }
 
 mod files_alone {
     use super::{Source, Stage};
 
     #[tokio::test]
-    async fn ten_thousand_apps_are_told_apart() {
-        super::ten_thousand_apps_are_told_apart(Stage::new(Source::Files).await).await;
+    async fn a_reset_to_zero_is_not_activity() {
+        super::a_reset_to_zero_is_not_activity(Stage::new(Source::Files).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_restart_to_the_very_same_count_is_activity() {
+        super::a_restart_to_the_very_same_count_is_activity(Stage::new(Source::Files).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_leaves_takes_nothing_along() {
+        super::a_replica_that_leaves_takes_nothing_along(Stage::new(Source::Files).await).await;
     }
 }
 
 mod pods_alone {
     use super::{Source, Stage};
-
-    #[tokio::test]
-    async fn ten_thousand_apps_are_told_apart() {
-        super::ten_thousand_apps_are_told_apart(Stage::new(Source::Pods).await).await;
-    }
 
     #[tokio::test]
     async fn a_replica_that_cannot_be_scraped_holds_everything() {

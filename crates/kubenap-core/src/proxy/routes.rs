@@ -148,6 +148,33 @@ pub fn matches(object: &Value) -> Vec<&str> {
     list(&spec["routes"]).iter().map(|rule| text(&rule["match"]).unwrap_or_default()).collect()
 }
 
+/// The hosts of each rule of a route, in lower case; none where it also serves hosts that it does not spell out, or does not
+/// say so plainly. One list alone is for all its rules; no list for an Ingress.
+pub fn hosts(object: &Value) -> Vec<Vec<String>> {
+    let spec = &object["spec"];
+    match object["kind"].as_str().or_else(|| shape(spec)) {
+        Some("HTTPRoute" | "GRPCRoute") => vec![spelled_out(&texts_or_any(&spec["hostnames"]))],
+        Some("VirtualService") => vec![spelled_out(&texts_or_any(&spec["hosts"]))],
+        Some("IngressRoute") => {
+            let hosts = list(&spec["routes"]).iter().map(|rule| {
+                let ways = ways(text(&rule["match"]).unwrap_or_default());
+                let hosts = ways.iter().map(|way| way.as_ref().map_or(vec!["*"], Way::hosts));
+                spelled_out(&hosts.flatten().collect::<Vec<_>>())
+            });
+            hosts.collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A name without a dot is a Service's, which gateways know by a longer one.
+fn spelled_out(hosts: &[&str]) -> Vec<String> {
+    if hosts.iter().any(|host| host.contains('*') || !host.contains('.')) {
+        return Vec::new();
+    }
+    hosts.iter().map(|host| host.to_ascii_lowercase()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 /// How many gateways a route of the Gateway API, or a VirtualService, names. A Service as its parent, and the mesh, are
 /// what callers inside go by: nothing comes in by them.
 pub fn gateways(object: &Value) -> usize {
@@ -283,14 +310,38 @@ fn ingress_route(spec: &Value, namespace: &Value) -> Vec<Rule> {
     rules
 }
 
-/// Host, path and whether it is exact, for each way in which Traefik's expression can come true. Conditions on anything
-/// else only narrow it; a negation or a pattern makes the whole way one that is not understood.
+/// Host, path and whether it is exact, for each way in which Traefik's expression can come true.
 fn places(expression: &str) -> Vec<(String, String, bool)> {
     let mut places = Vec::new();
-    if has_groups(expression) {
-        return places;
+    for way in ways(expression).into_iter().flatten() {
+        for host in way.hosts() {
+            places.extend(way.paths.iter().map(|(path, exact)| (host.to_owned(), path.clone(), *exact)));
+        }
     }
-    for way in expression.split("||") {
+    places
+}
+
+/// One way in which an expression of Traefik's can come true.
+struct Way {
+    /// None: every host.
+    hosts: Vec<String>,
+    /// Each path, and whether it is exact.
+    paths: Vec<(String, bool)>,
+}
+
+impl Way {
+    fn hosts(&self) -> Vec<&str> {
+        if self.hosts.is_empty() { vec!["*"] } else { self.hosts.iter().map(String::as_str).collect() }
+    }
+}
+
+/// Each way in which Traefik's expression can come true. Conditions on anything but hosts and paths only narrow it; a negation
+/// or a pattern makes the whole way one that is not understood.
+fn ways(expression: &str) -> Vec<Option<Way>> {
+    if has_groups(expression) {
+        return vec![None];
+    }
+    let ways = expression.split("||").map(|way| {
         let (mut hosts, mut paths) = (Vec::new(), Vec::new());
         let understood = way.split("&&").all(|condition| {
             let condition = condition.trim();
@@ -309,20 +360,12 @@ fn places(expression: &str) -> Vec<(String, String, bool)> {
             }
             true
         });
-        if !understood {
-            continue;
-        }
-        if hosts.is_empty() {
-            hosts.push("*".to_owned());
-        }
         if paths.is_empty() {
             paths.push(("/".to_owned(), false));
         }
-        for host in &hosts {
-            places.extend(paths.iter().map(|(path, exact)| (host.clone(), path.clone(), *exact)));
-        }
-    }
-    places
+        understood.then_some(Way { hosts, paths })
+    });
+    ways.collect()
 }
 
 /// Whether something stands in brackets that is no function's arguments: what belongs together is then not plain.
@@ -395,6 +438,33 @@ mod tests {
             route("Host(`made.example`)", json!({ "name": "web", "kind": "TraefikService" })),
         ] } });
         assert_eq!(shown(&object), ["head.example/ web:80", "web.example/a web:80", "www.example/a web:80"]);
+    }
+
+    #[test]
+    fn a_route_s_hosts_are_told_where_it_spells_all_of_them_out() {
+        let route = |kind: &str, field: &str, names: Value| {
+            hosts(&json!({ "kind": kind, "spec": { (field): names, "rules": [{}, {}] } }))
+        };
+        assert_eq!(
+            route("HTTPRoute", "hostnames", json!(["B.example", "a.example"])),
+            [["a.example", "b.example"]]
+        );
+        assert_eq!(route("GRPCRoute", "hostnames", json!(["a.example"])), [["a.example"]]);
+        for open in [json!([]), json!(["a.example", "*.example"]), Value::Null] {
+            assert_eq!(route("HTTPRoute", "hostnames", open.clone()), [[""; 0]], "{open}");
+        }
+        assert_eq!(route("VirtualService", "hosts", json!(["web.example"])), [["web.example"]]);
+        assert_eq!(route("VirtualService", "hosts", json!(["web"])), [[""; 0]], "a Service's name");
+        let rule = |text: &str| json!({ "match": text });
+        let object = json!({ "kind": "IngressRoute", "spec": { "routes": [
+            rule("Host(`a.example`) || Host(`b.example`) && PathPrefix(`/x`)"),
+            rule("Host(`a.example`) || HostRegexp(`.*`)"),
+            rule("PathPrefix(`/x`)"),
+            rule("(Host(`a.example`) || Host(`b.example`)) && Path(`/`)"),
+        ] } });
+        let nothing = Vec::<String>::new;
+        let first = vec!["a.example".to_owned(), "b.example".to_owned()];
+        assert_eq!(hosts(&object), [first, nothing(), nothing(), nothing()]);
     }
 
     #[test]

@@ -108,10 +108,8 @@ impl Log {
 
     /// Takes in one line.
     pub(super) fn take(&mut self, bytes: &[u8], reading: &mut Reading, book: &mut Book) {
-        let Ok(line) = std::str::from_utf8(bytes) else {
-            (self.total, self.unfit) = (self.total + 1, self.unfit + 1);
-            return;
-        };
+        // What names the app is plain text, also where a path or an agent is not.
+        let line = &*String::from_utf8_lossy(bytes);
         if is_noise(line) {
             return;
         }

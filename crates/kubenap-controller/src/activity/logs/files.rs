@@ -123,7 +123,7 @@ impl Desk {
         let Self { asked: _, files, book } = self;
         for OneFile { follower, name: _, log, error } in files {
             let mut reading = Reading::at(now, log.heard.is_none());
-            let step = follower.step(&mut |line| log.take(line, &mut reading, book));
+            let step = follower.step(now, &mut |line| log.take(line, &mut reading, book));
             log.end(&reading);
             let ledger = book.ledger(now);
             if reading.first {

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::line::{Hit, cluster_key, host_key, path_of};
 use super::when::Clock;
 
-/// The fields that are read, under the names that the programs' own examples give them. Others are skipped.
+/// The fields that are read, under the names that the programs' own examples give them. Others are skipped. Of what has several
+/// names a line may have several.
 #[derive(Deserialize)]
 struct Object<'a> {
     // Traefik.
@@ -32,25 +33,49 @@ struct Object<'a> {
     #[serde(borrow)]
     start_time: Option<Cow<'a, str>>,
     duration: Option<Value>,
-    #[serde(borrow)]
-    upstream_cluster: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "present")]
+    upstream_cluster: Option<Cow<'static, str>>,
     #[serde(borrow, alias = ":authority")]
     authority: Option<Cow<'a, str>>,
-    #[serde(borrow, alias = "x-envoy-origin-path", alias = "uri", alias = "request_uri", alias = "request")]
+    #[serde(borrow, alias = "x-envoy-origin-path")]
     path: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "user-agent", alias = "http_user_agent")]
     user_agent: Option<Cow<'a, str>>,
     // NGINX.
-    #[serde(borrow, alias = "time_iso8601", alias = "time", alias = "timestamp", alias = "@timestamp")]
+    #[serde(borrow)]
+    uri: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    request_uri: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    request: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     time_local: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    time_iso8601: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    time: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    timestamp: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "@timestamp")]
+    at_timestamp: Option<Cow<'a, str>>,
     #[serde(borrow)]
     proxy_upstream_name: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "resource_namespace")]
     namespace: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "service")]
     service_name_of_nginx: Option<Cow<'a, str>>,
-    #[serde(borrow, alias = "http_host", alias = "vhost")]
+    #[serde(borrow)]
     host: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    http_host: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    vhost: Option<Cow<'a, str>>,
+}
+
+/// A field that is there, although there may be nothing in it.
+fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Cow<'static, str>>, D::Error> {
+    let text = Option::<String>::deserialize(field)?;
+    Ok(Some(Cow::Owned(text.unwrap_or_default())))
 }
 
 /// Reads a line into the hit; `None`: it is not an access log's.
@@ -71,10 +96,12 @@ pub(super) fn read(line: &str, clock: &mut Clock, hit: &mut Hit) -> Option<()> {
         hit.kept_back = true;
         clock.iso(start)? + millis? / 1000 + 1
     } else {
-        let time = object.time_local.as_deref()?;
+        let times = [&object.time_local, &object.time_iso8601, &object.time, &object.timestamp];
+        let time = times.into_iter().chain([&object.at_timestamp]).find_map(Option::as_deref)?;
         clock.iso(time).or_else(|| clock.common(time))? + 1
     };
-    let path = object.request_path.as_deref().or(object.path.as_deref()).unwrap_or_default();
+    let paths = [&object.request_path, &object.path, &object.request_uri, &object.request, &object.uri];
+    let path = paths.into_iter().find_map(Option::as_deref).unwrap_or_default();
     hit.path.push_str(path_of(path));
     let agent = object.traefik_agent.as_deref().or(object.user_agent.as_deref()).unwrap_or_default();
     hit.agent.push_str(agent);
@@ -90,9 +117,14 @@ pub(super) fn read(line: &str, clock: &mut Clock, hit: &mut Hit) -> Option<()> {
     } else if let Some(cluster) = some(&object.upstream_cluster) {
         hit.keys.push(cluster_key(&cluster));
     } else if object.start_utc.is_none()
-        && let Some(host) = some(&object.authority).or_else(|| some(&object.host))
+        && let Some(host) = some(&object.authority)
+            .or_else(|| [&object.host, &object.http_host, &object.vhost].into_iter().find_map(some))
     {
-        hit.keys.push(host_key(&host));
+        // Where the app would be named and is not, the request went to none.
+        let in_vain = object.proxy_upstream_name.is_some()
+            || object.upstream_cluster.is_some()
+            || object.namespace.as_ref().and(object.service_name_of_nginx.as_ref()).is_some();
+        hit.keys.push(host_key(&host, in_vain));
     }
     Some(())
 }
@@ -125,7 +157,10 @@ mod tests {
         let subset = istio.replace("||", "|v1|");
         assert_eq!(keys(&subset).unwrap().0, keys(istio).unwrap().0);
         let envoy = r#"{"start_time":"2026-11-22T10:00:00Z","duration":"3","upstream_cluster":"-",":authority":"Web.example:80"}"#;
-        assert_eq!(keys(envoy).unwrap().0, ["host web.example"]);
+        assert_eq!(keys(envoy).unwrap().0, ["asked web.example"], "it went to no cluster");
+        assert_eq!(keys(&envoy.replace("\"-\"", "null")).unwrap().0, ["asked web.example"]);
+        let plain = envoy.replace("upstream_cluster", "x");
+        assert_eq!(keys(&plain).unwrap().0, ["host web.example"]);
         let nginx = r#"{"time_local":"22/Nov/2026:10:00:00 +0000","proxy_upstream_name":"shop-web-80","request":"GET /x HTTP/1.1"}"#;
         let expected = Some((vec!["up shop-web-80".to_owned()], 1_795_341_601, "/x".to_owned()));
         assert_eq!(keys(nginx), expected);

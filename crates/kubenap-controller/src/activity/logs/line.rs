@@ -2,8 +2,6 @@
 //!
 //! Nothing is copied from a line that is text; words are found by their quotes and brackets, not by expressions.
 
-use std::fmt::Write as _;
-
 use super::super::mapping::subset;
 use super::json;
 use super::when;
@@ -34,6 +32,9 @@ impl Format {
         ("json", Some(Self::Json)),
     ];
 }
+
+/// So many dashes of a router are looked behind; an entry point's name has fewer.
+const DASHES: usize = 5;
 
 /// What one line says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -139,7 +140,7 @@ impl Lines {
                 // Its time is that of the request's beginning.
                 self.hit.ended = ended + millis / 1000 + 1;
                 if router != "-" {
-                    self.hit.keys.push(format!("router {router}"));
+                    self.hit.keys.extend(routers(router));
                 }
             }
             Format::Combined | Format::Json | Format::EnvoyText => {
@@ -147,7 +148,7 @@ impl Lines {
                 let first = before.split(' ').next().unwrap_or_default();
                 let words = before.split(' ').filter(|word| !word.is_empty()).count();
                 if words == 4 {
-                    self.hit.keys.push(host_key(first));
+                    self.hit.keys.push(host_key(first, false));
                 }
             }
         }
@@ -182,7 +183,8 @@ impl Lines {
         self.hit.kept_back = true;
         match cluster.filter(|cluster| cluster.contains('|')) {
             Some(cluster) => self.hit.keys.push(cluster_key(cluster)),
-            None if authority != "-" => self.hit.keys.push(host_key(authority)),
+            // Istio names the cluster, and there was none.
+            None if authority != "-" => self.hit.keys.push(host_key(authority, cluster == Some("-"))),
             None => {}
         }
         Some(())
@@ -232,15 +234,24 @@ pub(super) fn cluster_key(cluster: &str) -> String {
     }
 }
 
-/// A host, lower case and without its port.
-pub(super) fn host_key(host: &str) -> String {
+/// A router of Traefik's, and what stands behind each of its first dashes: where an entry point has TLS of its own, its name
+/// comes before the router's, and before that of a route of the Gateway API its kind. A key too many only keeps an app awake.
+fn routers(router: &str) -> impl Iterator<Item = String> {
+    let behind = router.match_indices('-').take(DASHES).filter_map(|(at, _)| router.get(at + 1..));
+    [router].into_iter().chain(behind).map(|name| format!("router {name}"))
+}
+
+/// A host, lower case, without its port and the dot of its root: by which the request went to an app that the line does not
+/// name, or which was asked for in vain, where the line would name it.
+pub(super) fn host_key(host: &str, in_vain: bool) -> String {
     let host = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let mut key = String::with_capacity(host.len() + 5);
-    // Writing to a string cannot fail.
-    write!(key, "host {}", host.to_ascii_lowercase()).unwrap_or(());
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let mut key = String::with_capacity(host.len() + 6);
+    key.push_str(if in_vain { "asked " } else { "host " });
+    key.extend(host.chars().map(|sign| sign.to_ascii_lowercase()));
     key
 }
 
@@ -285,7 +296,9 @@ mod tests {
     #[test]
     fn traefik_s_time_is_the_beginning() {
         let line = r#"10.0.0.1 - - [22/Nov/2026:10:00:00 +0000] "GET /x HTTP/1.1" 200 17 "-" "curl/8" 3 "shop-web-web-example@kubernetes" "http://10.88.0.2:8080" 2500ms"#;
-        let expected = hit(&["router shop-web-web-example@kubernetes"], 1_795_341_603, "/x", "curl/8");
+        let routers = ["shop-web-web-example", "web-web-example", "web-example", "example"];
+        let routers = routers.map(|name| format!("router {name}@kubernetes"));
+        let expected = hit(&routers.each_ref().map(String::as_str), 1_795_341_603, "/x", "curl/8");
         assert_eq!(read(line), expected);
         assert_eq!(read(&line.replace("shop-web-web-example@kubernetes", "-")).unwrap().0, [""; 0]);
     }

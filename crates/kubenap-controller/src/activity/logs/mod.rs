@@ -15,6 +15,8 @@ mod follow;
 mod files;
 mod pods;
 mod recent;
+#[cfg(test)]
+mod as_written;
 
 use std::path::PathBuf;
 use std::sync::Arc;
