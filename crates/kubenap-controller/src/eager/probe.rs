@@ -108,7 +108,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
@@ -143,16 +143,20 @@ mod tests {
         (port, count, told)
     }
 
-    async fn ask(readiness: &Readiness, ports: &[u16]) -> bool {
+    /// Whether it is ready within this time.
+    async fn ask(readiness: &Readiness, ports: &[u16], within: Duration) -> bool {
         let asking = Arc::new(Semaphore::new(4));
         let done = until_ready(Ipv4Addr::LOCALHOST.into(), readiness, ports, &asking);
-        timeout(Duration::from_secs(3), done).await.is_ok()
+        timeout(within, done).await.is_ok()
     }
+
+    /// Longer than what is ready can take on any machine.
+    const PATIENCE: Duration = Duration::from_mins(1);
 
     #[tokio::test]
     async fn it_is_asked_until_it_says_yes_and_redirects_and_errors_are_no_yes() {
         let (port, count, heard) = app(&["503 No", "404 No", "302 There", "204 Yes"]).await;
-        assert!(ask(&spec(port, true, 1), &[]).await);
+        assert!(ask(&spec(port, true, 1), &[], PATIENCE).await);
         assert_eq!(count.load(Ordering::SeqCst), 4);
         let heard = heard.lock().unwrap().to_ascii_lowercase();
         assert!(heard.starts_with("get /ready http/1.1\r\n") && heard.contains("x-probe: yes"), "{heard}");
@@ -163,7 +167,7 @@ mod tests {
     async fn a_threshold_of_two_takes_two_in_a_row_a_period_apart() {
         let (port, count, _) = app(&["200 Yes", "500 No", "200 Yes"]).await;
         let begun = Instant::now();
-        assert!(ask(&spec(port, true, 2), &[]).await);
+        assert!(ask(&spec(port, true, 2), &[], PATIENCE).await);
         assert_eq!(count.load(Ordering::SeqCst), 4);
         assert!(begun.elapsed() >= Duration::from_secs(2));
     }
@@ -171,11 +175,13 @@ mod tests {
     #[tokio::test]
     async fn a_service_port_that_nobody_listens_on_keeps_it_back() {
         let (port, _, _) = app(&["200 Yes"]).await;
-        let closed = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // Nobody else gets it as long as the socket lives.
+        let closed = TcpSocket::new_v4().unwrap();
+        closed.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let nobody = closed.local_addr().unwrap().port();
-        drop(closed);
-        assert!(ask(&spec(port, false, 1), &[port]).await);
-        assert!(!ask(&spec(port, false, 1), &[port, nobody]).await);
-        assert!(!ask(&spec(nobody, false, 1), &[]).await);
+        let in_vain = Duration::from_millis(500);
+        assert!(ask(&spec(port, false, 1), &[port], PATIENCE).await);
+        assert!(!ask(&spec(port, false, 1), &[port, nobody], in_vain).await);
+        assert!(!ask(&spec(nobody, false, 1), &[], in_vain).await);
     }
 }

@@ -1,24 +1,31 @@
 //! Real loopback sockets: apps answer, Services forward or refuse, the ingress routes and counts.
 #![expect(clippy::unwrap_used, reason = "a test that cannot connect has failed")]
 use crate::world::{client, put_web, ready_replicas, until};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::DeleteParams;
 use kubenap_sandbox::{Ingress, Sandbox, Settings};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 fn start() -> Sandbox {
-    Sandbox::start(Settings {
-        sockets: true,
-        ready_delay: Duration::from_millis(40),
-        stop_delay: Duration::from_millis(300),
-        ..Settings::default()
-    })
+    stopping_within(Duration::from_millis(300))
+}
+
+/// Its pods serve on for so long after they were told to stop.
+fn stopping_within(stop_delay: Duration) -> Sandbox {
+    let ready_delay = Duration::from_millis(40);
+    Sandbox::start(Settings { sockets: true, ready_delay, stop_delay, ..Settings::default() })
 }
 
 async fn started() -> Sandbox {
-    let sandbox = start();
+    with_web(start()).await
+}
+
+async fn with_web(sandbox: Sandbox) -> Sandbox {
     put_web(&sandbox, 1, &json!({}));
     until("ready", || ready_replicas(&sandbox) == 1).await;
     until("an endpoint", || has_endpoint(&sandbox)).await;
@@ -41,6 +48,18 @@ fn service_address(sandbox: &Sandbox) -> SocketAddr {
     let ip =
         sandbox.get("services", "default", "web").unwrap()["spec"]["clusterIP"].as_str().unwrap().to_owned();
     format!("{ip}:80").parse().unwrap()
+}
+
+/// Connects again and again until somebody takes the connection, or nobody does any more.
+async fn until_answered(address: SocketAddr, wanted: bool) -> Option<TcpStream> {
+    for _ in 0..2000 {
+        let stream = TcpStream::connect(address).await.ok();
+        if stream.is_some() == wanted {
+            return stream;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("not seen in ten seconds at {address}: answered {wanted}");
 }
 
 /// Sends a request on a connection of its own and reads to the end.
@@ -91,29 +110,23 @@ async fn an_app_says_who_it_is_and_what_it_was_asked() {
 
 #[tokio::test]
 async fn a_services_address_leads_to_its_endpoints_and_refuses_without() {
-    let sandbox = started().await;
+    // As long as it may take on any machine to ask a pod that is leaving.
+    let sandbox = with_web(stopping_within(Duration::from_secs(30))).await;
     let address = service_address(&sandbox);
-    let mut connected = None;
-    for _ in 0..200 {
-        connected = TcpStream::connect(address).await.ok();
-        if connected.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!(connected.is_some());
+    until_answered(address, true).await;
     assert!(get(address, "web", "/").await.starts_with("HTTP/1.1 200"));
     let pod = pod_address(&sandbox);
     sandbox.edit("deployments", "default", "web", |web| web["spec"]["replicas"] = 0.into()).unwrap();
     until("the pod is leaving", || {
-        sandbox.list("pods", None)[0]["metadata"]["deletionTimestamp"].is_string()
+        sandbox.list("pods", None).iter().all(|pod| pod["metadata"]["deletionTimestamp"].is_string())
     })
     .await;
     assert!(get(address, "web", "/").await.starts_with("HTTP/1.1 200"), "a leaving pod serves on");
-    until("no pods", || sandbox.list("pods", None).is_empty()).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(TcpStream::connect(address).await.is_err());
-    assert!(TcpStream::connect(pod).await.is_err());
+    let name = sandbox.list("pods", None)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let pods: Api<Pod> = Api::namespaced(client(&sandbox), "default");
+    pods.delete(&name, &DeleteParams::default().grace_period(0)).await.unwrap();
+    until_answered(address, false).await;
+    until_answered(pod, false).await;
 }
 
 #[tokio::test]
@@ -121,6 +134,8 @@ async fn a_slice_of_anybody_gets_the_services_connections() {
     let sandbox = started().await;
     sandbox.edit("deployments", "default", "web", |web| web["spec"]["replicas"] = 0.into()).unwrap();
     until("no pods", || sandbox.list("pods", None).is_empty()).await;
+    // Who connects from here on is led by what comes now.
+    until_answered(service_address(&sandbox), false).await;
     let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     sandbox
         .put(json!({
@@ -130,8 +145,7 @@ async fn a_slice_of_anybody_gets_the_services_connections() {
             "endpoints": [{ "addresses": ["127.0.0.1"], "conditions": { "ready": true } }],
         }))
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let mut stream = TcpStream::connect(service_address(&sandbox)).await.unwrap();
+    let mut stream = until_answered(service_address(&sandbox), true).await.unwrap();
     let (mut accepted, _) = other.accept().await.unwrap();
     stream.write_all(b"hello").await.unwrap();
     let mut heard = [0; 5];
@@ -167,7 +181,10 @@ async fn the_ingress_routes_and_counts_as_traefik_does() {
 async fn a_dead_endpoint_is_a_502_and_counted() {
     let sandbox = started().await;
     let ingress = with_ingress(&sandbox).await;
-    let vacant = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nobody else gets the port as long as the socket lives.
+    let kept = TcpSocket::new_v4().unwrap();
+    kept.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let vacant = kept.local_addr().unwrap();
     sandbox
         .put(json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
-use super::world::{World, app, eventually, free_port, hear, key, pod};
+use super::world::{World, app, eventually, hear, key, pod, vacant};
 use crate::wake::{DoorState, Limits};
 
 const PROXIED: &str = "GET /a/b?c=d%20e HTTP/1.1\r\nHost: web\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
@@ -140,7 +140,8 @@ async fn a_body_of_a_megabyte_is_passed_once_sized_and_chunked() {
 #[tokio::test]
 async fn a_request_whose_pod_has_gone_is_held_again_until_another_is_ready() {
     let world = World::new();
-    world.ready((Ipv4Addr::LOCALHOST, free_port()).into());
+    let (_kept, gone) = vacant();
+    world.ready(gone);
     let mut client = world.connect().await;
     client.write_all(b"POST /p HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\n\r\nabc").await.unwrap();
     world.until_held(1).await;
@@ -160,7 +161,8 @@ async fn a_request_whose_pod_has_gone_is_held_again_until_another_is_ready() {
 #[tokio::test]
 async fn a_probe_whose_pod_has_gone_wakes_nothing() {
     let world = World::new();
-    world.ready((Ipv4Addr::LOCALHOST, free_port()).into());
+    let (_kept, gone) = vacant();
+    world.ready(gone);
     let mut client = world.connect().await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nUser-Agent: kube-probe/1.33\r\n\r\n").await.unwrap();
     eventually(|| world.doors.shared.crowd.count() == 1).await;
@@ -368,7 +370,7 @@ async fn a_long_wake_is_bridged_by_hops_that_end() {
 #[tokio::test]
 async fn a_pod_that_refuses_is_tried_again_and_one_that_breaks_is_not() {
     let world = World::new();
-    let gone = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, super::world::free_port()));
+    let (_kept, gone) = vacant();
     let (pod, heard) = pod().await;
     world.doors.set_state(&super::world::key(), crate::wake::DoorState::Ready([gone, pod].into()));
     for _ in 0..4 {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::world::{World, app, eventually, free_port, hear, key};
+use super::world::{World, app, eventually, hear, key, vacant};
 use crate::wake::{DoorKey, DoorSpec, DoorState, OpenError};
 
 /// A pod that speaks first, and then says back what it hears.
@@ -57,7 +57,8 @@ async fn a_protocol_in_which_the_server_speaks_first_wakes_its_app() {
 #[tokio::test]
 async fn a_connection_whose_pod_has_gone_asks_again_and_counts_as_held() {
     let world = World::new();
-    world.ready((Ipv4Addr::LOCALHOST, free_port()).into());
+    let (_kept, gone) = vacant();
+    world.ready(gone);
     let mut client = world.connect().await;
     client.write_all(b"\x16\x03\x01").await.unwrap();
     world.until_held(1).await;

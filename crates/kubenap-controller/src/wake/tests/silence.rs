@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::world::{World, free_port, key, pod, say};
+use super::world::{World, key, pod, say, vacant};
 use crate::telemetry::AskAnswer;
 use crate::wake::reply::full;
 use crate::wake::{DoorState, HostRule, Limits, serve_proxy};
@@ -129,7 +129,8 @@ async fn nothing_of_a_request_is_logged_or_counted_whatever_becomes_of_it() {
         let (mut stream, _) = breaks.accept().await.unwrap();
         stream.read_exact(&mut [0; 4]).await.ok();
     });
-    world.ready((Ipv4Addr::LOCALHOST, free_port()).into());
+    let (_kept, gone) = vacant();
+    world.ready(gone);
     world.say(post()).await;
 
     // Ready: passed in every form, spoiled, looping.

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use kubenap_core::answer::OwnedManners;
 use kubenap_core::app::AppId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
@@ -63,13 +63,7 @@ impl World {
                 counter.fetch_add(1, Ordering::SeqCst);
             }),
         });
-        let port = (0..50)
-            .find_map(|_| {
-                let port = free_port();
-                let spec = DoorSpec { key: key(), apps: vec![app()], manners: manners.clone() };
-                doors.open(port, spec).ok().map(|()| port)
-            })
-            .expect("no free port");
+        let port = open(&doors, &DoorSpec { key: key(), apps: vec![app()], manners: manners.clone() });
         Self { doors, telemetry, port, asked }
     }
 
@@ -118,8 +112,27 @@ pub(super) async fn eventually(holds: impl Fn() -> bool) {
     timeout(Duration::from_secs(10), wait).await.expect("it never came to that");
 }
 
-pub(super) fn free_port() -> u16 {
+/// Opens a wake port for the door, whichever is free, and says which.
+pub(super) fn open(doors: &Doors, spec: &DoorSpec) -> u16 {
+    // What was free may be somebody else's a moment later.
+    (0..50)
+        .find_map(|_| {
+            let port = free_port();
+            doors.open(port, spec.clone()).ok().map(|()| port)
+        })
+        .expect("no free port")
+}
+
+fn free_port() -> u16 {
     std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// An address that refuses every connection, and that nobody else gets as long as the socket lives.
+pub(super) fn vacant() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// What a pod has heard.
