@@ -13,6 +13,7 @@ mod poll;
 mod polled;
 mod prometheus;
 mod promql;
+mod missing;
 mod queries;
 mod influx;
 mod datadog;

@@ -16,6 +16,7 @@ mod datadog;
 mod logs;
 mod pod_logs;
 mod outages;
+mod missing;
 mod tls;
 mod proxies;
 mod routes;
