@@ -30,8 +30,8 @@ pub struct SlimRoute {
     pub backends: Box<[Backend]>,
     /// Of each rule of an IngressRoute, the first ten bytes of the SHA-256 of what it matches, in hexadecimal.
     pub digests: Box<[String]>,
-    /// Of one of the Gateway API, and of a VirtualService, how many gateways serve it.
-    pub gateways: usize,
+    /// Of one of the Gateway API, and of a VirtualService, the gateways that serve it; an empty name: others that are not known.
+    pub gateways: Box<[String]>,
 }
 
 impl Slim for SlimRoute {
@@ -53,7 +53,7 @@ impl Slim for SlimRoute {
             ingress: SlimIngress { created, class: None, rules: rules.collect(), resource_version },
             backends: routes::backends(&object).into(),
             digests: routes::matches(&object).into_iter().map(digest).collect(),
-            gateways: routes::gateways(&object),
+            gateways: routes::gateways(&object).into_iter().collect(),
         }
     }
 
@@ -89,7 +89,7 @@ mod tests {
         }))
         .unwrap();
         let SlimRoute { ingress: route, backends, digests, gateways } = SlimRoute::of(object);
-        assert_eq!((backends[0].service.as_str(), backends.len(), gateways), ("web", 1, 0));
+        assert_eq!((backends[0].service.as_str(), backends.len(), gateways.len()), ("web", 1, 0));
         // What `printf %s 'Host(`web.example`) && PathPrefix(`/a`)' | sha256sum` begins with.
         assert_eq!(*digests, ["20fcd36746192f780426"]);
         assert_eq!(
