@@ -50,7 +50,7 @@ impl Leading {
 
     /// Takes in routes whose requests proxies count, as long as they come in by a gateway.
     fn add_named(&mut self, routes: &Routes, form: RouteForm) {
-        for (namespace, name, route) in each(routes).filter(|(_, _, route)| route.gateways > 0) {
+        for (namespace, name, route) in each(routes).filter(|(_, _, route)| !route.gateways.is_empty()) {
             let mut rules: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
             for backend in &route.backends {
                 let to = (backend.namespace.as_str(), backend.service.as_str());
@@ -67,7 +67,7 @@ impl Leading {
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
                     rules: rules.into(),
-                    gateways: route.gateways,
+                    gateways: route.gateways.clone(),
                     form,
                 });
             }
@@ -167,7 +167,7 @@ mod tests {
             namespace: "edge".to_owned(),
             name: "front".to_owned(),
             rules: rules.into(),
-            gateways: 1,
+            gateways: ["edge/gw".to_owned()].into(),
             form: RouteForm::Http,
         };
         let own = &told[&("edge".to_owned(), "own".to_owned())];

@@ -13,6 +13,7 @@ mod poll;
 mod polled;
 mod prometheus;
 mod promql;
+mod missing;
 mod queries;
 mod influx;
 mod datadog;
@@ -204,8 +205,8 @@ pub struct TargetRoute {
     pub name: String,
     /// Which of its rules lead to the Service, counted from zero.
     pub rules: Box<[usize]>,
-    /// How many gateways serve it.
-    pub gateways: usize,
+    /// Namespace and name of the gateways that serve it; an empty one: others that are not known.
+    pub gateways: Box<[String]>,
     /// What it is.
     pub form: RouteForm,
 }

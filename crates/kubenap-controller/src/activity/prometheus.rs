@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::fetch::{Fetch, Post, Question, form};
 use super::ledger::{BLINK, Ledger, Look, Sight};
+use super::missing::{Absent, Missing, host, missing};
 use super::past::{Pieces, Recorder};
 use super::preset::Preset;
 use super::promql::{self, Answer, DOWN, Row};
@@ -124,6 +125,8 @@ struct Memory {
     ledgers: BTreeMap<Preset, Ledger>,
     /// When each preset was looked at last.
     looked: BTreeMap<Preset, Instant>,
+    /// Replicas that cannot be scraped and that no ledger knows.
+    missing: Missing,
     /// The newest of the server's times of evaluation, and when it came first.
     newest: Option<Clocks>,
 }
@@ -205,6 +208,17 @@ impl PrometheusSource {
         self.query("/api/v1/query_range", &pairs, limits).await
     }
 
+    /// The heartbeat over a range; where something was down, with what tells which proxy it is a replica of.
+    async fn beats(&self, range: &promql::Range) -> Result<Answer, SourceError> {
+        let mut beats = self.over(&promql::heartbeat(), range, RANGE).await?;
+        if beats.rows.iter().any(|row| row.label(promql::MARK) == DOWN) {
+            let missing = self.over(&missing(), range, RANGE).await?;
+            beats.is_partial |= missing.is_partial;
+            beats.rows.extend(missing.rows);
+        }
+        Ok(beats)
+    }
+
     /// The ledgers as they would be if this had been running all the time.
     async fn replay(
         &self,
@@ -213,7 +227,7 @@ impl PrometheusSource {
         history: Duration,
     ) -> Result<BTreeMap<Preset, Ledger>, SourceError> {
         let range = promql::Range::until(clocks.server, history);
-        let heartbeat = self.over(&promql::heartbeat(), &range, RANGE).await?;
+        let heartbeat = self.beats(&range).await?;
         let counters = self.over(&promql::counters(presets), &range, RANGE).await?;
         let between = self.over(&promql::heartbeat(), &range.finer(), RANGE).await?;
         let mut ledgers = BTreeMap::new();
@@ -285,9 +299,10 @@ impl PrometheusSource {
     async fn of_proxies(&self, ask: &Ask) -> Result<Samples, SourceError> {
         let begun = Instant::now();
         let mut memory = self.memory.lock().await;
+        let memory = &mut *memory;
         // The heartbeat first: what it says was scraped is then in the counters that are read after it.
         let heartbeat = self.now(&promql::heartbeat()).await?;
-        let beats: Vec<_> = heartbeat.rows.iter().map(Row::last).collect();
+        let mut beats: Vec<_> = heartbeat.rows.iter().map(Row::last).collect();
         let nothing = || SourceError::NothingScraped { at: self.endpoint.to_string() };
         let server = beats.first().ok_or_else(nothing)?.at;
         let clocks = Clocks::of(&mut memory.newest, server, ask.now);
@@ -296,6 +311,10 @@ impl PrometheusSource {
             return Err(nothing());
         }
 
+        if let Some(strangers) = memory.missing.strangers(&beats, memory.ledgers.values()) {
+            memory.missing.answered(strangers, self.now(&missing()).await?);
+        }
+        beats.extend(memory.missing.points());
         let counters = self.now(&promql::counters(&live)).await?;
         let known = |preset: &Preset| memory.looked.get(preset).is_some_and(|at| at.elapsed() <= BLINK);
         let new: BTreeSet<Preset> = live.iter().filter(|preset| !known(preset)).copied().collect();
@@ -324,7 +343,7 @@ impl PrometheusSource {
         let unproven = promql::services_are_not_counted(&beats, &counters);
         let views = memory.ledgers.iter().map(|(preset, ledger)| {
             let mut blind = BTreeSet::new();
-            if heartbeat.is_partial || counters.is_partial {
+            if heartbeat.is_partial || counters.is_partial || memory.missing.is_partial() {
                 blind.insert(Blind::Partial);
             }
             if ledger.is_down() && Preset::PROXIES.contains(preset) {
@@ -335,9 +354,10 @@ impl PrometheusSource {
             }
             (*preset, View { ledger, live: live.contains(preset), blind, fresh: FRESH })
         });
-        let dark =
-            memory.ledgers.keys().filter(|preset| Preset::PROXIES.contains(preset) && !live.contains(preset));
-        let dark = dark.copied().collect();
+        let exists =
+            |preset: &Preset| memory.ledgers.contains_key(preset) || Absent::of(*preset, &beats).is_any();
+        let dark = Preset::PROXIES.into_iter().filter(|preset| !live.contains(preset) && exists(preset));
+        let dark = dark.collect();
         Ok(samples(ask, &views.collect(), &dark))
     }
 
@@ -370,7 +390,7 @@ impl PrometheusSource {
     ) -> Result<(Vec<Row>, Vec<Row>), SourceError> {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^52")]
         let range = promql::Range { start: from as f64, end: (until - 1) as f64, step: step.as_secs_f64() };
-        let beats = self.over(&promql::heartbeat(), &range, RANGE).await?;
+        let beats = self.beats(&range).await?;
         let presets = promql::shown(&beats.rows);
         if beats.is_partial || presets.is_empty() {
             return Ok((Vec::new(), Vec::new()));
@@ -424,16 +444,10 @@ fn look(
     let mut look = Look::default();
     for beat in beats {
         let instance = beat.row.label("instance");
-        match beat.row.label(promql::MARK) {
-            DOWN if ledger.knows(instance) => {
-                look.down.insert(Arc::from(instance));
-            }
-            mark if mark == preset.label() && beat.value > 0.0 => {
-                let sight =
-                    Sight { scraped: clocks.ours_of(beat.value), started: None, counters: BTreeMap::new() };
-                look.live.insert(Arc::from(instance), sight);
-            }
-            _ => {}
+        if beat.row.label(promql::MARK) == preset.label() && beat.value > 0.0 {
+            let sight =
+                Sight { scraped: clocks.ours_of(beat.value), started: None, counters: BTreeMap::new() };
+            look.live.insert(Arc::from(instance), sight);
         }
     }
     if look.live.is_empty() {
@@ -456,6 +470,9 @@ fn look(
             *sight.counters.entry(key).or_default() += row.value;
         }
     }
-    look.down.retain(|instance| !look.live.contains_key(instance));
+    let hosts = look.live.keys().map(|instance| host(instance)).collect();
+    let absent = Absent::of(preset, beats);
+    let down = absent.replicas(ledger, &hosts).filter(|instance| !look.live.contains_key(*instance));
+    look.down = down.map(Arc::from).collect();
     Some(look)
 }

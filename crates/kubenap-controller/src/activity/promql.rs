@@ -26,16 +26,7 @@ const ENTERED: &str = "entered";
 pub(super) fn heartbeat() -> String {
     let mut query = String::new();
     for preset in Preset::ALL {
-        let presence = match preset {
-            Preset::Own | Preset::Linkerd | Preset::OwnPlain => {
-                format!("group by (job, instance) ({})", preset.selector(false))
-            }
-            // The pilot shows it too, and no request passes it.
-            Preset::Istio => {
-                format!(r#"group by (job, instance) ({}{{component="proxy"}})"#, preset.presence())
-            }
-            _ => format!("group by (job, instance) ({})", preset.presence()),
-        };
+        let presence = format!("group by (job, instance) ({})", presence(preset));
         let beat = format!("max by (instance) (timestamp(up) * up and on (job, instance) {presence})");
         marked(&mut query, &beat, preset.label());
         if Preset::PROXIES.contains(&preset) {
@@ -77,7 +68,18 @@ pub(super) fn counters(presets: &BTreeSet<Preset>) -> String {
     query
 }
 
-fn marked(query: &mut String, part: &str, mark: &str) {
+/// What every instance of the preset shows, and nobody else.
+pub(super) fn presence(preset: Preset) -> String {
+    match preset {
+        Preset::Own | Preset::Linkerd | Preset::OwnPlain => preset.selector(false),
+        // The pilot shows it too, and no request passes it.
+        Preset::Istio => format!(r#"{}{{component="proxy"}}"#, preset.presence()),
+        _ => preset.presence().to_owned(),
+    }
+}
+
+/// Puts one more part into the query, and on its rows a mark.
+pub(super) fn marked(query: &mut String, part: &str, mark: &str) {
     if !query.is_empty() {
         query.push_str(" or ");
     }

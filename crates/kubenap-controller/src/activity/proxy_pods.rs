@@ -32,6 +32,10 @@ const LABELS: [(&str, &[(&str, Preset)]); 3] = [
 const ENVOY_FILTER: &str =
     "usedonly&filter=%28upstream_rq_%28total%7Cactive%29%7Cserver%5C.%28live%7Cuptime%29%29%24";
 
+/// Of Istio's gateway the same, and what its own filter counts: with a wide `proxyStatsMatcher` all that it has is as much.
+/// Istio's agent, whose port merges this with what it has itself, passes it on, or in older releases shows everything.
+const ISTIO_FILTER: &str = "usedonly&filter=istio_%28requests_total%7Cbuild%29%7C%28upstream_rq_%28total%7Cactive%29%7Cserver%5C.%28live%7Cuptime%29%29%24";
+
 /// For each list; kube's own client has none.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -92,7 +96,13 @@ fn instance(pod: &Pod, preset: Preset) -> Option<Instance> {
         annotation("prometheus.io/path").filter(|path| path.starts_with('/')).unwrap_or(usual_path(preset));
     let port = annotation("prometheus.io/port").and_then(|port| port.parse().ok());
     let port: u16 = port.or_else(|| named_port(pod)).unwrap_or_else(|| usual_port(pod, preset));
-    let query = if preset == Preset::Envoy { format!("?{ENVOY_FILTER}") } else { String::new() };
+    let query = match preset {
+        // Whoever names a path with a query has said what is shown.
+        _ if path.contains('?') => String::new(),
+        Preset::Envoy => format!("?{ENVOY_FILTER}"),
+        Preset::Istio => format!("?{ISTIO_FILTER}"),
+        _ => String::new(),
+    };
     // The uid, because a StatefulSet's next pod has the same name.
     let name = format!(
         "{}/{} {}",
@@ -142,5 +152,39 @@ fn usual_path(preset: Preset) -> &'static str {
     match preset {
         Preset::Envoy | Preset::Istio => "/stats/prometheus",
         _ => "/metrics",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which metrics of it are asked for.
+    fn filter(preset: Preset, annotations: &serde_json::Value) -> Option<String> {
+        let pod = serde_json::json!({
+            "metadata": {"namespace": "istio-system", "name": "gateway", "annotations": annotations},
+            "status": {
+                "podIP": "10.0.0.7", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        });
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        instance(&pod, preset).unwrap().endpoint.take("filter")
+    }
+
+    #[test]
+    fn a_mesh_s_gateway_is_not_asked_for_all_that_its_envoy_has() {
+        let nothing = serde_json::json!({});
+        let agent =
+            serde_json::json!({"prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheus"});
+        for annotations in [&nothing, &agent] {
+            assert_eq!(
+                filter(Preset::Istio, annotations).as_deref(),
+                Some(r"istio_(requests_total|build)|(upstream_rq_(total|active)|server\.(live|uptime))$")
+            );
+        }
+        assert!(filter(Preset::Envoy, &nothing).is_some());
+        let named = serde_json::json!({"prometheus.io/path": "/stats/prometheus?usedonly"});
+        assert_eq!(filter(Preset::Istio, &named), None);
+        assert_eq!(filter(Preset::Traefik, &nothing), None);
     }
 }

@@ -266,7 +266,11 @@ impl PrometheusSource {
         }
         // A server for which it is too much is not asked for it with every poll.
         memory.fallen = Some((None, now));
-        let answer = self.query(NOW, &[("query", FALLEN)], VALUE).await?;
+        // The server does answer, this one apart: it is not down.
+        let answer = self.query(NOW, &[("query", FALLEN)], VALUE).await.map_err(|error| {
+            let said = format!("which targets have been down for long cannot be asked: {error}");
+            Unasked::Doubt((Blind::SourceDown, said))
+        })?;
         if answer.is_partial {
             return Err(Unasked::Doubt(in_part()));
         }

@@ -186,7 +186,7 @@ fn sample(
 
 /// Whether live proxies have shown names of the routes besides Ingresses that lead to the app: of every HTTPRoute and
 /// GRPCRoute, for what comes by another one, or through another gateway, may be another proxy's to count; where a proxy names
-/// after their Service what routes lead to, as of VirtualServices alone, all of them are one. IngressRoutes are Traefik's
+/// after their Service what routes lead to, as of VirtualServices alone, all of one gateway are one. IngressRoutes are Traefik's
 /// alone, so that one that was seen shows that their names are understood; others may be hidden behind it.
 fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> bool {
     let has = |preset: Preset, name: &str| {
@@ -195,7 +195,8 @@ fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> b
     let shown = |route: &TargetRoute| {
         let by_envoy = || rules(route).any(|name| has(Preset::Envoy, &name));
         let by_traefik = || gateway(route).is_some_and(|name| has(Preset::Traefik, &name));
-        route.gateways == 1 && (by_envoy() || by_traefik())
+        let [gateway] = &*route.gateways else { return false };
+        !gateway.is_empty() && (by_envoy() || by_traefik())
     };
     target.services.iter().all(|service| {
         let named = |preset: Preset| preset.expected_of(service).iter().any(|name| has(preset, name));
@@ -207,10 +208,18 @@ fn sees_every_route(target: &Target, views: &BTreeMap<Preset, Indexed<'_>>) -> b
         let by_service = || by_cluster("") || named(Preset::Istio) || named(Preset::HaProxy);
         let known = |rule| ingress_route(service, rule).iter().any(|name| has(Preset::Traefik, name));
         let understood = service.ingress_routes.is_empty() || service.ingress_routes.iter().any(known);
-        let of_mesh = |route: &&TargetRoute| route.form == RouteForm::Virtual;
-        let is_meshed = service.routes.iter().any(|route| of_mesh(&route));
-        let mut others = service.routes.iter().filter(|route| !of_mesh(route));
-        understood && (!is_meshed || by_mesh()) && (others.all(shown) || by_service())
+        let (meshed, others): (Vec<_>, Vec<_>) =
+            service.routes.iter().partition(|route| route.form == RouteForm::Virtual);
+        // By its Service's name an app is seen as soon as one gateway is read; what comes by another one nobody misses.
+        let by_one = |routes: &[&TargetRoute]| {
+            let gateways = routes.iter().flat_map(|route| &route.gateways);
+            let gateways: BTreeSet<_> = gateways.collect();
+            gateways.len() == 1 && gateways.iter().all(|gateway| !gateway.is_empty())
+        };
+        let by_name = by_service() && by_one(&service.routes.iter().collect::<Vec<_>>());
+        understood
+            && (meshed.is_empty() || (by_mesh() && by_one(&meshed)))
+            && (others.iter().copied().all(shown) || by_name)
     })
 }
 

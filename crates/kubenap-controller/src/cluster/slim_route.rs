@@ -32,8 +32,8 @@ pub struct SlimRoute {
     pub digests: Box<[String]>,
     /// The hosts of each rule, or of all rules together; none where it does not spell all of them out.
     pub hosts: Box<[Box<[String]>]>,
-    /// Of one of the Gateway API, and of a VirtualService, how many gateways serve it.
-    pub gateways: usize,
+    /// Of one of the Gateway API, and of a VirtualService, the gateways that serve it; an empty name: others that are not known.
+    pub gateways: Box<[String]>,
 }
 
 impl Slim for SlimRoute {
@@ -56,7 +56,7 @@ impl Slim for SlimRoute {
             backends: routes::backends(&object).into(),
             digests: routes::matches(&object).into_iter().map(digest).collect(),
             hosts: routes::hosts(&object).into_iter().map(Into::into).collect(),
-            gateways: routes::gateways(&object),
+            gateways: routes::gateways(&object).into_iter().collect(),
         }
     }
 
@@ -93,7 +93,7 @@ mod tests {
         .unwrap();
         let SlimRoute { ingress: route, backends, digests, hosts, gateways } = SlimRoute::of(object);
         assert_eq!((hosts.len(), &*hosts[0]), (1, &["web.example".to_owned()][..]));
-        assert_eq!((backends[0].service.as_str(), backends.len(), gateways), ("web", 1, 0));
+        assert_eq!((backends[0].service.as_str(), backends.len(), gateways.len()), ("web", 1, 0));
         // What `printf %s 'Host(`web.example`) && PathPrefix(`/a`)' | sha256sum` begins with.
         assert_eq!(*digests, ["20fcd36746192f780426"]);
         assert_eq!(

@@ -18,6 +18,7 @@ mod logs;
 mod ways_in;
 mod pod_logs;
 mod outages;
+mod missing;
 mod tls;
 mod proxies;
 mod routes;

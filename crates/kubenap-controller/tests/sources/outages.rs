@@ -17,6 +17,8 @@ use crate::stand_in::Fault;
 
 const WEB: &str = "shop-web-80@kubernetes";
 const IDLE_AFTER: Duration = Duration::from_mins(2);
+/// How far a source looks back when it is restarted. Some proxies are down for longer.
+const HISTORY: Duration = Duration::from_mins(8);
 /// After so many ticks the world begins anew, so that its memory stays small.
 const DAY: u32 = 120;
 
@@ -52,10 +54,12 @@ type Shown = (u64, u64);
 /// A day of one source, with a use now and then, in which everything that can fail does.
 async fn day(kind: Source, chance: &mut Chance, counts: &mut Counts) {
     let mut stage = Stage::new(kind).await;
+    stage.history = HISTORY;
     let mut shown: BTreeMap<&str, Shown> = BTreeMap::new();
     let mut pending: BTreeMap<&str, Timestamp> = BTreeMap::new();
     let mut known: BTreeMap<&str, Timestamp> = BTreeMap::new();
     let mut answered = stage.now();
+    let mut scraped: BTreeMap<&str, Timestamp> = BTreeMap::new();
     let (mut fault_for, mut down_for) = (0, BTreeMap::from([("a", 0), ("b", 0)]));
     let mut serial = 1.0;
     for _ in 0..DAY {
@@ -71,7 +75,7 @@ async fn day(kind: Source, chance: &mut Chance, counts: &mut Counts) {
             }
             let left = down_for.get_mut(name).unwrap();
             if *left == 0 && chance.one_in(9) {
-                *left = 1 + chance.below(12);
+                *left = if chance.one_in(20) { 40 + chance.below(20) } else { 1 + chance.below(12) };
                 counts.outages += 1;
             }
             *left = left.saturating_sub(1);
@@ -94,6 +98,7 @@ async fn day(kind: Source, chance: &mut Chance, counts: &mut Counts) {
                 counts.outages += 1;
                 pending.remove("b");
                 shown.remove("b");
+                scraped.remove("b");
                 continue;
             }
             if chance.one_in(14) {
@@ -133,6 +138,9 @@ async fn day(kind: Source, chance: &mut Chance, counts: &mut Counts) {
         }
 
         let fine = stage.world().fault.is_none();
+        let later = stage.now().checked_add(SignedDuration::from_secs(16)).unwrap();
+        let up = |name: &&str| stage.world().proxies.get(*name).is_some_and(|proxy| proxy.up);
+        scraped.extend(["a", "b"].into_iter().filter(up).map(|name| (name, later)));
         if stage.tick().await.is_err() {
             counts.failed += 1;
             continue;
@@ -158,6 +166,15 @@ async fn day(kind: Source, chance: &mut Chance, counts: &mut Counts) {
         if !activity.blind.is_empty() {
             counts.blind += 1;
             continue;
+        }
+        // These know who should be there, and cannot have been told of what comes by it since it was read last.
+        if matches!(kind, Source::Prometheus | Source::Ingress | Source::Pods) {
+            for (name, scraped) in scraped.iter().filter(|(name, _)| down_for[**name] > 0) {
+                assert!(
+                    activity.watermark <= *scraped,
+                    "{kind:?} at {now}: {name} is down since {scraped}, and it says {activity:?}"
+                );
+            }
         }
         // Real time passes during a poll, too.
         let latest = answered.checked_add(SignedDuration::from_secs(1)).unwrap();

@@ -426,15 +426,17 @@ async fn a_target_that_stays_down_for_hours_lets_nobody_nap_and_one_that_was_dow
 }
 
 #[tokio::test]
-async fn a_server_for_which_a_day_of_targets_is_too_much_is_not_asked_for_it_with_every_poll() {
+async fn a_server_for_which_a_day_of_targets_is_too_much_does_not_go_up_and_down_and_is_not_asked_for_it_with_every_poll()
+ {
     let stage = Stage::new().await;
     stage.with(|server| (server.fell, server.overtaxed) = (vec![server.now - 7200.0], true));
     for _ in 0..40 {
         stage.pass(1);
         let now = stage.server.lock().unwrap().now;
-        if let Ok(samples) = stage.source.queries(&stage.question(now)).await {
-            assert!(samples.of(&web()).blind.contains(&Blind::SourceDown));
-        }
+        // It answers all but that, and is told up all the time.
+        let samples = stage.source.queries(&stage.question(now)).await.unwrap();
+        assert!(samples.of(&web()).blind.contains(&Blind::SourceDown));
+        assert!(samples.looked_for(&web())[0].contains("have been down for long"));
     }
     let days = stage.server.lock().unwrap().days;
     assert!((9..=11).contains(&days), "a day was asked for {days} times in ten minutes");

@@ -44,6 +44,9 @@ async fn a_real_prometheus_is_understood() {
             post(|query: String| async move {
                 if query.contains("timestamp%28up%29") {
                     include_str!("../fixtures/prometheus/heartbeat.json")
+                } else if query.contains("1d%5D") {
+                    // The target that is down was never one of a proxy.
+                    r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#
                 } else {
                     include_str!("../fixtures/prometheus/counters.json")
                 }
@@ -54,6 +57,8 @@ async fn a_real_prometheus_is_understood() {
             post(|query: String| async move {
                 if query.contains("timestamp%28up%29") {
                     include_str!("../fixtures/prometheus/heartbeat-range.json")
+                } else if query.contains("1d%5D") {
+                    r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#
                 } else {
                     include_str!("../fixtures/prometheus/counters-range.json")
                 }

@@ -16,14 +16,14 @@ fn envoy_gateway(clusters: &[(&str, u32)]) -> String {
 }
 
 /// The app's Service behind these rules of one HTTPRoute, and behind nothing else.
-fn by_route(stage: &mut Stage, name: &str, rules: &[usize], gateways: usize) {
+fn by_route(stage: &mut Stage, name: &str, rules: &[usize], gateways: &[&str]) {
     let service = &mut stage.target.services[0];
     (service.ingress_ports, service.ingresses) = (Names::default(), Vec::new());
     let route = TargetRoute {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
         rules: rules.into(),
-        gateways,
+        gateways: gateways.iter().map(|name| (*name).to_owned()).collect(),
         form: RouteForm::Http,
     };
     let routes = service.routes.iter().cloned().chain([route]);
@@ -34,7 +34,7 @@ fn by_route(stage: &mut Stage, name: &str, rules: &[usize], gateways: usize) {
 async fn envoy_gateway_s_clusters_are_found_by_the_rules_that_lead_to_the_app() {
     const RULE: &str = "httproute/shop/web-eg/rule/0";
     let mut stage = Stage::new(envoy_gateway(&[(RULE, 3), ("httproute/shop/web-eg/rule/1", 8)])).await;
-    by_route(&mut stage, "web-eg", &[0], 1);
+    by_route(&mut stage, "web-eg", &[0], &["shop/gw"]);
     for _ in 0..5 {
         stage.tick().await;
     }
@@ -62,21 +62,49 @@ async fn envoy_gateway_s_clusters_are_found_by_the_rules_that_lead_to_the_app() 
 async fn an_httproute_that_envoy_does_not_show_or_does_not_serve_alone_keeps_its_app_awake() {
     let shown = envoy_gateway(&[("httproute/shop/web-eg/rule/0", 3)]);
     let mut stage = Stage::new(shown.clone()).await;
-    by_route(&mut stage, "web-eg", &[0], 1);
+    by_route(&mut stage, "web-eg", &[0], &["shop/gw"]);
     stage.tick().await;
     assert!(stage.tick().await.blind.is_empty());
     // A second route, of which nothing was ever seen: it may be another proxy's.
-    by_route(&mut stage, "other", &[0], 1);
+    by_route(&mut stage, "other", &[0], &["shop/gw"]);
     let web = stage.tick().await;
     assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
 
     let mut stage = Stage::new(shown).await;
-    by_route(&mut stage, "web-eg", &[0], 2);
+    by_route(&mut stage, "web-eg", &[0], &["shop/gw", "infra/gw"]);
     stage.tick().await;
     let web = stage.tick().await;
     assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
-    // Where clusters are named after their Services, all routes to one are the same cluster.
+    // Where clusters are named after their Services, all routes to one are the same cluster, in each gateway.
     stage.shows(envoy_gateway(&[("shop/web", 3)])).await;
+    assert!(!stage.tick().await.blind.is_empty(), "the other gateway may be one that is not read");
+    stage.target.services[0].routes = [].into();
+    by_route(&mut stage, "web-eg", &[0], &["shop/gw"]);
+    by_route(&mut stage, "other", &[0], &["shop/gw"]);
+    assert!(stage.tick().await.blind.is_empty());
+}
+
+#[tokio::test]
+async fn an_app_of_several_gateways_of_a_mesh_does_not_nap_by_the_one_that_is_read() {
+    let mut stage = Stage::new(envoy_gateway(&[("outbound|80||web.shop.svc.cluster.local", 3)])).await;
+    by_route(&mut stage, "web", &[0], &["istio-system/public"]);
+    stage.target.services[0].routes[0].form = RouteForm::Virtual;
+    stage.tick().await;
+    assert!(stage.tick().await.blind.is_empty());
+    let gateways = |stage: &mut Stage, names: &[&str]| {
+        stage.target.services[0].routes[0].gateways = names.iter().map(|name| (*name).to_owned()).collect();
+    };
+    gateways(&mut stage, &["istio-system/private", "istio-system/public"]);
+    assert_eq!(stage.tick().await.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
+    // Which ones a VirtualService is a part of is not known.
+    gateways(&mut stage, &[""]);
+    assert_eq!(stage.tick().await.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
+    // Another VirtualService of another gateway.
+    gateways(&mut stage, &["istio-system/public"]);
+    by_route(&mut stage, "inner", &[0], &["istio-system/private"]);
+    stage.target.services[0].routes[1].form = RouteForm::Virtual;
+    assert_eq!(stage.tick().await.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries]);
+    stage.target.services[0].routes[1].gateways = ["istio-system/public".to_owned()].into();
     assert!(stage.tick().await.blind.is_empty());
 }
 
@@ -87,10 +115,10 @@ async fn what_comes_by_a_grpcroute_is_use_where_envoy_gateway_shows_it_and_a_dou
     const INGRESS: &str = "shop-web-80@kubernetes";
     const ROUTE: &str = "httproute-shop-web-gw-traefik-main-ep-web-0-0a1b-svc-shop-web-0@kubernetesgateway";
     let mut stage = Stage::new(envoy_gateway(&[(HTTP, 3)])).await;
-    by_route(&mut stage, "web", &[0], 1);
+    by_route(&mut stage, "web", &[0], &["shop/gw"]);
     stage.tick().await;
     assert!(stage.tick().await.blind.is_empty());
-    by_route(&mut stage, "web", &[0], 1);
+    by_route(&mut stage, "web", &[0], &["shop/gw"]);
     stage.target.services[0].routes[1].form = RouteForm::Grpc;
     let web = stage.tick().await;
     assert_eq!(web.blind.into_iter().collect::<Vec<_>>(), [Blind::NoSeries], "it was never seen");
@@ -105,7 +133,7 @@ async fn what_comes_by_a_grpcroute_is_use_where_envoy_gateway_shows_it_and_a_dou
 
     // Traefik's name for it would be a guess.
     let mut stage = Stage::new(traefik(&[(INGRESS, 3), (ROUTE, 3)])).await;
-    by_route(&mut stage, "web", &[0], 1);
+    by_route(&mut stage, "web", &[0], &["shop/gw"]);
     stage.tick().await;
     assert!(stage.tick().await.blind.is_empty());
     stage.target.services[0].routes[0].form = RouteForm::Grpc;
@@ -131,7 +159,7 @@ async fn an_app_with_an_ingress_to_which_a_mesh_s_gateway_leads_too_naps_only_by
         namespace: "shop".to_owned(),
         name: "web".to_owned(),
         rules: [0].into(),
-        gateways: 1,
+        gateways: ["shop/gw".to_owned()].into(),
         form: RouteForm::Virtual,
     }]
     .into();
@@ -214,7 +242,7 @@ async fn what_comes_by_an_httproute_that_traefik_serves_is_use() {
         namespace: "shop".to_owned(),
         name: "web".to_owned(),
         rules: [0].into(),
-        gateways: 1,
+        gateways: ["shop/gw".to_owned()].into(),
         form: RouteForm::Http,
     };
     stage.target.services[0].routes = [routes].into();

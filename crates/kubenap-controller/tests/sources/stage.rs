@@ -56,6 +56,8 @@ pub(crate) struct Stage {
     port: u16,
     source: Arc<dyn TrafficMetricsSource>,
     pub(crate) targets: Vec<Target>,
+    /// The longest `idleAfter`.
+    pub(crate) history: Duration,
     last: Option<Samples>,
     folder: TempDir,
 }
@@ -74,7 +76,8 @@ impl Stage {
         let port = serve(Arc::clone(&world)).await;
         let folder = TempDir::new().unwrap();
         let source = source(kind, &world, port, folder.path());
-        Self { kind, world, port, source, targets: vec![target("shop", "web")], last: None, folder }
+        let (targets, history) = (vec![target("shop", "web")], Duration::from_hours(1));
+        Self { kind, world, port, source, targets, history, last: None, folder }
     }
 
     /// Another process takes over: only what the source can ask for is known.
@@ -129,8 +132,7 @@ impl Stage {
 
     pub(crate) async fn ask(&self) -> Result<Samples, SourceError> {
         let now = self.now();
-        let history = Duration::from_hours(1);
-        let ask = Ask { now, targets: self.targets.clone().into(), history };
+        let ask = Ask { now, targets: self.targets.clone().into(), history: self.history };
         // A file that is away for a moment, in the middle of a rotation.
         let moved = self.kind == Source::Files && self.world().fault.is_some();
         let [log, other] = ["access.log", "moved.log"].map(|name| self.folder.path().join(name));

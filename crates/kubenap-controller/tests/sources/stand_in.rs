@@ -293,10 +293,13 @@ async fn instant(State(world): State<Shared>, body: String) -> Response {
     }
     let query = form(&body).remove("query").unwrap();
     let at = world.now + world.skew;
-    let rows: Vec<_> = rows(&query, &world.proxies, at, world.exported)
-        .into_iter()
-        .map(|(metric, value)| json!({"metric": metric, "value": [at, value]}))
-        .collect();
+    let rows = if query.contains("[1d]") {
+        missing(&world.proxies, &world.log)
+    } else {
+        rows(&query, &world.proxies, at, world.exported)
+    };
+    let rows: Vec<_> =
+        rows.into_iter().map(|(metric, value)| json!({"metric": metric, "value": [at, value]})).collect();
     axum::Json(success("vector", &rows, &world.warnings)).into_response()
 }
 
@@ -310,9 +313,15 @@ async fn range(State(world): State<Shared>, body: String) -> Response {
     while at <= end {
         let moment = at - world.skew;
         // Prometheus looks back five minutes for the newest sample, which goes stale when its target goes.
-        let known = world.log.iter().rev().find(|known| known.0 <= moment && known.0 > moment - 60.0);
-        if let Some((then, proxies)) = known.map(|known| &**known) {
-            for (metric, value) in rows(&query, proxies, then + world.skew, world.exported) {
+        let known = world.log.iter().rposition(|known| known.0 <= moment && known.0 > moment - 60.0);
+        if let Some(known) = known {
+            let (then, proxies) = &*world.log[known];
+            let rows = if query.contains("[1d]") {
+                missing(proxies, &world.log[..=known])
+            } else {
+                rows(&query, proxies, then + world.skew, world.exported)
+            };
+            for (metric, value) in rows {
                 let (_, values) =
                     series.entry(metric.to_string()).or_insert_with(|| (metric.clone(), Vec::new()));
                 values.push(json!([at, value]));
@@ -364,6 +373,26 @@ fn rows(query: &str, proxies: &BTreeMap<String, Proxy>, at: f64, exported: bool)
                 }
                 rows.push((metric, value.to_string()));
             }
+        }
+    }
+    rows
+}
+
+/// Which of the proxies that are down were up before, and which are beside one that is up and were down two minutes ago, too.
+fn missing(proxies: &BTreeMap<String, Proxy>, log: &[Arc<Moment>]) -> Vec<(Value, String)> {
+    let mut rows = Vec::new();
+    let newest = log.last().map_or(0.0, |moment| moment.0);
+    let then = log.iter().rev().find(|moment| moment.0 <= newest - 120.0);
+    for (name, proxy) in proxies.iter().filter(|(_, proxy)| !proxy.up && proxy.kind != Kind::Own) {
+        let mark = if proxy.kind == Kind::Traefik { "traefik" } else { "ingress-nginx" };
+        let was_up = log.iter().any(|moment| moment.1.get(name).is_some_and(|proxy| proxy.up));
+        if was_up {
+            rows.push((json!({"instance": name, "kubenap": format!("{mark}~fallen")}), "0".to_owned()));
+        }
+        let beside = proxies.values().any(|other| other.up && other.kind == proxy.kind);
+        let was_down = then.is_some_and(|moment| moment.1.get(name).is_some_and(|proxy| !proxy.up));
+        if beside && was_down {
+            rows.push((json!({"instance": name, "kubenap": format!("{mark}~unread")}), "0".to_owned()));
         }
     }
     rows

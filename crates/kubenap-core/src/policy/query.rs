@@ -19,6 +19,7 @@ pub(super) fn problem(text: &str) -> Option<String> {
     }
     let mut tokens = Tokens { rest: text }.peekable();
     let mut selects = false;
+    let mut value = Shown::default();
     // Whether a value ends here, so that only what joins it to another one may follow.
     let mut ended = false;
     while let Some(token) = tokens.next() {
@@ -29,11 +30,17 @@ pub(super) fn problem(text: &str) -> Option<String> {
                     "by" | "without" | "on" | "ignoring" | "group_left" | "group_right" => {
                         labels(&mut tokens);
                     }
-                    "and" | "unless" => ended = false,
+                    "and" | "unless" => {
+                        value.condition();
+                        ended = false;
+                    }
                     "inf" | "nan" if !ended => ended = true,
                     _ if ended || NO_METRICS.contains(&lower.as_str()) => return Some(refused(word)),
-                    _ if !calls(tokens.peek()) => (selects, ended) = (true, true),
-                    _ if FUNCTIONS.contains(&lower.as_str()) => {}
+                    _ if !calls(tokens.peek()) => {
+                        value.selects();
+                        (selects, ended) = (true, true);
+                    }
+                    _ if FUNCTIONS.contains(&lower.as_str()) => value.calls(word, &lower),
                     _ => return Some(refused(word)),
                 }
             }
@@ -42,24 +49,38 @@ pub(super) fn problem(text: &str) -> Option<String> {
                 if let Err(problem) = matchers(&mut tokens) {
                     return Some(problem);
                 }
+                value.selects();
                 (selects, ended) = (true, true);
             }
-            Token::Sign(')') => ended = true,
-            Token::Sign('(') if !ended => {}
-            Token::Sign(',' | '+' | '-' | '*' | '/' | '=' | '!' | '<' | '>') => ended = false,
+            Token::Sign(')') => {
+                value.closes();
+                ended = true;
+            }
+            Token::Sign('(') if !ended => value.opens(),
+            Token::Sign(sign @ (',' | '+' | '-' | '*' | '/' | '=' | '!' | '<' | '>')) => {
+                value.joins(sign);
+                ended = false;
+            }
             Token::Sign(sign) if !matches!(sign, '(' | '}') => {
                 return Some(refused(sign.encode_utf8(&mut [0; 4])));
             }
             Token::Value | Token::Sign(_) | Token::Broken => return Some("is not understood".to_owned()),
         }
     }
-    (!selects).then(|| "looks at no series".to_owned())
+    if !selects {
+        return Some("looks at no series".to_owned());
+    }
+    value.still().map(|word| {
+        format!(
+            "has `{word}`, which may stand still while the app is used, and may only be in a condition: give the counters themselves, as in sum(x)"
+        )
+    })
 }
 
 /// How many bytes a query may have.
 const LONGEST: usize = 2000;
 
-/// What may be called. `min`, `max`, `count` and `group` are there for conditions.
+/// What may be called.
 const FUNCTIONS: [&str; 13] = [
     "sum",
     "avg",
@@ -75,6 +96,100 @@ const FUNCTIONS: [&str; 13] = [
     "histogram_count",
     "histogram_sum",
 ];
+
+/// What is there for conditions: with several series it may show the same while one of them rises.
+const STILL: [&str; 4] = ["min", "max", "count", "group"];
+
+/// Whether what a query shows rests on some counter as it is. What stands behind `and`, `unless` and a comparison is a
+/// condition, and shows nothing.
+#[derive(Debug, Default)]
+struct Shown<'a> {
+    outer: Frame<'a>,
+    /// What is in parentheses that are still open.
+    inner: Vec<Frame<'a>>,
+    /// What is called by the next parentheses.
+    called: Frame<'a>,
+    /// What a counter was found in first that may stand still.
+    still: Option<&'a str>,
+}
+
+/// What is in one pair of parentheses.
+#[derive(Clone, Copy, Debug, Default)]
+struct Frame<'a> {
+    /// All of it stands in a condition.
+    within: bool,
+    /// What comes now stands in one.
+    condition: bool,
+    /// What it is in that may stand still.
+    still: Option<&'a str>,
+    /// It gives one number, of no series.
+    scalar: bool,
+    /// There are series in it.
+    selects: bool,
+    /// It shows a counter as it is, or the time.
+    moves: bool,
+}
+
+impl<'a> Shown<'a> {
+    fn top(&mut self) -> &mut Frame<'a> {
+        self.inner.last_mut().unwrap_or(&mut self.outer)
+    }
+
+    fn calls(&mut self, word: &'a str, lower: &str) {
+        self.called = Frame {
+            still: STILL.contains(&lower).then_some(word),
+            scalar: lower == "scalar",
+            ..Frame::default()
+        };
+        // Each look is at another time.
+        let top = self.top();
+        top.moves |= lower.starts_with("time") && !top.condition;
+    }
+
+    fn opens(&mut self) {
+        let (called, top) = (std::mem::take(&mut self.called), *self.top());
+        let (within, still) = (top.condition, top.still.or(called.still));
+        self.inner.push(Frame { within, condition: within, still, ..called });
+    }
+
+    fn closes(&mut self) {
+        if let Some(closed) = self.inner.pop() {
+            let top = self.top();
+            top.selects |= closed.selects && !closed.scalar;
+            top.moves |= closed.moves;
+        }
+    }
+
+    fn selects(&mut self) {
+        let top = self.top();
+        top.selects = true;
+        if !top.condition {
+            top.moves |= top.still.is_none();
+            let still = top.still;
+            self.still = self.still.or(still);
+        }
+    }
+
+    fn joins(&mut self, sign: char) {
+        let top = self.top();
+        match sign {
+            ',' => (top.condition, top.selects) = (top.within, false),
+            '=' | '!' | '<' | '>' if top.selects => top.condition = true,
+            // A number that is compared with series shows what they show.
+            '=' | '!' | '<' | '>' => top.moves = false,
+            _ => {}
+        }
+    }
+
+    fn condition(&mut self) {
+        self.top().condition = true;
+    }
+
+    /// What all that it shows is in, if that may stand still.
+    fn still(&self) -> Option<&'a str> {
+        self.still.filter(|_| !self.outer.moves)
+    }
+}
 
 /// Words that are no metric's name wherever they stand.
 const NO_METRICS: [&str; 4] = ["offset", "or", "bool", "atan2"];
@@ -207,6 +322,9 @@ mod tests {
             r#"sum(x{how="or \" offset 5m [1m] @ 7"})"#,
             "sum(x{how=`off\\set `, or='vector(1)'})",
             "sum(histogram_count(latency_seconds))",
+            "sum(x) / count(y)",
+            "max(jobs_running) * time()",
+            "5 < sum(x) > min(y) unless (max(z)) > 3",
         ] {
             assert_eq!(problem(text), None, "{text}");
         }
@@ -241,6 +359,34 @@ mod tests {
         ] {
             let problem = problem(text).unwrap_or_default();
             assert!(problem.starts_with(&format!("has `{word}`, ")), "{text}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_query_that_shows_one_of_two_replicas_only_is_refused_and_the_sum_is_named() {
+        for (text, word) in [
+            ("max(x)", "max"),
+            ("MIN by (a) (x)", "MIN"),
+            ("count(x) > 0", "count"),
+            ("group(x)", "group"),
+            ("-(max(x))", "max"),
+            ("max(x) + min(x)", "max"),
+            ("sum(max by (pod) (x))", "max"),
+            ("max(sum by (pod) (x))", "max"),
+            ("label_replace(max(x{a='b'}), 'a', 'b', 'c', 'd')", "max"),
+            ("max(x) and sum(y) > 1", "max"),
+            ("max(x) and min(y) == time()", "max"),
+            // This shows what is on its right side.
+            ("1 < max(x)", "max"),
+            ("time() < max(x)", "max"),
+            ("scalar(sum(y) > 1 unless z) < max(x)", "max"),
+        ] {
+            let problem = problem(text).unwrap_or_default();
+            assert!(
+                problem.starts_with(&format!("has `{word}`, which may stand still")),
+                "{text}: {problem}"
+            );
+            assert!(problem.contains("sum(x)"), "{problem}");
         }
     }
 

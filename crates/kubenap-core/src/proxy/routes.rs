@@ -175,21 +175,29 @@ fn spelled_out(hosts: &[&str]) -> Vec<String> {
     hosts.iter().map(|host| host.to_ascii_lowercase()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// How many gateways a route of the Gateway API, or a VirtualService, names. A Service as its parent, and the mesh, are
-/// what callers inside go by: nothing comes in by them.
-pub fn gateways(object: &Value) -> usize {
-    let (spec, own) = (&object["spec"], &object["metadata"]["namespace"]);
+/// The gateways that a route of the Gateway API, or a VirtualService, names, with their namespaces. A Service as its parent,
+/// and the mesh, are what callers inside go by: nothing comes in by them. An empty name stands for gateways that another
+/// object names.
+pub fn gateways(object: &Value) -> BTreeSet<String> {
+    let spec = &object["spec"];
+    let own = text(&object["metadata"]["namespace"]).unwrap_or_default();
     if object["kind"].as_str().or_else(|| shape(spec)) == Some("VirtualService") {
-        let named = list(&spec["gateways"]).iter().filter_map(text).filter(|name| *name != "mesh").count();
+        let named = list(&spec["gateways"]).iter().filter_map(text).filter(|name| *name != "mesh");
+        let whole = |name: &str| if name.contains('/') { name.to_owned() } else { format!("{own}/{name}") };
         // One without hosts is a part of others, which name the gateways.
-        return if list(&spec["hosts"]).is_empty() { named.max(1) } else { named };
+        let unnamed = list(&spec["hosts"]).is_empty().then(String::new);
+        return named.map(whole).chain(unnamed).collect();
     }
     let parents = list(&spec["parentRefs"]).iter().filter(|parent| parent["kind"] != "Service");
     let parents = parents.map(|parent| {
-        let namespace = text(&parent["namespace"]).or(text(own)).unwrap_or_default();
-        (text(&parent["kind"]).unwrap_or("Gateway"), namespace, text(&parent["name"]).unwrap_or_default())
+        let namespace = text(&parent["namespace"]).unwrap_or(own);
+        let name = text(&parent["name"]).unwrap_or_default();
+        match text(&parent["kind"]) {
+            None | Some("Gateway") => format!("{namespace}/{name}"),
+            Some(kind) => format!("{kind} {namespace}/{name}"),
+        }
     });
-    parents.collect::<BTreeSet<_>>().len()
+    parents.collect()
 }
 
 /// The kind of an object that does not say so, as items of a list need not.
@@ -483,6 +491,10 @@ mod tests {
         );
     }
 
+    fn named(object: &Value) -> Vec<String> {
+        gateways(object).into_iter().collect()
+    }
+
     #[test]
     fn the_backends_of_an_httproute_are_told_by_rule_also_in_other_namespaces() {
         let object = json!({ "kind": "HTTPRoute", "metadata": { "namespace": "shop" }, "spec": {
@@ -496,7 +508,7 @@ mod tests {
         let shown: Vec<_> =
             backends(&object).iter().map(|b| format!("{} {}/{}", b.rule, b.namespace, b.service)).collect();
         assert_eq!(shown, ["0 other/api", "0 shop/web", "2 shop/web"]);
-        assert_eq!(gateways(&object), 2);
+        assert_eq!(named(&object), ["infra/gw", "shop/gw"]);
         assert!(backends(&json!({ "kind": "Ingress", "spec": object["spec"] })).is_empty());
         for RouteKind { kind, .. } in OTHERS {
             let spec = json!({
@@ -549,12 +561,14 @@ mod tests {
         let line = |to: Backend| format!("{} {}/{} {}", to.rule, to.namespace, to.service, to.raw);
         let shown: Vec<_> = backends(&object).into_iter().map(line).collect();
         assert_eq!(shown, ["0 other/db true", "0 shop/web false", "1 other/web false"]);
-        assert_eq!(gateways(&object), 1);
+        assert_eq!(named(&object), ["infra/public"]);
+        object["spec"]["gateways"] = json!(["own", "shop/own", "infra/public"]);
+        assert_eq!(named(&object), ["infra/public", "shop/own"]);
         object["spec"]["gateways"] = json!(["mesh"]);
-        assert_eq!(gateways(&object), 0, "that is for callers inside");
+        assert!(named(&object).is_empty(), "that is for callers inside");
         object["spec"]["gateways"] = Value::Null;
-        assert_eq!(gateways(&object), 0, "as if it said mesh");
+        assert!(named(&object).is_empty(), "as if it said mesh");
         object["spec"]["hosts"] = Value::Null;
-        assert_eq!(gateways(&object), 1, "another one sends here what comes in");
+        assert_eq!(named(&object), [""], "another one sends here what comes in");
     }
 }

@@ -120,6 +120,10 @@ impl Ledger {
         let begun = first_seen.map(|(_, sight)| sight.started.unwrap_or(at)).max();
         // What it served before it was read first went with the process that served it.
         self.floor = self.floor.max(begun.unwrap_or(self.floor));
+        if self.unseen.iter().any(|name| !look.live.contains_key(name) && !look.down.contains(name)) {
+            // It went and was never read.
+            self.floor = self.floor.max(at);
+        }
         self.unseen = look.down.iter().filter(|name| !self.instances.contains_key(*name)).cloned().collect();
         for (name, sight) in look.live {
             self.read(name, sight, at, blink);
@@ -284,6 +288,11 @@ impl Ledger {
     /// Whether the instance is known.
     pub(super) fn knows(&self, instance: &str) -> bool {
         self.instances.contains_key(instance)
+    }
+
+    /// Whether the instance should be there and was never read.
+    pub(super) fn misses(&self, instance: &str) -> bool {
+        self.unseen.contains(instance)
     }
 
     /// Every counter there is now, and the instances that show it.
