@@ -1,7 +1,8 @@
 //! What each proxy must be told so that its own error path wakes an app, and what its requests say: pure.
 //!
 //! Each proxy is one file with one [`ProxyPlugin`], and one line in [`PLUGINS`]. [`app`] is what is rendered,
-//! [`rendered`] what comes out, [`routes`] which hosts and paths lead where, [`read`]
+//! [`rendered`] what comes out, [`routes`] which hosts and paths lead where
+//! ([`expression`]: by an expression of Traefik's), [`read`]
 //! finds both among objects, [`head`] how a request on an error path
 //! is read, [`location`] where a redirect may lead, [`objects`] what several proxies need alike.
 
@@ -14,6 +15,7 @@ pub mod routes;
 pub mod read;
 pub mod head;
 pub mod location;
+mod expression;
 mod objects;
 mod any;
 mod nginx;

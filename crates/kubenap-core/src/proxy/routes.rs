@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::expression::covered;
+
 /// One host and path that leads to a Service of the object's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
@@ -148,6 +150,29 @@ pub fn matches(object: &Value) -> Vec<&str> {
     list(&spec["routes"]).iter().map(|rule| text(&rule["match"]).unwrap_or_default()).collect()
 }
 
+/// What those rules of an IngressRoute match that lead to one of the namespace's `own` Services, and of which it is not
+/// understood which hosts and paths that are.
+pub(super) fn unread<'a>(object: &'a Value, namespace: &str, own: impl Fn(&str) -> bool) -> Vec<&'a str> {
+    let leads_here = |to: Backend| (to.namespace.is_empty() || to.namespace == namespace) && own(&to.service);
+    let here: BTreeSet<_> = backends(object)
+        .into_iter()
+        .filter_map(|to| {
+            let rule = to.rule;
+            leads_here(to).then_some(rule)
+        })
+        .collect();
+    let rules = matches(object).into_iter().enumerate().filter(|(rule, _)| here.contains(rule));
+    rules.map(|(_, text)| text).filter(|text| !covered(text).whole).collect()
+}
+
+/// Everything that an Ingress leads to, as it stands there.
+pub(super) fn ingress_backends(object: &Value) -> Vec<&Value> {
+    let spec = &object["spec"];
+    let paths = list(&spec["rules"]).iter().flat_map(|rule| list(&rule["http"]["paths"]));
+    let backends = paths.map(|path| &path["backend"]).chain([&spec["defaultBackend"]]);
+    backends.filter(|backend| !backend.is_null()).collect()
+}
+
 /// How many gateways a route of the Gateway API, or a VirtualService, names. A Service as its parent, and the mesh, are
 /// what callers inside go by: nothing comes in by them.
 pub fn gateways(object: &Value) -> usize {
@@ -264,7 +289,7 @@ fn mesh_path(uri: &Value) -> Option<(&str, bool)> {
 fn ingress_route(spec: &Value, namespace: &Value) -> Vec<Rule> {
     let mut rules = Vec::new();
     for route in list(&spec["routes"]) {
-        let places = places(text(&route["match"]).unwrap_or_default());
+        let places = covered(text(&route["match"]).unwrap_or_default()).places;
         for service in list(&route["services"]) {
             let is_service = service["kind"].is_null() || service["kind"] == "Service";
             let own = service["namespace"].is_null() || service["namespace"] == *namespace;
@@ -281,56 +306,6 @@ fn ingress_route(spec: &Value, namespace: &Value) -> Vec<Rule> {
         }
     }
     rules
-}
-
-/// Host, path and whether it is exact, for each way in which Traefik's expression can come true. Conditions on anything
-/// else only narrow it; a negation or a pattern makes the whole way one that is not understood.
-fn places(expression: &str) -> Vec<(String, String, bool)> {
-    let mut places = Vec::new();
-    if has_groups(expression) {
-        return places;
-    }
-    for way in expression.split("||") {
-        let (mut hosts, mut paths) = (Vec::new(), Vec::new());
-        let understood = way.split("&&").all(|condition| {
-            let condition = condition.trim();
-            let Some((name, rest)) = condition.split_once('(') else { return false };
-            let Some(arguments) = rest.strip_suffix(')') else { return false };
-            let values = arguments.split(',').map(|value| value.trim().trim_matches(['`', '"']).to_owned());
-            if arguments.contains(['(', ')']) {
-                return false;
-            }
-            match name.trim() {
-                "Host" => hosts.extend(values),
-                "PathPrefix" => paths.extend(values.map(|path| (path, false))),
-                "Path" => paths.extend(values.map(|path| (path, true))),
-                "Method" | "Header" | "Headers" | "Query" | "ClientIP" => {}
-                _ => return false,
-            }
-            true
-        });
-        if !understood {
-            continue;
-        }
-        if hosts.is_empty() {
-            hosts.push("*".to_owned());
-        }
-        if paths.is_empty() {
-            paths.push(("/".to_owned(), false));
-        }
-        for host in &hosts {
-            places.extend(paths.iter().map(|(path, exact)| (host.clone(), path.clone(), *exact)));
-        }
-    }
-    places
-}
-
-/// Whether something stands in brackets that is no function's arguments: what belongs together is then not plain.
-fn has_groups(expression: &str) -> bool {
-    let opens = expression.match_indices('(');
-    let mut before =
-        opens.map(|(at, _)| expression.get(..at).and_then(|text| text.trim_end().chars().next_back()));
-    before.any(|sign| !sign.is_some_and(char::is_alphanumeric))
 }
 
 fn cross(hosts: &[&str], paths: &[(&str, bool)], service: &str, port: &str) -> Vec<Rule> {
@@ -394,7 +369,22 @@ mod tests {
             route("Host(`away.example`)", json!({ "name": "web", "namespace": "other", "port": 80 })),
             route("Host(`made.example`)", json!({ "name": "web", "kind": "TraefikService" })),
         ] } });
-        assert_eq!(shown(&object), ["head.example/ web:80", "web.example/a web:80", "www.example/a web:80"]);
+        assert_eq!(
+            shown(&object),
+            [
+                "group.example=/x web:80",
+                "group.example=/y web:80",
+                "group.example=/z web:80",
+                "head.example/ web:80",
+                "one.example/ web:80",
+                "two.example/ web:80",
+                "web.example/a web:80",
+                "www.example/a web:80",
+            ]
+        );
+        let unread = |namespace| unread(&object, namespace, |name| name == "web");
+        assert_eq!(unread("shop"), ["!Host(`not.example`)", "HostRegexp(`.*`)"]);
+        assert!(unread("other").is_empty());
     }
 
     #[test]
