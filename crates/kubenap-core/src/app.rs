@@ -28,12 +28,17 @@ impl AppId {
 
     /// A short text of its own for names that are cut or joined: the same on every machine and in every version.
     pub fn digest(&self) -> String {
-        // FNV-1a, folded.
-        let hash = self.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
+        digest(&self.to_string())
     }
+}
+
+/// A short text that stands for a longer one in a name: the same on every machine and in every version.
+pub(crate) fn digest(text: &str) -> String {
+    // FNV-1a, folded.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
 }
 
 impl Deref for AppId {

@@ -214,13 +214,13 @@ pub(crate) struct RenderArgs {
     /// The proxy's version, as some things came late
     #[arg(long, value_name = "MAJOR.MINOR")]
     pub(crate) proxy_version: Option<Version>,
-    /// Read these manifests, and ask no cluster; may be repeated
+    /// Read these manifests (- for standard input), and ask no cluster; may be repeated
     #[arg(long, short, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
     /// KubeNap's Service, and its port that leads to --proxy-listen
     #[arg(long, default_value = "kubenap-system/kubenap:80", value_name = "NAMESPACE/SERVICE[:PORT]")]
     pub(crate) wake_service: WakeAddress,
-    /// The cluster address of KubeNap's Service [default: what the cluster says]
+    /// The cluster address of KubeNap's Service [default: what the cluster or the files say]
     #[arg(long, value_name = "IP")]
     pub(crate) wake_ip: Option<IpAddr>,
     /// How to print it

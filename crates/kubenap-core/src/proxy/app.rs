@@ -16,7 +16,7 @@ use crate::app::AppId;
 pub struct App {
     /// Which one.
     pub id: AppId,
-    /// Its Service ports; the first is its main one.
+    /// Its Service ports; the first is its main one, to which its routes lead.
     pub services: Vec<AppService>,
     /// The objects that lead to these Services.
     pub routes: Vec<Route>,
@@ -98,15 +98,43 @@ impl App {
     /// Where a proxy that is configured by hand finds its main Service: by address where that is known, since not every
     /// proxy can ask the cluster's DNS.
     pub(super) fn place(&self) -> Result<Place, Unfit> {
-        let service = self.service()?;
-        let name = format!("{}.{}.svc", service.name, self.id.namespace);
-        Ok(Place { host: service.ip.map_or(name, |ip| ip.to_string()), port: service.port })
+        Ok(self.place_of(self.service()?))
     }
 
-    /// Its name as every configuration takes one: letters, digits and `_`.
+    /// The same for another of its Service ports.
+    pub(super) fn place_of(&self, service: &AppService) -> Place {
+        let name = format!("{}.{}.svc", service.name, self.id.namespace);
+        Place { host: service.ip.map_or(name, |ip| ip.to_string()), port: service.port }
+    }
+
+    /// Its name as every configuration takes one: letters, digits and `_`. With a digest, for `a-b/c` and `a/b-c` are one
+    /// word; and short, for NGINX has no room for long ones.
     pub(super) fn word(&self) -> String {
-        let sign = |sign: char| if sign.is_ascii_alphanumeric() { sign } else { '_' };
-        self.id.to_string().chars().map(sign).collect()
+        format!("kubenap_{}", self.id.digest())
+    }
+
+    /// Whether what is said of an Ingress would be said of somebody else's Services, too.
+    pub(super) fn shares(&self, ingress: &Route) -> bool {
+        let own = |name: &str| self.services.iter().any(|service| service.name == name);
+        routes::ingress_backends(&ingress.object)
+            .iter()
+            .any(|backend| backend["service"]["name"].as_str().is_none_or(|name| !own(name)))
+    }
+
+    /// What the rules of its IngressRoutes match, where it is not understood which hosts and paths that are.
+    pub(super) fn unread(&self) -> Vec<&str> {
+        let own = |name: &str| self.services.iter().any(|service| service.name == name);
+        self.routes.iter().flat_map(|route| routes::unread(&route.object, &self.id.namespace, own)).collect()
+    }
+
+    /// What must be known beside a text for a file.
+    pub(super) fn notes_on_text(&self) -> Vec<String> {
+        let note = |rule: &str| {
+            format!(
+                "The rule `{rule}` is not understood: KubeNap answers 404 for what only it leads to, and its hosts are not in the text."
+            )
+        };
+        self.unread().into_iter().map(note).collect()
     }
 
     /// How long a proxy waits for KubeNap's answer, in seconds.
@@ -114,10 +142,12 @@ impl App {
         self.wake_timeout.as_secs().saturating_add(10)
     }
 
-    /// Its host names, each once, in order; nothing where it is for every host.
+    /// Its host names, each once, in order; nothing where one of its rules is for every host.
     pub fn hosts(&self) -> Vec<String> {
         let mut hosts: Vec<_> = self.rules().into_iter().map(|rule| rule.host).collect();
-        hosts.retain(|host| host != "*");
+        if hosts.iter().any(|host| host == "*") {
+            return Vec::new();
+        }
         hosts.sort();
         hosts.dedup();
         hosts
@@ -169,7 +199,7 @@ impl WakeAddress {
         self.ip.ok_or_else(|| {
             Unfit::new(
                 format!("the cluster address of Service {}/{} is not known", self.namespace, self.service),
-                "give --wake-ip, or render from the cluster in which KubeNap is installed",
+                "give --wake-ip, or name the file of that Service as the cluster has it, or render from the cluster itself",
             )
         })
     }

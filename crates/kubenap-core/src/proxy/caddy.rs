@@ -62,7 +62,10 @@ impl ProxyPlugin for Caddy {
         Ok(Rendered {
             form,
             pieces: vec![Piece::Text { place: "the Caddyfile", text }],
-            notes: std::iter::once(listener("caddy")).chain(notes.map(str::to_owned)).collect(),
+            notes: std::iter::once(listener("caddy"))
+                .chain(notes.map(str::to_owned))
+                .chain(app.notes_on_text())
+                .collect(),
             hook: Hook::Silent,
             by_hand: Some("it is text for a file"),
         })

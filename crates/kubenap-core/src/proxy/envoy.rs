@@ -63,7 +63,10 @@ impl ProxyPlugin for Envoy {
         Ok(Rendered {
             form,
             pieces: vec![Piece::Text { place, text: configuration(app, wake, form)? }],
-            notes: vec![listener("envoy"), own.to_owned(), note.to_owned()],
+            notes: [listener("envoy"), own.to_owned(), note.to_owned()]
+                .into_iter()
+                .chain(app.notes_on_text())
+                .collect(),
             hook,
             by_hand: Some("it is text for a file"),
         })
@@ -160,7 +163,7 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
     let hosts = app.hosts();
     let domains = match hosts.as_slice() {
         [] => r#""*""#.to_owned(),
-        hosts => hosts.iter().map(|host| format!(r#""{host}", "{host}:*""#)).collect::<Vec<_>>().join(", "),
+        hosts => hosts.iter().map(|host| format!("{host:?}")).collect::<Vec<_>>().join(", "),
     };
     let mapper = match form {
         "lua" => {
@@ -242,7 +245,8 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
         endpoint(&to, 0)
     );
     Ok(format!(
-        r"static_resources:
+        r"# {id}
+static_resources:
   listeners:
   - name: {name}
     address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
@@ -255,6 +259,8 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
           use_remote_address: true
           upgrade_configs: [{{ upgrade_type: websocket }}]
 {mapper}          route_config:
+            # A host counts with whatever port it comes.
+            ignore_port_in_host_matching: true
 {guard}            virtual_hosts:
             - name: {name}
               domains: [{domains}]
@@ -273,6 +279,7 @@ fn configuration(app: &App, wake: &WakeAddress, form: &str) -> Result<String, Un
       cluster_name: {name}
       endpoints:
 {first}{second}{kubenap}",
+        id = app.id,
         guard = if form == "lua" {
             format!(
                 "            # Or an app could have another one woken.\n            response_headers_to_remove: [{MARK}]\n"

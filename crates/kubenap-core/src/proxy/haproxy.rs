@@ -23,12 +23,19 @@ impl ProxyPlugin for HaProxy {
         let form = app.form(FORMS, "plain")?;
         let (name, at, to, patience) = (app.word(), app.place()?, wake.place(), app.patience());
         let hosts = app.hosts();
-        let condition = match hosts.as_slice() {
-            [] => format!("  default_backend {name}"),
-            hosts => format!("  use_backend {name} if {{ req.hdr(host),field(1,:) -i {} }}", hosts.join(" ")),
+        // A line each: HAProxy takes 64 words in one.
+        let is_for = |host: &String| match host.strip_prefix('*') {
+            Some(rest) => format!("  acl {name} req.hdr(host),field(1,:) -m end -i {rest}\n"),
+            None => format!("  acl {name} req.hdr(host),field(1,:) -i {host}\n"),
+        };
+        let condition = if hosts.is_empty() {
+            format!("  default_backend {name}")
+        } else {
+            format!("{}  use_backend {name} if {name}", hosts.iter().map(is_for).collect::<String>())
         };
         let text = format!(
-            r"frontend {name}
+            r"# {id}
+frontend {name}
   mode http
   bind :80
   timeout client {patience}s
@@ -47,7 +54,8 @@ backend {name}
   server app {at} check inter 1s rise 1 fall 1 observe layer4 error-limit 1 on-error mark-down
   # No check: it is always there, and only asked when the app is not.
   server kubenap {to} backup
-"
+",
+            id = app.id,
         );
         let notes = [
             "What the app answers itself is left alone: only a connection that cannot be made counts.",
@@ -59,7 +67,10 @@ backend {name}
                 place: "haproxy.cfg; or its parts in a configuration that is there",
                 text,
             }],
-            notes: std::iter::once(listener("haproxy")).chain(notes.map(str::to_owned)).collect(),
+            notes: std::iter::once(listener("haproxy"))
+                .chain(notes.map(str::to_owned))
+                .chain(app.notes_on_text())
+                .collect(),
             hook: Hook::Silent,
             by_hand: Some("it is text for a file"),
         })

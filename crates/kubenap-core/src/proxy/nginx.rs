@@ -6,8 +6,9 @@ use std::str::Split;
 use serde_json::{Value, json};
 
 use super::head::{Doubt, Reach, RequestHead, Target};
-use super::objects::{annotations, own_name, service_beside};
-use super::{App, Form, Hook, ProxyPlugin, Rendered, Route, Unfit, WakeAddress};
+use super::objects::{annotations, own_name, service_beside, shared};
+use super::routes::rules;
+use super::{App, AppService, Form, Hook, ProxyPlugin, Rendered, Route, Unfit, WakeAddress};
 
 /// NGINX.
 #[derive(Debug)]
@@ -102,7 +103,8 @@ fn plain(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
     let (name, address, hosts) = (app.word(), app.place()?, app.hosts());
     let hosts = if hosts.is_empty() { "_".to_owned() } else { hosts.join(" ") };
     let text = format!(
-        r#"# max_fails=0: a server that refused once would be left out for 10 s, also when its pods are back.
+        r#"# {id}
+# max_fails=0: a server that refused once would be left out for 10 s, also when its pods are back.
 upstream {name} {{ server {address} max_fails=0; }}
 map $http_upgrade ${name}_connection {{ default upgrade; "" ""; }}
 
@@ -131,16 +133,18 @@ server {{
 {locations}
 }}
 "#,
+        id = app.id,
         locations = indented(&locations(&format!("  proxy_pass http://{name};"), app, wake), 2),
     );
     let place = "a file that `http { … }` includes, such as conf.d/kubenap.conf; or its parts in a `server` that is there";
+    let notes = notes(&[
+        "Leave proxy_request_buffering on: without it a body is gone when the request is to be sent again.",
+        "client_max_body_size counts before anything wakes: raise it if the app takes large uploads.",
+    ]);
     Ok(Rendered {
         form: "plain",
         pieces: vec![super::Piece::Text { place, text }],
-        notes: notes(&[
-            "Leave proxy_request_buffering on: without it a body is gone when the request is to be sent again.",
-            "client_max_body_size counts before anything wakes: raise it if the app takes large uploads.",
-        ]),
+        notes: notes.into_iter().chain(app.notes_on_text()).collect(),
         hook: Hook::Silent,
         by_hand: Some("it is text for a file"),
     })
@@ -186,7 +190,11 @@ fn ingress_nginx(app: &App, wake: &WakeAddress, form: &'static str) -> Result<Re
         texts[format!("{PREFIX}/disable-proxy-intercept-errors")] = json!("true");
     }
     let mut pieces = Vec::from(service_beside(app, wake)?);
-    let by_hand = annotate(app, &mut pieces, &texts)?;
+    let mut by_hand = None;
+    for ingress in ingresses(app)? {
+        by_hand = by_hand.or(annotate(app, ingress, &mut pieces, &texts));
+    }
+    let (neighbours, note) = shared(app).unzip();
     let form = if form == "ingress-nginx" { form } else { "ingress-nginx-errors" };
     Ok(Rendered {
         form,
@@ -194,32 +202,38 @@ fn ingress_nginx(app: &App, wake: &WakeAddress, form: &'static str) -> Result<Re
         notes: notes(&[
             "ingress-nginx reloads for a nap and for a wake, at most every 3.3 s: until then KubeNap passes what still comes to it.",
             "With rewrite-target, or paths that are patterns, the path that the client asked for is lost: leave such an Ingress to substitution.",
-        ]),
+        ])
+        .into_iter()
+        .chain(note)
+        .collect(),
         hook: Hook::Silent,
-        by_hand,
+        by_hand: by_hand.or(neighbours),
     })
 }
 
 fn f5(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
-    // A location of a snippet inherits nothing of what the controller writes into its own.
-    let again = format!(
-        r"  proxy_http_version 1.1;
+    let mut pieces = Vec::new();
+    let mut by_hand = None;
+    for ingress in ingresses(app)? {
+        let at = app.place_of(only_port(app, ingress)?);
+        // A location of a snippet inherits nothing of what the controller writes into its own.
+        let again = format!(
+            r"  proxy_http_version 1.1;
   proxy_set_header Host $host;
   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
   proxy_set_header X-Forwarded-Host $host;
   proxy_set_header X-Forwarded-Proto $scheme;
   proxy_set_header Upgrade $http_upgrade;
   proxy_set_header Connection $http_connection;
-  proxy_pass http://{};",
-        app.place()?
-    );
-    let texts = json!({
-        "nginx.org/use-cluster-ip": "true",
-        "nginx.org/location-snippets": "error_page 502 504 = @kubenap;\nrecursive_error_pages on;\n",
-        "nginx.org/server-snippets": format!("{}\n", locations(&again, app, wake)),
-    });
-    let mut pieces = Vec::new();
-    let by_hand = annotate(app, &mut pieces, &texts)?;
+  proxy_pass http://{at};"
+        );
+        let texts = json!({
+            "nginx.org/use-cluster-ip": "true",
+            "nginx.org/location-snippets": "error_page 502 504 = @kubenap;\nrecursive_error_pages on;\n",
+            "nginx.org/server-snippets": format!("{}\n", locations(&again, app, wake)),
+        });
+        by_hand = by_hand.or(annotate(app, ingress, &mut pieces, &texts));
+    }
     Ok(Rendered {
         form: "f5",
         pieces,
@@ -232,21 +246,47 @@ fn f5(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
     })
 }
 
-/// Puts the annotations on every Ingress of the app. Why the controller must not, if so: what is there would be lost.
-fn annotate(app: &App, pieces: &mut Vec<super::Piece>, texts: &Value) -> Result<Option<&'static str>, Unfit> {
-    let mut by_hand = None;
-    let mut found = false;
-    for route in app.routes.iter().filter(|route| route.kind() == "Ingress") {
-        found = true;
-        let wanted = texts.as_object().into_iter().flatten();
-        let taken = wanted
-            .filter(|(name, text)| route.annotation(name).is_some_and(|own| text.as_str() != Some(own)));
-        if taken.count() > 0 {
-            by_hand = Some("the Ingress has one of these annotations already");
-        }
-        pieces.push(annotations("networking.k8s.io/v1", "Ingress", app, route.name(), texts));
+/// The one Service port to which an Ingress leads: what is sent to the app once more knows no other.
+fn only_port<'a>(app: &'a App, ingress: &Route) -> Result<&'a AppService, Unfit> {
+    const HINT: &str = "give each Service port an Ingress with hosts of its own, or leave it to substitution: `kubenap/proxy: any`";
+    let unfit = |why: &str| Unfit::new(format!("the Ingress {} {why}", ingress.name()), HINT);
+    if ingress.annotation("nginx.org/mergeable-ingress-type").is_some() {
+        return Err(unfit(
+            "is mergeable: the controller takes no server-snippets from a minion, and no use-cluster-ip from a master",
+        ));
     }
-    if found { Ok(by_hand) } else { Err(no_ingress(app)) }
+    if app.shares(ingress) {
+        return Err(unfit("leads to other Services too, and its snippets hold for all of them"));
+    }
+    let rules = rules(&ingress.object);
+    let mut meant = app.services.iter().filter(|service| rules.iter().any(|rule| service.is_meant_by(rule)));
+    match (meant.next(), meant.next()) {
+        (_, Some(_)) => {
+            Err(unfit("leads to several ports of the app, and its snippets hold for all of them"))
+        }
+        (Some(only), None) => Ok(only),
+        (None, None) => app.service(),
+    }
+}
+
+/// Puts the annotations on an Ingress. Why the controller must not, if so: what is there would be lost.
+fn annotate(
+    app: &App,
+    ingress: &Route,
+    pieces: &mut Vec<super::Piece>,
+    texts: &Value,
+) -> Option<&'static str> {
+    pieces.push(annotations("networking.k8s.io/v1", "Ingress", app, ingress.name(), texts));
+    let mut wanted = texts.as_object().into_iter().flatten();
+    let taken =
+        wanted.any(|(name, text)| ingress.annotation(name).is_some_and(|own| text.as_str() != Some(own)));
+    taken.then_some("the Ingress has one of these annotations already")
+}
+
+/// The Ingresses that lead to the app: at least one.
+fn ingresses(app: &App) -> Result<Vec<&Route>, Unfit> {
+    let all: Vec<_> = app.routes.iter().filter(|route| route.kind() == "Ingress").collect();
+    if all.is_empty() { Err(no_ingress(app)) } else { Ok(all) }
 }
 
 fn no_ingress(app: &App) -> Unfit {

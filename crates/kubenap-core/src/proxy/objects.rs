@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{App, Piece, Unfit, WakeAddress};
-use crate::app::key;
+use crate::app::{digest, key};
 use crate::seen::MADE;
 
 /// The port of the Service beside the app.
@@ -57,6 +57,29 @@ pub(super) fn annotations(api_version: &str, kind: &str, app: &App, name: &str, 
     }))
 }
 
+/// Why the controller must not annotate an Ingress of the app, where it leads to other Services too, and what somebody should
+/// know of that.
+pub(super) fn shared(app: &App) -> Option<(&'static str, String)> {
+    let ingress = app.routes.iter().find(|route| route.kind() == "Ingress" && app.shares(route))?;
+    let note = format!(
+        "The Ingress {} leads to other Services too, and its annotations hold for all of them: give the app an Ingress of its own, or a failure of theirs is taken for its sleep.",
+        ingress.name()
+    );
+    Some(("the Ingress leads to other Services too", note))
+}
+
+/// The name of what stands for another object of this app's: both names, the other one cut where the whole is longer than
+/// any object's name.
+pub(super) fn beside(app: &App, other: &str) -> String {
+    const LONGEST: usize = 253;
+    let (own, end) = (own_name(app), digest(other));
+    if own.len() + 1 + other.len() <= LONGEST {
+        return format!("{own}-{other}");
+    }
+    let head: String = other.chars().take(LONGEST - own.len() - end.len() - 2).collect();
+    format!("{own}-{}-{end}", head.trim_end_matches(['.', '-']))
+}
+
 /// A name that every kind of object may have, a DNS label, and that no other app's has: `a-b/c` and `a/b-c` are not told
 /// apart by what people read of it.
 fn named(words: &str, app: &App) -> String {
@@ -82,6 +105,18 @@ mod tests {
             wake_timeout: Duration::ZERO,
             form: None,
             version: None,
+        }
+    }
+
+    #[test]
+    fn the_name_of_another_object_is_kept_whole_or_cut_to_one_that_no_other_has() {
+        let app = app("shop", "web");
+        assert_eq!(beside(&app, "web.example"), format!("{}-web.example", own_name(&app)));
+        let long = |end: char| format!("{}{end}", "a.b-".repeat(63));
+        let (one, other) = (beside(&app, &long('x')), beside(&app, &long('y')));
+        assert_ne!(one, other);
+        for name in [one, other] {
+            assert!(name.len() <= 253 && name.split('.').all(|part| !part.ends_with('-')), "{name}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::routes::{self, rules};
+use super::routes::{self, Rule, backends, rules};
 use super::{App, AppService, Proxy, Route, Unfit};
 use crate::app::AppId;
 use crate::policy::{self, Complaint, Defaults, Policy, Texts};
@@ -41,7 +41,7 @@ pub fn read(id: &AppId, objects: &[Value]) -> Result<Found, Unfit> {
     let reading =
         policy::read(&texts(&metadata["labels"]), &texts(&metadata["annotations"]), &Defaults::default());
     let pod = texts(&deployment["spec"]["template"]["metadata"]["labels"]);
-    let services: Vec<_> =
+    let mut services: Vec<_> =
         of_kind("Service").filter(|service| serves(service, &reading.policy, &pod)).flat_map(ports).collect();
     if services.is_empty() {
         return Err(Unfit::new(
@@ -53,18 +53,44 @@ pub fn read(id: &AppId, objects: &[Value]) -> Result<Found, Unfit> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         reading.policy.ingresses.as_ref().is_none_or(|names| names.iter().any(|one| one == name))
     };
+    let own = |name: &str| services.iter().any(|service| service.name == name);
+    // Also by a rule of which it is not understood what it matches: the plugins say so.
     let leads_here = |object: &Value| {
-        rules(object).iter().any(|rule| services.iter().any(|service| service.name == rule.service))
+        rules(object).iter().any(|rule| own(&rule.service))
+            || backends(object)
+                .iter()
+                .any(|to| own(&to.service) && (to.namespace.is_empty() || to.namespace == id.namespace))
     };
     let known = |object: &&Value| routes::KINDS.iter().any(|kind| object["kind"] == kind.kind);
     let routes = objects.iter().filter(here).filter(known);
-    let routes = routes
+    let routes: Vec<_> = routes
         .filter(|object| chosen(object) && !is_ours(object) && leads_here(object))
         .map(|object| Route { object: object.clone(), controller: controller(object, objects) })
         .collect();
+    lead_first(&mut services, &routes);
     let Policy { proxy, wake_timeout, .. } = reading.policy;
     let app = App { id: id.clone(), services, routes, wake_timeout, form: None, version: None };
     Ok(Found { app, proxy, complaints: reading.complaints })
+}
+
+/// Puts the port first to which the routes lead, and among several the widest rule: one for metrics, or a Service for
+/// callers inside, may stand before it.
+fn lead_first(services: &mut [AppService], routes: &[Route]) {
+    let mut rules: Vec<_> = routes.iter().flat_map(|route| rules(&route.object)).collect();
+    rules.sort_by_key(|rule| rule.path.len());
+    let main = rules.iter().find_map(|rule| services.iter().position(|service| service.is_meant_by(rule)));
+    if let Some(main) = main {
+        services[..=main].rotate_right(1);
+    }
+}
+
+impl AppService {
+    /// Whether a rule leads to this port; one that names none leads to each.
+    pub(super) fn is_meant_by(&self, rule: &Rule) -> bool {
+        let port = &rule.port;
+        self.name == rule.service
+            && (port.is_empty() || *port == self.port.to_string() || *port == self.port_name)
+    }
 }
 
 /// What was rendered before is no way in of the app's own.
@@ -84,7 +110,9 @@ fn ports(service: &Value) -> impl Iterator<Item = AppService> {
     let spec = &service["spec"];
     let name = service["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let ip = spec["clusterIP"].as_str().and_then(|ip| ip.parse().ok());
-    spec["ports"].as_array().into_iter().flatten().filter_map(move |port| {
+    // No proxy of HTTP leads to any other.
+    let is_tcp = |port: &&Value| port["protocol"].as_str().is_none_or(|protocol| protocol == "TCP");
+    spec["ports"].as_array().into_iter().flatten().filter(is_tcp).filter_map(move |port| {
         Some(AppService {
             name: name.clone(),
             port: port["port"].as_u64().and_then(|port| u16::try_from(port).ok())?,

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::expression::covered;
+pub use super::reach::{gateways, hosts};
+
 /// One host and path that leads to a Service of the object's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
@@ -148,60 +151,31 @@ pub fn matches(object: &Value) -> Vec<&str> {
     list(&spec["routes"]).iter().map(|rule| text(&rule["match"]).unwrap_or_default()).collect()
 }
 
-/// The hosts of each rule of a route, in lower case; none where it also serves hosts that it does not spell out, or does not
-/// say so plainly. One list alone is for all its rules; no list for an Ingress.
-pub fn hosts(object: &Value) -> Vec<Vec<String>> {
-    let spec = &object["spec"];
-    match object["kind"].as_str().or_else(|| shape(spec)) {
-        Some("HTTPRoute" | "GRPCRoute") => vec![spelled_out(&texts_or_any(&spec["hostnames"]))],
-        Some("VirtualService") => vec![spelled_out(&texts_or_any(&spec["hosts"]))],
-        Some("IngressRoute") => {
-            let hosts = list(&spec["routes"]).iter().map(|rule| {
-                let ways = ways(text(&rule["match"]).unwrap_or_default());
-                let hosts = ways.iter().map(|way| way.as_ref().map_or(vec!["*"], Way::hosts));
-                spelled_out(&hosts.flatten().collect::<Vec<_>>())
-            });
-            hosts.collect()
-        }
-        _ => Vec::new(),
-    }
+/// What those rules of an IngressRoute match that lead to one of the namespace's `own` Services, and of which it is not
+/// understood which hosts and paths that are.
+pub(super) fn unread<'a>(object: &'a Value, namespace: &str, own: impl Fn(&str) -> bool) -> Vec<&'a str> {
+    let leads_here = |to: Backend| (to.namespace.is_empty() || to.namespace == namespace) && own(&to.service);
+    let here: BTreeSet<_> = backends(object)
+        .into_iter()
+        .filter_map(|to| {
+            let rule = to.rule;
+            leads_here(to).then_some(rule)
+        })
+        .collect();
+    let rules = matches(object).into_iter().enumerate().filter(|(rule, _)| here.contains(rule));
+    rules.map(|(_, text)| text).filter(|text| !covered(text).whole).collect()
 }
 
-/// A name without a dot is a Service's, which gateways know by a longer one.
-fn spelled_out(hosts: &[&str]) -> Vec<String> {
-    if hosts.iter().any(|host| host.contains('*') || !host.contains('.')) {
-        return Vec::new();
-    }
-    hosts.iter().map(|host| host.to_ascii_lowercase()).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-/// The gateways that a route of the Gateway API, or a VirtualService, names, with their namespaces. A Service as its parent,
-/// and the mesh, are what callers inside go by: nothing comes in by them. An empty name stands for gateways that another
-/// object names.
-pub fn gateways(object: &Value) -> BTreeSet<String> {
+/// Everything that an Ingress leads to, as it stands there.
+pub(super) fn ingress_backends(object: &Value) -> Vec<&Value> {
     let spec = &object["spec"];
-    let own = text(&object["metadata"]["namespace"]).unwrap_or_default();
-    if object["kind"].as_str().or_else(|| shape(spec)) == Some("VirtualService") {
-        let named = list(&spec["gateways"]).iter().filter_map(text).filter(|name| *name != "mesh");
-        let whole = |name: &str| if name.contains('/') { name.to_owned() } else { format!("{own}/{name}") };
-        // One without hosts is a part of others, which name the gateways.
-        let unnamed = list(&spec["hosts"]).is_empty().then(String::new);
-        return named.map(whole).chain(unnamed).collect();
-    }
-    let parents = list(&spec["parentRefs"]).iter().filter(|parent| parent["kind"] != "Service");
-    let parents = parents.map(|parent| {
-        let namespace = text(&parent["namespace"]).unwrap_or(own);
-        let name = text(&parent["name"]).unwrap_or_default();
-        match text(&parent["kind"]) {
-            None | Some("Gateway") => format!("{namespace}/{name}"),
-            Some(kind) => format!("{kind} {namespace}/{name}"),
-        }
-    });
-    parents.collect()
+    let paths = list(&spec["rules"]).iter().flat_map(|rule| list(&rule["http"]["paths"]));
+    let backends = paths.map(|path| &path["backend"]).chain([&spec["defaultBackend"]]);
+    backends.filter(|backend| !backend.is_null()).collect()
 }
 
 /// The kind of an object that does not say so, as items of a list need not.
-fn shape(spec: &Value) -> Option<&'static str> {
+pub(super) fn shape(spec: &Value) -> Option<&'static str> {
     let kinds = [
         ("routes", "IngressRoute"),
         ("http", "VirtualService"),
@@ -299,7 +273,7 @@ fn mesh_path(uri: &Value) -> Option<(&str, bool)> {
 fn ingress_route(spec: &Value, namespace: &Value) -> Vec<Rule> {
     let mut rules = Vec::new();
     for route in list(&spec["routes"]) {
-        let places = places(text(&route["match"]).unwrap_or_default());
+        let places = covered(text(&route["match"]).unwrap_or_default()).places;
         for service in list(&route["services"]) {
             let is_service = service["kind"].is_null() || service["kind"] == "Service";
             let own = service["namespace"].is_null() || service["namespace"] == *namespace;
@@ -318,72 +292,6 @@ fn ingress_route(spec: &Value, namespace: &Value) -> Vec<Rule> {
     rules
 }
 
-/// Host, path and whether it is exact, for each way in which Traefik's expression can come true.
-fn places(expression: &str) -> Vec<(String, String, bool)> {
-    let mut places = Vec::new();
-    for way in ways(expression).into_iter().flatten() {
-        for host in way.hosts() {
-            places.extend(way.paths.iter().map(|(path, exact)| (host.to_owned(), path.clone(), *exact)));
-        }
-    }
-    places
-}
-
-/// One way in which an expression of Traefik's can come true.
-struct Way {
-    /// None: every host.
-    hosts: Vec<String>,
-    /// Each path, and whether it is exact.
-    paths: Vec<(String, bool)>,
-}
-
-impl Way {
-    fn hosts(&self) -> Vec<&str> {
-        if self.hosts.is_empty() { vec!["*"] } else { self.hosts.iter().map(String::as_str).collect() }
-    }
-}
-
-/// Each way in which Traefik's expression can come true. Conditions on anything but hosts and paths only narrow it; a negation
-/// or a pattern makes the whole way one that is not understood.
-fn ways(expression: &str) -> Vec<Option<Way>> {
-    if has_groups(expression) {
-        return vec![None];
-    }
-    let ways = expression.split("||").map(|way| {
-        let (mut hosts, mut paths) = (Vec::new(), Vec::new());
-        let understood = way.split("&&").all(|condition| {
-            let condition = condition.trim();
-            let Some((name, rest)) = condition.split_once('(') else { return false };
-            let Some(arguments) = rest.strip_suffix(')') else { return false };
-            let values = arguments.split(',').map(|value| value.trim().trim_matches(['`', '"']).to_owned());
-            if arguments.contains(['(', ')']) {
-                return false;
-            }
-            match name.trim() {
-                "Host" => hosts.extend(values),
-                "PathPrefix" => paths.extend(values.map(|path| (path, false))),
-                "Path" => paths.extend(values.map(|path| (path, true))),
-                "Method" | "Header" | "Headers" | "Query" | "ClientIP" => {}
-                _ => return false,
-            }
-            true
-        });
-        if paths.is_empty() {
-            paths.push(("/".to_owned(), false));
-        }
-        understood.then_some(Way { hosts, paths })
-    });
-    ways.collect()
-}
-
-/// Whether something stands in brackets that is no function's arguments: what belongs together is then not plain.
-fn has_groups(expression: &str) -> bool {
-    let opens = expression.match_indices('(');
-    let mut before =
-        opens.map(|(at, _)| expression.get(..at).and_then(|text| text.trim_end().chars().next_back()));
-    before.any(|sign| !sign.is_some_and(char::is_alphanumeric))
-}
-
 fn cross(hosts: &[&str], paths: &[(&str, bool)], service: &str, port: &str) -> Vec<Rule> {
     let rule = |host: &str, (path, exact): &(&str, bool)| Rule {
         host: host.to_owned(),
@@ -395,16 +303,16 @@ fn cross(hosts: &[&str], paths: &[(&str, bool)], service: &str, port: &str) -> V
     hosts.iter().flat_map(|host| paths.iter().map(|path| rule(host, path))).collect()
 }
 
-fn texts_or_any(value: &Value) -> Vec<&str> {
+pub(super) fn texts_or_any(value: &Value) -> Vec<&str> {
     let hosts: Vec<_> = list(value).iter().filter_map(text).collect();
     if hosts.is_empty() { vec!["*"] } else { hosts }
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn text(value: &Value) -> Option<&str> {
+pub(super) fn text(value: &Value) -> Option<&str> {
     value.as_str()
 }
 
@@ -445,34 +353,22 @@ mod tests {
             route("Host(`away.example`)", json!({ "name": "web", "namespace": "other", "port": 80 })),
             route("Host(`made.example`)", json!({ "name": "web", "kind": "TraefikService" })),
         ] } });
-        assert_eq!(shown(&object), ["head.example/ web:80", "web.example/a web:80", "www.example/a web:80"]);
-    }
-
-    #[test]
-    fn a_route_s_hosts_are_told_where_it_spells_all_of_them_out() {
-        let route = |kind: &str, field: &str, names: Value| {
-            hosts(&json!({ "kind": kind, "spec": { (field): names, "rules": [{}, {}] } }))
-        };
         assert_eq!(
-            route("HTTPRoute", "hostnames", json!(["B.example", "a.example"])),
-            [["a.example", "b.example"]]
+            shown(&object),
+            [
+                "group.example=/x web:80",
+                "group.example=/y web:80",
+                "group.example=/z web:80",
+                "head.example/ web:80",
+                "one.example/ web:80",
+                "two.example/ web:80",
+                "web.example/a web:80",
+                "www.example/a web:80",
+            ]
         );
-        assert_eq!(route("GRPCRoute", "hostnames", json!(["a.example"])), [["a.example"]]);
-        for open in [json!([]), json!(["a.example", "*.example"]), Value::Null] {
-            assert_eq!(route("HTTPRoute", "hostnames", open.clone()), [[""; 0]], "{open}");
-        }
-        assert_eq!(route("VirtualService", "hosts", json!(["web.example"])), [["web.example"]]);
-        assert_eq!(route("VirtualService", "hosts", json!(["web"])), [[""; 0]], "a Service's name");
-        let rule = |text: &str| json!({ "match": text });
-        let object = json!({ "kind": "IngressRoute", "spec": { "routes": [
-            rule("Host(`a.example`) || Host(`b.example`) && PathPrefix(`/x`)"),
-            rule("Host(`a.example`) || HostRegexp(`.*`)"),
-            rule("PathPrefix(`/x`)"),
-            rule("(Host(`a.example`) || Host(`b.example`)) && Path(`/`)"),
-        ] } });
-        let nothing = Vec::<String>::new;
-        let first = vec!["a.example".to_owned(), "b.example".to_owned()];
-        assert_eq!(hosts(&object), [first, nothing(), nothing(), nothing()]);
+        let unread = |namespace| unread(&object, namespace, |name| name == "web");
+        assert_eq!(unread("shop"), ["!Host(`not.example`)", "HostRegexp(`.*`)"]);
+        assert!(unread("other").is_empty());
     }
 
     #[test]

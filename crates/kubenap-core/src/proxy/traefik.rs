@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::head::{Doubt, Reach, RequestHead, Target};
 use super::location::decoded;
-use super::objects::{PORT, annotations, labels, own_name, service_beside, shared_name};
+use super::objects::{PORT, annotations, beside, labels, own_name, service_beside, shared, shared_name};
 use super::{App, Form, Hook, Piece, ProxyPlugin, Rendered, Unfit, Version, WakeAddress};
+use crate::app::digest;
 
 /// Traefik.
 #[derive(Debug)]
@@ -64,9 +65,11 @@ impl ProxyPlugin for Traefik {
             "ingressroute-errors" => ingress_route(app, wake, false),
             "ingress" => ingress(app, wake),
             "nginx-annotations" => nginx_annotations(app, wake),
-            _ => Ok(Rendered::substitution(&[
-                "Traefik answers 503 for an HTTPRoute whose Service is empty, and has no hook there: substitution serves it.",
-            ])),
+            _ => Ok(Rendered::substitution(&[if app.route("HTTPRoute").is_some() {
+                "Traefik answers 503 for an HTTPRoute whose Service is empty, and has no hook there: substitution serves it."
+            } else {
+                "Nothing to apply: Traefik follows EndpointSlices."
+            }])),
         }
     }
 
@@ -147,11 +150,19 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
     } else {
         since(app, 3, 4, "statusRewrites")?;
     }
+    if let Some(rule) = app.unread().first() {
+        return Err(Unfit::new(
+            format!(
+                "the rule `{rule}` is not understood, and KubeNap would answer 404 for what only it leads to"
+            ),
+            "write it with Host, Path and PathPrefix, or leave it to substitution: `--form substitution`, or `kubenap/proxy: any`",
+        ));
+    }
     let (name, namespace) = (own_name(app), &app.id.namespace);
     let mut pieces = Vec::from(service_beside(app, wake)?);
-    let beside = json!({ "name": name, "port": PORT });
+    let kubenap = json!({ "name": name, "port": PORT });
     if !fails_over {
-        pieces.push(middleware(&name, namespace, &beside));
+        pieces.push(middleware(&name, namespace, &kubenap));
     }
     let mut routes = Vec::new();
     let mut templates = Vec::new();
@@ -161,7 +172,8 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
         for route in object["spec"]["routes"].as_array().into_iter().flatten() {
             let services = route["services"].as_array().map_or(&[][..], Vec::as_slice);
             let [service] = services else { continue };
-            let served = app.services.iter().any(|own| service["name"] == *own.name);
+            let here = service["namespace"].is_null() || service["namespace"] == *app.id.namespace;
+            let served = here && app.services.iter().any(|own| service["name"] == *own.name);
             if !served || service["kind"] == "TraefikService" {
                 continue;
             }
@@ -173,15 +185,15 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
             route["priority"] =
                 json!(route["priority"].as_u64().unwrap_or(length as u64).saturating_add(FIRST));
             if fails_over {
-                let port = service["port"].to_string();
-                // Not `kubenap-web-80`: that is what Traefik itself calls port 80 of the Service `kubenap-web`, and every
-                // request, also for an app that is awake, would go there.
-                let made = format!("{name}-{}-failover", port.trim_matches('"'));
+                // One for all that is said of a Service, not for its port alone: other routes lead to another Service, or to
+                // this one by another scheme. And not `kubenap-web-80`: that is what Traefik itself calls port 80 of the
+                // Service `kubenap-web`, and every request, also for an app that is awake, would go there.
+                let made = format!("{name}-{}-failover", digest(&service.to_string()));
                 if !templates
                     .iter()
                     .any(|piece| matches!(piece, Piece::Object(object) if object["metadata"]["name"] == made))
                 {
-                    templates.push(failover(&made, namespace, &service, &beside));
+                    templates.push(failover(&made, namespace, &service, &kubenap));
                 }
                 route["services"] = json!([{ "name": made, "kind": "TraefikService" }]);
             } else {
@@ -199,7 +211,7 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
         spec["routes"] = Value::Array(own);
         let original = object["metadata"]["name"].as_str().unwrap_or_default();
         let mut metadata =
-            json!({ "name": format!("{name}-{original}"), "namespace": namespace, "labels": labels() });
+            json!({ "name": beside(app, original), "namespace": namespace, "labels": labels() });
         // Which of several Traefiks serves it.
         if let Some(class) = object["metadata"]["annotations"]["kubernetes.io/ingress.class"].as_str() {
             metadata["annotations"] = json!({ "kubernetes.io/ingress.class": class });
@@ -243,14 +255,14 @@ fn ingress_route(app: &App, wake: &WakeAddress, fails_over: bool) -> Result<Rend
     })
 }
 
-fn failover(name: &str, namespace: &str, service: &Value, beside: &Value) -> Piece {
+fn failover(name: &str, namespace: &str, service: &Value, kubenap: &Value) -> Piece {
     Piece::Object(json!({
         "apiVersion": "traefik.io/v1alpha1",
         "kind": "TraefikService",
         "metadata": { "name": name, "namespace": namespace, "labels": labels() },
         "spec": { "failover": {
             "service": service,
-            "fallback": beside,
+            "fallback": kubenap,
             // No maxRequestBodyBytes: Traefik 3.7 would allocate that much for each request, also for one without a body.
             "errors": { "status": ["502"] },
         } },
@@ -268,7 +280,7 @@ fn ingress(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
         let native = json!({ "traefik.ingress.kubernetes.io/service.nativelb": "true" });
         pieces.push(annotations("v1", "Service", app, service, &native));
     }
-    let mut by_hand = None;
+    let (mut by_hand, neighbours) = shared(app).unzip();
     let own = format!("{}-{name}@kubernetescrd", wake.namespace);
     let mut found = false;
     for route in app.routes.iter().filter(|route| route.kind() == "Ingress") {
@@ -299,7 +311,7 @@ fn ingress(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
             "nativelb: without it Traefik drops the router of an empty Service, and answers 404 before any middleware runs.",
             "The middleware asks by GET and makes a 307 of every answer: an app that cannot start answers 307 without a Location.",
             "After replacePath and replacePathRegex the original path is lost: leave such routes to substitution.",
-        ]),
+        ]).into_iter().chain(neighbours).collect(),
         hook: Hook::Touches(
             "a 502 of the app's own is taken for its sleep; kube-proxy instead of Traefik spreads its requests over its pods",
         ),
@@ -316,7 +328,7 @@ fn nginx_annotations(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
     since(app, 3, 7, "default-backend")?;
     let name = own_name(app);
     let mut pieces = Vec::from(service_beside(app, wake)?);
-    let mut by_hand = None;
+    let (mut by_hand, neighbours) = shared(app).unzip();
     let mut found = false;
     for route in app.routes.iter().filter(|route| route.kind() == "Ingress") {
         found = true;
@@ -342,7 +354,7 @@ fn nginx_annotations(app: &App, wake: &WakeAddress) -> Result<Rendered, Unfit> {
         pieces,
         notes: notes(&[
             "custom-http-errors: without it Traefik answers 503 itself for as long as the last pod ends and still calls itself ready.",
-        ]),
+        ]).into_iter().chain(neighbours).collect(),
         hook: Hook::Touches("a 502 or 503 of the app's own is taken for its sleep, and asked for again"),
         by_hand,
     })

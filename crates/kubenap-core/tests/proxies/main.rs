@@ -2,6 +2,8 @@
 //! `UPDATE_EXPECT=1 cargo test -p kubenap-core --test proxies` writes both anew.
 #![expect(clippy::unwrap_used, reason = "a manifest that cannot be read is a failed test")]
 
+mod given;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! `kubenap render APP`: what a proxy must be told for an app, from the cluster or from files alone.
 
+use std::io::Read as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -23,7 +25,9 @@ pub(crate) async fn run(args: RenderArgs, at: &ClusterArgs) -> anyhow::Result<Ou
         wake.ip = cluster_ip(&cluster, &wake).await?;
         pieces::around(&cluster, &id).await?
     } else {
-        from_files(&args.file)?
+        let objects = from_files(&args.file)?;
+        wake.ip = ip_among(&objects, &wake);
+        objects
     };
     wake.ip = args.wake_ip.or(wake.ip);
     let found = read::read(&id, &objects)?;
@@ -111,11 +115,19 @@ fn text(rendered: &Rendered) -> anyhow::Result<String> {
     Ok(parts.join("---\n"))
 }
 
+/// So much is read from standard input, which may have no end.
+const MOST_READ: u64 = 64 << 20;
+
 fn from_files(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Value>> {
     let mut objects = Vec::new();
     for file in files {
         let shown = file.as_ref().display();
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+        let text = if file.as_ref() == Path::new("-") {
+            std::io::read_to_string(std::io::stdin().lock().take(MOST_READ))
+        } else {
+            std::fs::read_to_string(file)
+        };
+        let text = text.with_context(|| format!("cannot read {shown}"))?;
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
             .with_context(|| format!("{shown} is not understood; accepted: manifests as YAML or JSON"))?;
         for document in documents {
@@ -133,7 +145,17 @@ fn from_files(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Value>> {
     Ok(objects)
 }
 
-async fn cluster_ip(cluster: &Cluster, wake: &WakeAddress) -> anyhow::Result<Option<std::net::IpAddr>> {
+/// The cluster address of KubeNap's Service, where it is among what was read.
+fn ip_among(objects: &[Value], wake: &WakeAddress) -> Option<IpAddr> {
+    let mut services = objects.iter().filter(|object| object["kind"] == "Service");
+    let service = services.find(|service| {
+        let metadata = &service["metadata"];
+        metadata["namespace"] == *wake.namespace && metadata["name"] == *wake.service
+    })?;
+    service["spec"]["clusterIP"].as_str()?.parse().ok()
+}
+
+async fn cluster_ip(cluster: &Cluster, wake: &WakeAddress) -> anyhow::Result<Option<IpAddr>> {
     let api: Api<Service> = Api::namespaced(cluster.client(), &wake.namespace);
     let service = match cluster.call(api.get_opt(&wake.service)).await {
         Ok(service) => service,

@@ -84,9 +84,20 @@ impl Home {
 
     /// Runs it to its end.
     pub(crate) fn kubenap(&self, args: &[&str]) -> Ended {
+        Self::ended(self.program(args), args)
+    }
+
+    /// The same with a file as its standard input.
+    pub(crate) fn kubenap_reading(&self, file: &str, args: &[&str]) -> Ended {
+        let mut program = self.program(args);
+        program.stdin(std::fs::File::open(file).unwrap());
+        Self::ended(program, args)
+    }
+
+    fn ended(mut program: Command, args: &[&str]) -> Ended {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let output = runtime
-            .block_on(async { timeout(LIMIT, self.program(args).output()).await })
+            .block_on(async { timeout(LIMIT, program.output()).await })
             .unwrap_or_else(|_| panic!("`kubenap {}` does not end", args.join(" ")))
             .unwrap();
         Ended {

@@ -39,6 +39,28 @@ fn the_same_is_there_for_programs() {
 }
 
 #[test]
+fn files_that_have_kubenap_s_own_service_too_need_no_address() {
+    let (app, home) = (file("apps/ingress.yaml"), Home::empty());
+    let service =
+        "kind: Service\nmetadata: {name: kubenap, namespace: kubenap-system}\nspec: {clusterIP: 10.96.0.7}\n";
+    let own = home.file("kubenap.yaml", service);
+    let args = ["render", "shop/web", "-f", &app, "-f", own.to_str().unwrap(), "--proxy", "nginx"];
+    let ended = home.kubenap(&args);
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(ended.out, std::fs::read_to_string(file("nginx/ingress-nginx.yaml")).unwrap());
+}
+
+#[test]
+fn manifests_are_read_from_standard_input() {
+    let app = file("apps/ingress.yaml");
+    let args =
+        ["render", "shop/web", "-f", "-", "--proxy", "nginx", "--form", "plain", "--wake-ip", "10.96.0.7"];
+    let ended = Home::empty().kubenap_reading(&app, &args);
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(ended.out, std::fs::read_to_string(file("nginx/plain.conf")).unwrap());
+}
+
+#[test]
 fn what_cannot_be_rendered_is_named_with_a_hint() {
     let app = file("apps/ingress.yaml");
     let app = app.as_str();
