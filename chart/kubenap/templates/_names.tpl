@@ -50,11 +50,28 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- include "kubenap.port" (default "0.0.0.0:8081" (index .Values.flags "admin-listen")) -}}
 {{- end -}}
 
-{{/* The port of the first --proxy-listen. */}}
-{{- define "kubenap.proxyPort" -}}
+{{/*
+The ports of all --proxy-listen, each once, as a list of names and numbers. The first is called proxy, the others by their
+profile, such as proxy-traefik, or by their number where that is taken. No name is longer than a port's may be.
+*/}}
+{{- define "kubenap.proxyPorts" -}}
 {{- $listen := default "any=0.0.0.0:8080" (index .Values.flags "proxy-listen") -}}
-{{- if kindIs "slice" $listen -}}{{- $listen = first $listen -}}{{- end -}}
-{{- include "kubenap.port" (splitList "," $listen | first) -}}
+{{- if kindIs "slice" $listen -}}{{- $listen = join "," $listen -}}{{- end -}}
+{{- $names := dict -}}
+{{- $ports := dict -}}
+{{- range splitList "," $listen -}}
+{{- $port := include "kubenap.port" . | trim -}}
+{{- if not (hasKey $ports $port) -}}
+{{- $name := "proxy" -}}
+{{- if $names -}}
+{{- $name = ternary (splitList "=" . | first | trim) "any" (contains "=" .) | printf "proxy-%s" | trunc 15 | trimSuffix "-" -}}
+{{- end -}}
+{{- if hasKey $names $name -}}{{- $name = printf "proxy-%s" $port -}}{{- end -}}
+{{- $_ := set $names $name true -}}
+{{- $_ := set $ports $port true }}
+- {name: {{ $name }}, port: {{ $port }}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The flags of `kubenap run`. */}}

@@ -12,6 +12,7 @@ pub mod eager;
 pub mod nap;
 pub mod routes;
 mod leading;
+mod elsewhere;
 pub mod survey;
 pub mod wake;
 pub mod web;

@@ -17,6 +17,7 @@ use crate::cluster::space::Space;
 use crate::cluster::{observe, watched};
 use crate::decide::events::Reason;
 use crate::decide::{Context, entrances};
+use crate::elsewhere;
 use crate::leading::by_service;
 use crate::wake::{DoorKey, DoorSpec, HostRule};
 
@@ -28,6 +29,7 @@ pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
     let mut told = BTreeSet::new();
     let mut read_at = None;
     let mut late = Vec::new();
+    let mut left_out = 0;
     loop {
         if cx.lead.holds() {
             complain(&cx, &late, &mut told);
@@ -40,7 +42,15 @@ pub async fn follow(cx: Arc<Context>, targets: watch::Sender<Watched>) {
         let (watched, claims) = read(&cx);
         let (hosts, latecomers) = oldest_win(claims);
         late = latecomers;
-        cx.doors.set_hosts(hosts);
+        let elsewhere = elsewhere::read(&cx.stores, &watched.targets);
+        if elsewhere.left_out > 0 && left_out == 0 {
+            tracing::warn!(
+                rules = elsewhere.left_out,
+                "so many rules lead to Services of no app on hosts of apps that some are not kept: requests for them wake the app whose host it is"
+            );
+        }
+        left_out = elsewhere.left_out;
+        cx.doors.set_hosts(hosts, elsewhere.places);
         targets.send_if_modified(|old| {
             let changed = old.targets != watched.targets || old.history != watched.history;
             if changed {
@@ -231,15 +241,19 @@ fn add_rules(
     target.ingresses.shrink_to_fit();
 }
 
-/// Which proxy serves the Ingress, as far as its class says. Of several default classes none counts.
+/// Which proxy serves the Ingress, as far as its class says.
 fn controller(ingress: &SlimIngress, classes: &Space<SlimIngressClass>) -> Option<String> {
-    let class = if let Some(name) = &ingress.class {
-        classes.get(name)?
-    } else {
-        let mut defaults = classes.values().filter(|class| class.is_default);
-        defaults.next().filter(|_| defaults.next().is_none())?
+    let class = match &ingress.class {
+        Some(name) => classes.get(name)?,
+        None => default_class(classes)?.1,
     };
     Some(class.controller.clone()).filter(|controller| !controller.is_empty())
+}
+
+/// The class of Ingresses that name none, with its name. Of several default classes none counts.
+pub(crate) fn default_class(classes: &Space<SlimIngressClass>) -> Option<(&str, &SlimIngressClass)> {
+    let mut defaults = classes.iter().filter(|(_, class)| class.is_default);
+    defaults.next().filter(|_| defaults.next().is_none()).map(|(name, class)| (name, &**class))
 }
 
 fn host_rule(rule: &SlimRule, key: DoorKey) -> HostRule {

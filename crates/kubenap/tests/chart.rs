@@ -177,7 +177,11 @@ fn the_admission_policy_lets_the_annotations_through_by_which_proxies_are_told_a
 
 /// Every document in deploy/kubenap.yaml of this kind.
 fn deployed(kind: &str) -> Vec<Value> {
-    let text = read("deploy/kubenap.yaml");
+    documents("deploy/kubenap.yaml", kind)
+}
+
+fn documents(path: &str, kind: &str) -> Vec<Value> {
+    let text = read(path);
     let documents = text.split("\n---\n").map(|document| serde_saphyr::from_str::<Value>(document).unwrap());
     documents.filter(|document| document["kind"] == kind).collect()
 }
@@ -204,4 +208,42 @@ fn its_pods_have_no_privilege_and_are_never_all_away() {
     assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/livez");
     assert_eq!(deployed("PodDisruptionBudget")[0]["spec"]["maxUnavailable"], 1);
     assert_eq!(deployed("ValidatingAdmissionPolicyBinding").len(), 3);
+}
+
+const LISTENERS: &str = "crates/kubenap/tests/chart/listeners.yaml";
+
+/// Of each element, its field of this name.
+fn each<'a>(list: &'a Value, field: &str) -> Vec<&'a Value> {
+    list.as_array().unwrap().iter().map(|one| &one[field]).collect()
+}
+
+#[test]
+fn every_listener_is_opened_and_led_to_and_admitted() {
+    let deployment = &documents(LISTENERS, "Deployment")[0];
+    let service = &documents(LISTENERS, "Service")[0]["spec"];
+    let policy = &documents(LISTENERS, "NetworkPolicy")[0]["spec"];
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    // One for both families, and the admin listener's at the end.
+    assert_eq!(each(&container["ports"], "containerPort"), [8080, 8082, 8083, 8084, 8081]);
+    let names = ["proxy", "proxy-traefik", "proxy-envoy-gat", "proxy-8084", "admin"];
+    assert_eq!(each(&container["ports"], "name"), names);
+    assert_eq!(each(&service["ports"], "targetPort"), names[..4]);
+    assert_eq!(each(&service["ports"], "name"), names[..4]);
+    assert_eq!(each(&service["ports"], "port"), [80, 8082, 8083, 8084]);
+    assert_eq!(each(&policy["ingress"][1]["ports"], "port"), [8080, 8082, 8083, 8084]);
+}
+
+#[test]
+fn whoever_else_may_come_in_members_may_reach_each_other() {
+    let policy = &documents(LISTENERS, "NetworkPolicy")[0]["spec"];
+    let rules = policy["ingress"].as_array().unwrap();
+    assert_eq!(rules.len(), 3);
+    for rule in rules {
+        let admitted = rule["from"].as_array().unwrap();
+        assert_eq!(admitted[0]["podSelector"], policy["podSelector"], "{rule}");
+    }
+    let named = |rule: &Value| {
+        rule["from"][1]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"].clone()
+    };
+    assert_eq!((named(&rules[0]), named(&rules[1])), ("apps".into(), "ingress".into()));
 }

@@ -119,6 +119,8 @@ pub struct SlimRule {
     pub path: String,
     /// The path is the only one; otherwise it is a prefix.
     pub exact: bool,
+    /// It takes every request for its host and path.
+    pub outright: bool,
     /// The Service.
     pub service: String,
     /// The port as the Ingress writes it: a number or a name.
@@ -322,12 +324,18 @@ impl Slim for SlimPod {
     }
 }
 
+/// Where ingress-nginx is told that an Ingress takes a share.
+const CANARY: &str = "nginx.ingress.kubernetes.io/canary";
+
 impl Slim for SlimIngress {
     type Object = Ingress;
 
     fn of(object: Ingress) -> Self {
         let meta = object.metadata;
         let spec = object.spec.unwrap_or_default();
+        // Some of the requests for a place that another Ingress has.
+        let canary = meta.annotations.as_ref().and_then(|texts| texts.get(CANARY));
+        let outright = canary.is_none_or(|value| value != "true");
         let rule = |host: &Option<String>, path: HTTPIngressPath| {
             let service = path.backend.service?;
             let port = service.port.unwrap_or_default();
@@ -336,6 +344,7 @@ impl Slim for SlimIngress {
                 host: host.clone().filter(|host| !host.is_empty()),
                 path: path.path.unwrap_or_else(|| "/".to_owned()),
                 exact: path.path_type == "Exact",
+                outright,
                 service: service.name,
                 port,
             })

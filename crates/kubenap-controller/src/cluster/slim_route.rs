@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::DynamicObject;
-use kubenap_core::proxy::routes::{self, Backend, KINDS, OTHERS};
+use kubenap_core::proxy::outright;
+use kubenap_core::proxy::routes::{self, Backend, KINDS, OTHERS, Rule};
 
 use super::slim::{Slim, SlimIngress, SlimRule};
 
@@ -24,8 +25,11 @@ pub(crate) const GRPC_ROUTES: usize = 0;
 /// A route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlimRoute {
-    /// In the form of an Ingress: which host and path go to which Service port.
+    /// In the form of an Ingress: which host and path go to which Service port; to one with a `/` in its name where they go
+    /// to none of the route's namespace.
     pub ingress: SlimIngress,
+    /// Stands for the way by which requests come to it: the same for the same gateways or entry points.
+    pub entrance: u64,
     /// The Services to which its rules lead.
     pub backends: Box<[Backend]>,
     /// Of each rule of an IngressRoute, the first ten bytes of the SHA-256 of what it matches, in hexadecimal.
@@ -44,15 +48,22 @@ impl Slim for SlimRoute {
         let resource_version = object.resource_version().unwrap_or_default();
         // What cannot be written again leads nowhere.
         let object = serde_json::to_value(&object).unwrap_or_default();
-        let rules = routes::rules(&object).into_iter().map(|rule| SlimRule {
+        let (rules, outright) = (routes::rules(&object), outright::rules(&object));
+        let is_outright = |rule: &Rule| outright.binary_search(rule).is_ok();
+        let mut all: Vec<_> = rules.into_iter().map(|rule| (is_outright(&rule), rule)).collect();
+        all.extend(outright.into_iter().filter(|rule| rule.service.contains('/')).map(|rule| (true, rule)));
+        let slim = |(outright, rule): (bool, Rule)| SlimRule {
             host: Some(rule.host).filter(|host| host != "*"),
             path: rule.path,
             exact: rule.exact,
+            outright,
             service: rule.service,
             port: rule.port,
-        });
+        };
+        let rules = all.into_iter().map(slim).collect();
         Self {
-            ingress: SlimIngress { created, class: None, rules: rules.collect(), resource_version },
+            ingress: SlimIngress { created, class: None, rules, resource_version },
+            entrance: number(&outright::entrance(&object)),
             backends: routes::backends(&object).into(),
             digests: routes::matches(&object).into_iter().map(digest).collect(),
             hosts: routes::hosts(&object).into_iter().map(Into::into).collect(),
@@ -70,6 +81,11 @@ fn digest(text: &str) -> String {
     let number =
         digest.as_ref().iter().take(10).fold(0_u128, |number, byte| (number << 8) | u128::from(*byte));
     format!("{number:020x}")
+}
+
+fn number(text: &str) -> u64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -91,7 +107,8 @@ mod tests {
             "spec": { "routes": [{ "match": "Host(`web.example`) && PathPrefix(`/a`)", "services": [{ "name": "web", "port": "http" }] }] },
         }))
         .unwrap();
-        let SlimRoute { ingress: route, backends, digests, hosts, gateways } = SlimRoute::of(object);
+        let SlimRoute { ingress: route, entrance: _, backends, digests, hosts, gateways } =
+            SlimRoute::of(object);
         assert_eq!((hosts.len(), &*hosts[0]), (1, &["web.example".to_owned()][..]));
         assert_eq!((backends[0].service.as_str(), backends.len(), gateways.len()), ("web", 1, 0));
         // What `printf %s 'Host(`web.example`) && PathPrefix(`/a`)' | sha256sum` begins with.
@@ -100,10 +117,10 @@ mod tests {
             (route.created.to_string().as_str(), route.resource_version.as_str()),
             ("2026-11-22T10:00:00Z", "7")
         );
-        let SlimRule { host, path, exact, service, port } = &route.rules[0];
+        let SlimRule { host, path, exact, outright, service, port } = &route.rules[0];
         assert_eq!(
-            (host.as_deref(), path.as_str(), *exact, service.as_str(), port.as_str()),
-            (Some("web.example"), "/a", false, "web", "http")
+            (host.as_deref(), path.as_str(), *exact, *outright, service.as_str(), port.as_str()),
+            (Some("web.example"), "/a", false, true, "web", "http")
         );
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::crowd::Crowd;
 use super::door::{AppAsks, AskView, Behind, Door, DoorKey, DoorSpec, DoorState};
-use super::hosts::{HostRule, HostTable};
+use super::hosts::{HostRule, HostTable, Place};
 use super::limits::Limits;
 use super::listen;
 use super::redirect::Pacer;
@@ -292,9 +292,9 @@ impl Doors {
 
     /// Which hosts and paths belong to which door, for requests on proxies' error paths. Replaces all rules
     /// at once. A rule that two doors claim answers 404 for both; a rule for a door that was neither opened
-    /// nor declared answers 404.
-    pub fn set_hosts(&self, rules: Vec<HostRule>) {
-        let table = HostTable::new(rules);
+    /// nor declared answers 404, and so does what leads elsewhere, to no door, and is closer than a door's rule.
+    pub fn set_hosts(&self, rules: Vec<HostRule>, elsewhere: Vec<Place>) {
+        let table = HostTable::new(rules, elsewhere);
         let mut registry = self.shared.registry();
         if *registry.hosts != table {
             registry.hosts = Arc::new(table);

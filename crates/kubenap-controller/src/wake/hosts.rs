@@ -21,22 +21,41 @@ pub struct HostRule {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct HostTable {
     claims: Vec<(Place, Option<DoorKey>)>,
+    /// Places that lead past all doors.
+    elsewhere: Vec<Place>,
 }
 
 /// What a rule is for; nothing else has the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+pub struct Place {
     host: Box<str>,
     exact: bool,
     /// A whole path where it is exact, otherwise without its last slash.
     path: Box<str>,
 }
 
+impl Place {
+    /// None: there is no such host. Host and path are as in a [`HostRule`].
+    pub fn new(host: &str, path: &str, exact: bool) -> Option<Self> {
+        let path = if exact { whole(path) } else { path.trim_end_matches('/') };
+        Some(Self { host: normal_host(host)?.into(), exact, path: path.into() })
+    }
+
+    /// The host as requests are compared with it.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What it takes of memory, in bytes.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.host.len() + self.path.len()
+    }
+}
+
 impl HostTable {
-    pub(crate) fn new(rules: Vec<HostRule>) -> Self {
+    pub(crate) fn new(rules: Vec<HostRule>, mut elsewhere: Vec<Place>) -> Self {
         let place = |HostRule { host, path, exact, key }: HostRule| {
-            let path = if exact { whole(&path) } else { path.trim_end_matches('/') };
-            Some((Place { host: normal_host(&host)?.into(), exact, path: path.into() }, Some(key)))
+            Some((Place::new(&host, &path, exact)?, Some(key)))
         };
         let mut claims: Vec<_> = rules.into_iter().filter_map(place).collect();
         claims.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -51,29 +70,36 @@ impl HostTable {
             true
         });
         claims.shrink_to_fit();
-        Self { claims }
+        elsewhere.sort();
+        elsewhere.dedup();
+        elsewhere.shrink_to_fit();
+        Self { claims, elsewhere }
     }
 
     /// The door for a request: the most exact host first, then an exact path, then the longest. A host that is
-    /// known does not fall back to a wildcard.
+    /// known does not fall back to a wildcard. None, too, where a place that leads elsewhere is the closer one: its host
+    /// and its path are as close as the door's, and not both the same. Where only one of them is closer proxies
+    /// differ, and who is woken in vain loses less than who is not woken.
     pub(crate) fn find(&self, host: &str, path: &str) -> Option<&DoorKey> {
         let host = normal_host(host)?;
         let path = path.split(['?', '#']).next().unwrap_or_default();
-        let host = if self.knows(&host) { host } else { self.wildcard(&host)? };
-        let exact = self.claim(&host, true, whole(path));
-        exact.or_else(|| prefixes(path).find_map(|prefix| self.claim(&host, false, prefix)))?.as_ref()
+        let known = stand_for(&host).find(|host| self.knows(host))?;
+        let (closer, door) = ways(path)
+            .enumerate()
+            .find_map(|(closer, (exact, path))| Some((closer, self.claim(&known, exact, path)?)))?;
+        let hosts = stand_for(&host).take_while(|host| *host != known).map(|host| (host, closer + 1));
+        let mut hosts = hosts.chain([(known.clone(), closer)]);
+        let leads_elsewhere = hosts.any(|(host, closer)| {
+            let places = self.elsewhere_at(&host);
+            let is_one = |way| places.binary_search_by(|place| (place.exact, &*place.path).cmp(&way)).is_ok();
+            !places.is_empty() && ways(path).take(closer).any(is_one)
+        });
+        door.as_ref().filter(|_| !leads_elsewhere)
     }
 
     /// Whether some request could be told to be for one of these doors.
     pub(crate) fn leads_to_any(&self, keys: &BTreeSet<DoorKey>) -> bool {
         self.claims.iter().filter_map(|(_, door)| door.as_ref()).any(|door| keys.contains(door))
-    }
-
-    /// A wildcard stands for exactly one label.
-    fn wildcard(&self, host: &str) -> Option<String> {
-        let below = host.split_once('.').filter(|(label, _)| !label.is_empty());
-        let below = below.map(|(_, rest)| format!("*.{rest}"));
-        below.into_iter().chain(["*".to_owned()]).find(|host| self.knows(host))
     }
 
     fn knows(&self, host: &str) -> bool {
@@ -87,6 +113,25 @@ impl HostTable {
             self.claims.binary_search_by(|(place, _)| (&*place.host, place.exact, &*place.path).cmp(&wanted));
         self.claims.get(found.ok()?).map(|(_, door)| door)
     }
+
+    fn elsewhere_at(&self, host: &str) -> &[Place] {
+        let first = self.elsewhere.partition_point(|place| *place.host < *host);
+        let (_, rest) = self.elsewhere.split_at(first);
+        let (those, _) = rest.split_at(rest.partition_point(|place| *place.host == *host));
+        those
+    }
+}
+
+/// The hosts of rules that stand for this one, the most exact first: a wildcard for exactly one label.
+pub(crate) fn stand_for(host: &str) -> impl Iterator<Item = String> {
+    let below = host.split_once('.').filter(|(label, _)| !label.is_empty());
+    let below = below.map(|(_, rest)| format!("*.{rest}"));
+    [host.to_owned()].into_iter().chain(below).chain(["*".to_owned()])
+}
+
+/// The paths of rules that stand for this one, and whether they are exact, the closest first.
+fn ways(path: &str) -> impl Iterator<Item = (bool, &str)> {
+    [(true, whole(path))].into_iter().chain(prefixes(path).map(|prefix| (false, prefix)))
 }
 
 /// No path at all is the root.
@@ -123,15 +168,20 @@ mod tests {
         DoorKey { namespace: "shop".into(), service: service.into(), port: 80 }
     }
 
-    /// A path that begins with `=` is exact.
+    /// A path that begins with `=` is exact, and a Service without a name no app's.
     fn table(rules: &[(&str, &str, &str)]) -> HostTable {
-        let rule = |&(host, path, service): &(&str, &str, &str)| HostRule {
-            host: host.into(),
-            path: path.trim_start_matches('=').into(),
-            exact: path.starts_with('='),
-            key: key(service),
+        let plain = |path: &str| (path.trim_start_matches('=').to_owned(), path.starts_with('='));
+        let (elsewhere, rules): (Vec<_>, Vec<_>) =
+            rules.iter().partition(|(_, _, service)| service.is_empty());
+        let rule = |&&(host, path, service): &&(&str, &str, &str)| {
+            let (path, exact) = plain(path);
+            HostRule { host: host.into(), path, exact, key: key(service) }
         };
-        HostTable::new(rules.iter().map(rule).collect())
+        let place = |&&(host, path, _): &&(&str, &str, &str)| {
+            let (path, exact) = plain(path);
+            Place::new(host, &path, exact)
+        };
+        HostTable::new(rules.iter().map(rule).collect(), elsewhere.iter().filter_map(place).collect())
     }
 
     #[test]
@@ -198,6 +248,44 @@ mod tests {
         ] {
             assert_eq!(table.find(host, path), found.map(key).as_ref(), "{host} {path}");
         }
+    }
+
+    #[test]
+    fn what_leads_to_no_app_takes_its_host_and_path_from_the_app_above_it_and_nothing_else() {
+        let table = table(&[
+            ("web.example.com", "/", "web"),
+            ("web.example.com", "/api", ""),
+            ("web.example.com", "/api/own", "own"),
+            ("web.example.com", "=/exact", ""),
+            // Shared with an app: doubt, which wakes.
+            ("web.example.com", "/", ""),
+            ("*.wild.com", "/", "wild"),
+            ("*.wild.com", "/deep", "deep"),
+            ("a.wild.com", "/", ""),
+            ("b.wild.com", "/only", ""),
+            ("*", "/x/y", "any"),
+            ("d.example.org", "/x", ""),
+        ]);
+        for (host, path, found) in [
+            ("web.example.com", "/", Some("web")),
+            ("web.example.com", "/apis", Some("web")),
+            ("web.example.com", "/api", None),
+            ("web.example.com:443", "/api/x?y", None),
+            ("web.example.com", "/api/own/x", Some("own")),
+            ("web.example.com", "/exact", None),
+            ("web.example.com", "/exact/x", Some("web")),
+            ("a.wild.com", "/x", None),
+            // Whether the closer host or the longer path wins, proxies do not agree.
+            ("a.wild.com", "/deep", Some("deep")),
+            ("b.wild.com", "/only/x", None),
+            ("b.wild.com", "/x", Some("wild")),
+            ("z.wild.com", "/x", Some("wild")),
+            ("d.example.org", "/x/y", Some("any")),
+            ("e.example.org", "/x/y/z", Some("any")),
+        ] {
+            assert_eq!(table.find(host, path), found.map(key).as_ref(), "{host} {path}");
+        }
+        assert!(!table.leads_to_any(&BTreeSet::from([key("")])));
     }
 
     #[test]

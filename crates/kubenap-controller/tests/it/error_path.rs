@@ -8,7 +8,7 @@ use kubenap_controller::settings::Settings;
 use serde_json::{Value, json};
 
 use crate::visitor;
-use crate::world::{SPACE, World};
+use crate::world::{SPACE, World, service};
 
 /// A member with a listener for each of these profiles, in this order.
 async fn join(world: &World, profiles: &[&str]) -> Running {
@@ -54,6 +54,63 @@ async fn an_app_is_woken_by_the_hosts_of_every_kind_of_route() {
         let reply = visitor::send(member.proxies[1], &head, b"").await;
         assert_eq!((reply.status, reply.header("location")), (307, Some("/a?b=%2F")), "{host}: {reply:?}");
         world.awake("web", 1).await;
+    }
+}
+
+/// What every kind of route says of one host: the root and `/api/web` lead to the app, `/api` to a Service that is none's.
+fn shared() -> [Value; 4] {
+    let leads = [("/", "web"), ("/api", "api"), ("/api/web", "web")];
+    let ingress = leads.map(|(path, name)| {
+        json!({ "path": path, "pathType": "Prefix", "backend": { "service": { "name": name, "port": { "number": 80 } } } })
+    });
+    let traefik = leads.map(|(path, name)| {
+        json!({ "match": format!("Host(`traefik.example`) && PathPrefix(`{path}`)"), "services": [{ "name": name, "port": 80 }] })
+    });
+    let gateway = leads.map(|(path, name)| {
+        json!({ "matches": [{ "path": { "value": path } }], "backendRefs": [{ "name": name, "port": 80 }] })
+    });
+    let istio = leads.map(|(path, name)| {
+        json!({ "match": [{ "uri": { "prefix": path } }], "route": [{ "destination": { "host": name } }] })
+    });
+    let ingress = json!({ "rules": [{ "host": "ingress.example", "http": { "paths": ingress } }] });
+    let gateway =
+        json!({ "parentRefs": [{ "name": "gateway" }], "hostnames": ["gateway.example"], "rules": gateway });
+    let istio = json!({ "gateways": ["gateway"], "hosts": ["istio.example"], "http": istio });
+    [
+        ("networking.k8s.io/v1", "Ingress", ingress),
+        ("traefik.io/v1alpha1", "IngressRoute", json!({ "routes": traefik })),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute", gateway),
+        ("networking.istio.io/v1", "VirtualService", istio),
+    ]
+    .map(|(version, kind, spec)| {
+        let metadata = json!({ "name": "shared", "namespace": SPACE });
+        json!({ "apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_for_an_app_that_is_not_enrolled_wakes_nobody_that_shares_its_ingress() {
+    let world = World::quick();
+    world.app("web", 1, &[]).await;
+    world.put(service("api", "api"));
+    for route in shared() {
+        world.put(route);
+    }
+    let member = join(&world, &["any", "haproxy"]).await;
+    for host in ["ingress.example", "traefik.example", "gateway.example", "istio.example"] {
+        for path in ["/", "/api/web/x", "/apis"] {
+            world.asleep("web").await;
+            for foreign in ["/api", "/api/x?y"] {
+                assert_eq!(
+                    visitor::get(member.proxies[1], host, foreign).await.status,
+                    404,
+                    "{host}{foreign}"
+                );
+            }
+            assert_eq!(world.phase("web"), "asleep");
+            assert_eq!(visitor::get(member.proxies[1], host, path).await.status, 307, "{host}{path}");
+            world.awake("web", 1).await;
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! What each proxy must be told so that its own error path wakes an app, and what its requests say: pure.
 //!
 //! Each proxy is one file with one [`ProxyPlugin`], and one line in [`PLUGINS`]. [`app`] is what is rendered,
-//! [`rendered`] what comes out, [`routes`] which hosts and paths lead where
-//! ([`expression`]: by an expression of Traefik's; [`reach`]: by which hosts and gateways alone), [`read`] finds both among
-//! objects, [`head`] how a request on an error path is read, [`location`] where a redirect may lead, [`objects`] what several proxies need alike.
+//! [`rendered`] what comes out, [`routes`] which hosts and paths lead where ([`expression`]: by an expression of Traefik's;
+//! [`reach`]: by which hosts and gateways alone), [`outright`] which of them without any other condition, [`read`] finds both
+//! among objects, [`head`] how a request on an error path is read, [`location`] where a redirect may lead, [`objects`] what
+//! several proxies need alike.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 pub mod app;
 pub mod rendered;
 pub mod routes;
+pub mod outright;
 pub mod read;
 pub mod head;
 pub mod location;

@@ -52,7 +52,7 @@ fn status(answer: &str) -> &str {
 async fn no_line_of_the_corpus_is_redirected_to_another_host() {
     let world = World::new();
     let rule = HostRule { host: "web.example".into(), path: "/".into(), exact: false, key: key() };
-    world.doors.set_hosts(vec![rule]);
+    world.doors.set_hosts(vec![rule], Vec::new());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(serve_proxy(listener, Proxy::default(), world.doors.clone(), CancellationToken::new()));

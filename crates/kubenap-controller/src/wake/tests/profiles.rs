@@ -24,11 +24,12 @@ fn other() -> DoorKey {
 async fn listen(world: &World, profile: &str) -> u16 {
     let rule =
         |host: &str, path: &str, key| HostRule { host: host.into(), path: path.into(), exact: false, key };
-    world.doors.set_hosts(vec![
+    let rules = vec![
         rule("web.example", "/", key()),
         rule("web.example", "/other", other()),
         rule("other.example", "/", other()),
-    ]);
+    ];
+    world.doors.set_hosts(rules, Vec::new());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let profile = Proxy::find(profile).unwrap();

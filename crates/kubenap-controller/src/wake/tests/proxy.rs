@@ -17,12 +17,13 @@ use crate::wake::{DoorKey, HostRule, Question, serve_proxy};
 async fn listen(world: &World) -> u16 {
     let rule = |host: &str, key| HostRule { host: host.into(), path: "/".into(), exact: false, key };
     let other = DoorKey { service: "other".into(), ..key() };
-    world.doors.set_hosts(vec![
+    let rules = vec![
         rule("web.example", key()),
         rule("two.example", key()),
         rule("two.example", other.clone()),
         rule("other.example", other),
-    ]);
+    ];
+    world.doors.set_hosts(rules, Vec::new());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(serve_proxy(listener, Proxy::default(), world.doors.clone(), CancellationToken::new()));

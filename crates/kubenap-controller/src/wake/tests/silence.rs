@@ -106,7 +106,7 @@ async fn nothing_of_a_request_is_logged_or_counted_whatever_becomes_of_it() {
     world.say(request("TRACE", "", "")).await;
     world.say(request("GET", &format!("X: {}\r\n", MARK.repeat(6000)), "")).await;
     say(proxy, post()).await;
-    world.doors.set_hosts(vec![rule]);
+    world.doors.set_hosts(vec![rule], Vec::new());
     say(
         proxy,
         request("GET", "", "").replace(&format!("/{MARK}/path?"), &format!("/wake?original=//{MARK}&")),

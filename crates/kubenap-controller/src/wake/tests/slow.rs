@@ -28,7 +28,7 @@ fn quick() -> Limits {
 
 async fn proxy(world: &World) -> u16 {
     let rule = HostRule { host: "web.example".into(), path: "/".into(), exact: false, key: key() };
-    world.doors.set_hosts(vec![rule]);
+    world.doors.set_hosts(vec![rule], Vec::new());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(serve_proxy(listener, Proxy::default(), world.doors.clone(), CancellationToken::new()));
