@@ -12,7 +12,7 @@ pub fn rules(object: &Value) -> Vec<Rule> {
     let is_ingress_route = spec["routes"].is_array();
     // Who delegates to a VirtualService without hosts says for which.
     let is_a_part = spec["http"].is_array() && spec["hosts"].as_array().is_none_or(Vec::is_empty);
-    if is_a_part || !(is_ingress_route || !routes::gateways(object).is_empty()) {
+    if is_a_part || (!is_ingress_route && routes::gateways(object).is_empty()) {
         return Vec::new();
     }
     let mut plain = object.clone();
