@@ -69,13 +69,17 @@ fn narrower(one: &(String, bool), other: &(String, bool)) -> Option<(String, boo
     if covers(one, other) { Some(other.clone()) } else { covers(other, one).then(|| one.clone()) }
 }
 
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|sign| sign.is_ascii_alphanumeric() || b".-_".contains(&sign))
+}
+
 /// What of an expression is still to be read.
 struct Reader<'a> {
     rest: &'a str,
     depth: usize,
 }
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     fn takes(&mut self, token: &str) -> bool {
         let rest = self.rest.trim_start().strip_prefix(token);
         self.rest = rest.unwrap_or(self.rest);
@@ -115,14 +119,14 @@ impl<'a> Reader<'a> {
             let ways = self.either()?;
             self.takes(")").then_some(ways)?
         } else {
-            vec![self.condition()?]
+            self.condition()?
         };
         self.depth -= 1;
         Some(ways)
     }
 
     /// A function and what it is asked about.
-    fn condition(&mut self) -> Option<Option<Way>> {
+    fn condition(&mut self) -> Option<Ways> {
         let text = self.rest.trim_start();
         let end = text.find(|sign: char| !sign.is_ascii_alphanumeric()).unwrap_or(text.len());
         let (name, rest) = text.split_at(end);
@@ -139,13 +143,16 @@ impl<'a> Reader<'a> {
             }
         }
         let paths = |exact: bool| values.iter().map(|path| (path.clone(), exact)).collect();
-        Some(match name {
+        let way = match name {
+            // A wildcard is none for Traefik, and no other sign is a host's: whatever it is meant to be.
+            "Host" if !values.iter().all(|host| is_host(host)) => None,
             "Host" => Some(Way { hosts: Some(values.into_iter().collect()), paths: None }),
             "PathPrefix" => Some(Way { hosts: None, paths: Some(paths(false)) }),
             "Path" => Some(Way { hosts: None, paths: Some(paths(true)) }),
             "Method" | "Header" | "Headers" | "Query" | "ClientIP" => Some(Way::default()),
             _ => None,
-        })
+        };
+        Some(vec![way])
     }
 
     /// A text between two backticks or quotation marks. One with an escape is not understood.
@@ -196,6 +203,9 @@ mod tests {
             ("Host(`a`", &[]),
             ("Host(`a`))", &[]),
             ("Host(a)", &[]),
+            ("Host(`*`)", &[]),
+            ("Host(`a; b`)", &[]),
+            ("Host(``)", &[]),
             ("Host(\"a\\n\")", &[]),
             ("", &[]),
         ] {
