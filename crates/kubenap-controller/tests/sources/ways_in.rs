@@ -1,4 +1,5 @@
 //! Which ways in the lines of an access log tell of: by an entry point with TLS, by any host, and by routes that are no Ingresses.
+#![expect(clippy::unwrap_used, reason = "a scenario that cannot be played has failed")]
 
 use jiff::Timestamp;
 use kubenap_controller::activity::{Names, RouteForm, TargetIngressRule, TargetRoute};
@@ -22,13 +23,11 @@ impl Log {
 
     /// A tick with a request for each of these.
     async fn tick(&mut self, names: &[&str]) -> Activity {
-        let Ok(at) = Timestamp::from_second(self.stage.now + TICK) else {
-            return Activity::blind(Blind::ClockOff);
-        };
+        let at = Timestamp::from_second(self.stage.now + TICK).unwrap();
         for name in names {
             self.stage.write(&format!("{}\n", (self.line)(name, at)));
         }
-        let samples = self.stage.tick().await.expect("the file is there");
+        let samples = self.stage.tick().await.unwrap();
         samples.of(&AppId::new("shop", "web"))
     }
 
@@ -103,6 +102,15 @@ async fn what_comes_by_https_is_use_where_traefik_puts_the_entry_point_before_th
         let others = format!("{entry}-shop-web2-web-example@kubernetes");
         assert_eq!(quiet(&log.ticks(5, &[&others]).await), 5, "that is another Ingress's");
     }
+}
+
+#[tokio::test]
+async fn what_comes_by_an_ingress_with_a_very_long_path_is_use() {
+    let mut log = Log::new("long", clf);
+    let router = format!("websecure-shop-web-web-example{}@kubernetes", "-segment".repeat(60));
+    log.tick(&[&router, OTHER]).await;
+    assert_eq!(quiet(&log.ticks(4, &[OTHER]).await), 4);
+    assert_eq!(quiet(&log.tick(&[&router, OTHER]).await), 0);
 }
 
 #[tokio::test]

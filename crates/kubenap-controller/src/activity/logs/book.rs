@@ -68,8 +68,9 @@ const FEW: u32 = 20;
 const JUDGED: u32 = 2_000;
 /// Envoy writes its lines every ten seconds, unless `--file-flush-interval-msec` says otherwise.
 const KEPT_BACK: SignedDuration = SignedDuration::from_secs(11);
-/// No name of an app leads to a longer key: it is somebody's invention.
-const LONGEST_KEY: usize = 400;
+/// So much of a key is kept. No names of objects alone make a longer one; behind them may stand host and path, as long as
+/// somebody likes.
+const LONGEST_KEY: usize = 450;
 /// Hosts are what clients say that they are. More than these are not kept, and then the source is blind.
 const KEYS: usize = 100_000;
 
@@ -137,9 +138,7 @@ impl Log {
         }
         let ledger = book.ledger.get_or_insert_with(|| Ledger::since(since));
         for key in &lines.hit.keys {
-            if key.len() > LONGEST_KEY {
-                continue;
-            }
+            let key = key.get(..key.floor_char_boundary(LONGEST_KEY)).unwrap_or(key);
             if ledger.known_keys() >= KEYS && !ledger.has_known(key) {
                 self.overfull = true;
                 continue;
