@@ -255,6 +255,7 @@ impl PrometheusSource {
             }
         }
         for (preset, ledger) in &mut ledgers {
+            ledger.end_replay();
             if let Some(at) = promql::hidden(&between.rows, *preset, &range) {
                 ledger.begin_again(clocks.ours_of(at));
             }

@@ -87,6 +87,29 @@ async fn a_replica_that_was_never_scraped_lets_no_app_nap() {
 }
 
 #[tokio::test]
+async fn a_use_between_two_steps_of_the_history_is_not_forgotten_when_its_replica_falls_and_begins_anew() {
+    let mut stage = two().await;
+    // It was seen, and only the steps of a minute before and after it are read again.
+    stage.proxy("b", |proxy| {
+        proxy.counters.insert(format!("service=\"{WEB}\""), 1.0);
+    });
+    stage.ticks(3).await;
+    stage.is_quiet("shop/web", 2);
+    falls(&stage);
+    stage.restart();
+    stage.ticks(1).await;
+    assert!(stage.blind("shop/web").contains(&Blind::SourceDown));
+    let now = stage.world().now;
+    stage.proxy("b", |proxy| {
+        proxy.up = true;
+        proxy.started = now;
+        proxy.counters.clear();
+    });
+    stage.ticks(1).await;
+    assert!(stage.quiet("shop/web") <= 4, "{:?}", stage.activity("shop/web"));
+}
+
+#[tokio::test]
 async fn a_replica_that_is_taken_away_keeps_no_app_awake() {
     let mut stage = two().await;
     falls(&stage);

@@ -43,7 +43,7 @@ impl Log {
             namespace: "edge".to_owned(),
             name: "front".to_owned(),
             rules: [0].into(),
-            gateways: 1,
+            gateways: ["edge/public".to_owned()].into(),
             form,
         };
         self.stage.targets[0].services[0].routes = [route].into();

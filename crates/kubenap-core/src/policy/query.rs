@@ -115,6 +115,10 @@ struct Shown<'a> {
 
 /// What is in one pair of parentheses.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and all of them may be so at once"
+)]
 struct Frame<'a> {
     /// All of it stands in a condition.
     within: bool,

@@ -59,6 +59,8 @@ struct Instance {
     scraped: Timestamp,
     started: Option<Timestamp>,
     counters: BTreeMap<Arc<str>, Counter>,
+    /// It was read last in a replay, whose steps are long: others may have seen more of it.
+    replayed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -174,14 +176,16 @@ impl Ledger {
             let moved = if moved { self.looks } else { was.map_or(0, |was| was.moved) };
             counters.insert(key, Counter { value, moved });
         }
-        self.instances
-            .insert(name, Instance { first, scraped: sight.scraped, started: sight.started, counters });
+        self.instances.insert(
+            name,
+            Instance { first, scraped: sight.scraped, started: sight.started, counters, replayed: false },
+        );
     }
 
     /// What the instance did between its last scrape and its end is not known.
     fn end(&mut self, instance: &Instance, at: Timestamp, blink: SignedDuration) {
         self.lost = true;
-        if at.duration_since(instance.scraped) > blink {
+        if instance.replayed || at.duration_since(instance.scraped) > blink {
             self.floor = self.floor.max(at);
         }
         for (key, counter) in &instance.counters {
@@ -223,6 +227,13 @@ impl Ledger {
     /// Takes in that there is a series of this key.
     pub(super) fn meet(&mut self, key: &str, at: Timestamp) {
         self.know(key_of(key), at);
+    }
+
+    /// All looks so far were steps of a replay.
+    pub(super) fn end_replay(&mut self) {
+        for instance in self.instances.values_mut() {
+            instance.replayed = true;
+        }
     }
 
     /// Nothing from before this moment is known.
