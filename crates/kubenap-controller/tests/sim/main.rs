@@ -28,6 +28,7 @@ mod page;
 mod report;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use flows::FLOWS;
 use report::{Counts, run_all, show};
@@ -57,7 +58,7 @@ fn wanted() -> Wanted {
 }
 
 fn main() -> ExitCode {
-    let wanted = wanted();
+    let (wanted, begun) = (wanted(), Instant::now());
     // Told in one place, once, with the run that it befell.
     std::panic::set_hook(Box::new(|_| {}));
     let mut counts = Counts::new();
@@ -125,5 +126,13 @@ fn main() -> ExitCode {
         show("docs/reliability.md", &page, "");
         well &= page.is_empty();
     }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let seconds = begun.elapsed().as_secs();
+    println!(
+        "sim: took {seconds} s with {processors} processors, {} {}",
+        std::env::consts::OS,
+        kernel.trim()
+    );
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

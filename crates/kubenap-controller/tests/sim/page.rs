@@ -127,6 +127,10 @@ fn page(counts: &Counts) -> String {
         let (what, count) = line.split_once(": ").unwrap();
         text += &format!("| {what} | {count} |\n");
     }
+    text += "\nThese counts depend on no machine, since the clock is not the machine's: any that builds KubeNap gets the same. How \
+        long the run\ntakes does depend on it; the run says it in its last line, with the processors and the kernel. What \
+        happens on a real Kubernetes is not\ncounted here: `cargo xtask e2e --all` prints for each story how long it took and what it \
+        counted.\n";
     text += "\n## Invariants\n\nJudged after every single write of a run:\n\n| | holds |\n| --- | --- |\n";
     for law in LAWS {
         text += &format!("| {} | {} |\n", law.id, law.says);

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn shown(kind: &str, spec: Value) -> Vec<String> {
+    fn shown(kind: &str, spec: &Value) -> Vec<String> {
         let object = json!({ "kind": kind, "metadata": { "namespace": "shop" }, "spec": spec });
         rules(&object)
             .into_iter()
@@ -126,44 +126,44 @@ mod tests {
         let routes: Vec<_> =
             expressions.iter().map(|text| json!({ "match": text, "services": to })).collect();
         let expected = ["Header.example/ api", "a.example/plain api"];
-        assert_eq!(shown("IngressRoute", json!({ "routes": routes })), expected);
+        assert_eq!(shown("IngressRoute", &json!({ "routes": routes })), expected);
         let path = |path: &str| json!({ "type": "PathPrefix", "value": path });
         let spec = json!({ "parentRefs": [{ "name": "gw" }], "hostnames": ["a.example"], "rules": [
             { "matches": [{ "path": path("/plain") }, { "path": path("/post"), "method": "POST" }], "backendRefs": to },
             { "matches": [{ "headers": [{ "name": "x", "value": "y" }] }], "backendRefs": to },
             { "backendRefs": to },
         ] });
-        assert_eq!(shown("HTTPRoute", spec), ["a.example/ api", "a.example/plain api"]);
+        assert_eq!(shown("HTTPRoute", &spec), ["a.example/ api", "a.example/plain api"]);
         let route = json!([{ "destination": { "host": "api" } }]);
         let spec = json!({ "gateways": ["gw"], "hosts": ["a.example"], "http": [
             { "match": [{ "uri": { "prefix": "/plain" } }, { "uri": { "prefix": "/x" }, "port": 8080 }], "route": route },
             { "match": [{ "authority": { "exact": "b" } }], "route": route },
         ] });
-        assert_eq!(shown("VirtualService", spec), ["a.example/plain api"]);
+        assert_eq!(shown("VirtualService", &spec), ["a.example/plain api"]);
     }
 
     #[test]
     fn what_leads_to_no_service_of_its_namespace_has_a_name_that_none_has() {
         let spec = json!({ "routes": [{ "match": "Host(`a`)", "services": [{ "name": "t", "kind": "TraefikService" }] }] });
-        assert_eq!(shown("IngressRoute", spec), ["a/ t/"]);
+        assert_eq!(shown("IngressRoute", &spec), ["a/ t/"]);
         let to = json!([{ "name": "web" }, { "name": "away", "namespace": "other" }]);
         let spec = json!({ "parentRefs": [{ "name": "gw" }], "rules": [{ "backendRefs": to }] });
-        assert_eq!(shown("HTTPRoute", spec), ["*/ away/", "*/ web"]);
+        assert_eq!(shown("HTTPRoute", &spec), ["*/ away/", "*/ web"]);
         let to = json!([{ "destination": { "host": "away.other.svc.cluster.local" } }]);
         let spec = json!({ "gateways": ["gw"], "hosts": ["a"], "http": [{ "route": to }] });
-        assert_eq!(shown("VirtualService", spec), ["a/ away/"]);
+        assert_eq!(shown("VirtualService", &spec), ["a/ away/"]);
     }
 
     #[test]
     fn a_route_by_which_nothing_comes_from_outside_takes_nothing() {
         let route = json!([{ "route": [{ "destination": { "host": "web" } }] }]);
-        assert!(shown("VirtualService", json!({ "hosts": ["a"], "http": route })).is_empty());
-        assert!(shown("VirtualService", json!({ "gateways": ["gw"], "http": route })).is_empty());
+        assert!(shown("VirtualService", &json!({ "hosts": ["a"], "http": route })).is_empty());
+        assert!(shown("VirtualService", &json!({ "gateways": ["gw"], "http": route })).is_empty());
         let service = json!([{ "name": "web", "kind": "Service" }]);
         let spec = json!({ "parentRefs": service, "rules": [{ "backendRefs": [{ "name": "web" }] }] });
-        assert!(shown("HTTPRoute", spec).is_empty());
+        assert!(shown("HTTPRoute", &spec).is_empty());
         for spec in [Value::Null, json!("text"), json!([1]), json!({ "routes": ["x", null], "rules": 7 })] {
-            assert!(shown("IngressRoute", spec).is_empty());
+            assert!(shown("IngressRoute", &spec).is_empty());
         }
     }
 
