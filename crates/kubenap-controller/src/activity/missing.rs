@@ -46,7 +46,7 @@ impl Missing {
     pub(super) fn strangers<'a>(
         &mut self,
         beats: &[Point<'_>],
-        ledgers: impl Iterator<Item = &'a Ledger> + Clone,
+        ledgers: &(impl Iterator<Item = &'a Ledger> + Clone),
     ) -> Option<BTreeSet<Box<str>>> {
         let down = beats.iter().filter(|beat| beat.row.label(MARK) == DOWN);
         let strangers: BTreeSet<Box<str>> = down

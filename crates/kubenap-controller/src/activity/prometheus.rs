@@ -312,7 +312,7 @@ impl PrometheusSource {
             return Err(nothing());
         }
 
-        if let Some(strangers) = memory.missing.strangers(&beats, memory.ledgers.values()) {
+        if let Some(strangers) = memory.missing.strangers(&beats, &memory.ledgers.values()) {
             memory.missing.answered(strangers, self.now(&missing()).await?);
         }
         beats.extend(memory.missing.points());

@@ -1,5 +1,4 @@
 //! A replica that cannot be scraped holds back the apps of its proxy, whoever remembers it, until it is back or taken away.
-#![expect(clippy::unwrap_used, reason = "a scenario that cannot be played has failed")]
 
 use std::time::Duration;
 
