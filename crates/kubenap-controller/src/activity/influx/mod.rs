@@ -249,6 +249,7 @@ impl InfluxSource {
                 ledger.begin_again(at);
             }
         }
+        ledgers.values_mut().for_each(Ledger::end_replay);
         Ok(ledgers)
     }
 
