@@ -17,6 +17,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kubenap_core::policy::is_like;
 
 use super::SourceError;
 use super::credentials::base64;
@@ -219,6 +220,14 @@ impl Endpoint {
         }
         self.query = (!rest.is_empty()).then(|| rest.join("&"));
         taken
+    }
+
+    /// A parameter that is left, and the one of these that it most likely was to be.
+    pub(super) fn mistyped<'a>(&self, known: &[&'a str]) -> Option<(String, &'a str)> {
+        let names = self.query.iter().flat_map(|query| query.split('&'));
+        let mut names = names.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+        let meant = |name: &str| known.iter().copied().find(|known| is_like(known, name));
+        names.find_map(|name| Some((name.to_owned(), meant(name)?)))
     }
 }
 

@@ -51,6 +51,11 @@ pub(super) const KIND: Kind = Kind {
             let what = format!("has ruleInterval={text}; accepted: {}", WrongInterval::accepted());
             SpecError::Incomplete { name: "prometheus".to_owned(), what }
         })?;
+        // Whatever else there is goes to the server, which may want it.
+        if let Some((given, meant)) = endpoint.mistyped(&["allowQuery", "ruleInterval"]) {
+            let what = format!("has {given}; accepted: {meant}, or a parameter of the server's own");
+            return Err(SpecError::Incomplete { name: "prometheus".to_owned(), what });
+        }
         Ok(Arc::new(PrometheusSetup { endpoint, credentials: None, allows_query, rule_interval }))
     },
     read: |fields| {

@@ -257,6 +257,17 @@ fn rules_that_are_evaluated_too_seldom_for_a_nap_are_refused_in_both_forms() {
     assert!("prometheus=http://127.0.0.1:1?ruleInterval=0s".parse::<SourceArg>().is_ok());
 }
 
+#[test]
+fn a_parameter_that_is_nearly_a_setting_is_no_parameter_of_the_server_s() {
+    for (given, meant) in [("alowQuery=true", "allowQuery"), ("rule-interval=30s", "ruleInterval")] {
+        let short = format!("prometheus=http://127.0.0.1:1?tenant=a&{given}").parse::<SourceArg>();
+        let refusal = short.unwrap_err().to_string();
+        let name = given.split('=').next().unwrap();
+        assert!(refusal.contains(&format!("has {name}; accepted: {meant}")), "{refusal}");
+    }
+    assert!("prometheus=http://127.0.0.1:1?tenant=a&allowQuery=true".parse::<SourceArg>().is_ok());
+}
+
 /// What a server is asked in two polls that lie 15 seconds apart, and how they were refused.
 async fn told(settings: Value) -> String {
     let (samples, mut asked) = poll(settings, "").await;

@@ -161,13 +161,23 @@ pub(super) fn find(full: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == short)
 }
 
-/// The key that somebody most likely meant: alike but for case, dashes, or two letters.
+/// The key that somebody most likely meant.
 pub(super) fn nearest(full: &str) -> Option<String> {
+    let short = full.strip_prefix(PREFIX)?;
+    let (apart, key) = KEYS.iter().map(|key| (apart(key.name, short), key)).min_by_key(|(d, _)| *d)?;
+    (apart <= ALIKE).then(|| key.full())
+}
+
+/// Whether somebody who wrote one of these most likely meant the other: alike but for case, dashes, or two letters.
+pub fn is_like(known: &str, given: &str) -> bool {
+    apart(known, given) <= ALIKE
+}
+
+const ALIKE: usize = 2;
+
+fn apart(known: &str, given: &str) -> usize {
     let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_', '.'], "");
-    let short = plain(full.strip_prefix(PREFIX)?);
-    let (distance, key) =
-        KEYS.iter().map(|key| (distance(&plain(key.name), &short), key)).min_by_key(|(d, _)| *d)?;
-    (distance <= 2).then(|| key.full())
+    distance(&plain(known), &plain(given))
 }
 
 fn distance(a: &str, b: &str) -> usize {

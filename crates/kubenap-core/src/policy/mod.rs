@@ -14,7 +14,7 @@ mod keys;
 mod query;
 
 pub use complaint::{Complaint, Weight};
-pub use keys::{KEYS, Key};
+pub use keys::{KEYS, Key, is_like};
 
 /// How one app naps and wakes.
 #[derive(Clone, Debug, PartialEq, Eq)]
