@@ -100,8 +100,9 @@ impl Keeper {
                             "what the proxies show is not kept: after a restart of KubeNap their apps stay awake for one idleAfter more"
                         );
                     }
-                    // What was never read is asked for at the next look, as long as it helps.
-                    state.due = Some(at + if state.due.is_none() { SignedDuration::ZERO } else { EVERY });
+                    // What was never read is asked for again at the next look, unless it is not there or not granted.
+                    let is_final = matches!(&error, KeepError::Answered(status) if status.is_client_error());
+                    state.due = (is_final || state.due.is_some()).then(|| at + EVERY);
                 }
             }
         }
